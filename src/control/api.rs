@@ -1,0 +1,561 @@
+//! Requests and answers of the control API, shared by the server, the client and the OpenAPI text.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::model::outcome::Outcome;
+use crate::model::state::State;
+
+/// Who asks: the peer of the socket, by SO_PEERCRED and SO_PEERGROUPS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Effective uid.
+    pub uid: u32,
+    /// Effective gid.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Process id, for the log.
+    pub pid: i32,
+}
+
+/// What a peer may do, decided once per request by [`super::access`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// `[access] read`.
+    pub read: bool,
+    /// `[access] enqueue`.
+    pub enqueue: bool,
+    /// `[access] admin`, root, or whoever started taskd.
+    pub admin: bool,
+}
+
+/// One call of the API: what, by whom, and where the answer goes.
+#[derive(Debug)]
+pub struct Call {
+    /// What is asked.
+    pub request: Request,
+    /// By whom.
+    pub peer: Peer,
+    /// What the peer may do by `[access]`; per-task `allow` and "his own message" are the handler's.
+    pub rights: Rights,
+    /// Where the answer goes; dropping it answers 503.
+    pub answer: tokio::sync::oneshot::Sender<Answer>,
+}
+
+/// The closed list of what can be asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// `POST /v1/messages`
+    Enqueue(Vec<Enqueue>),
+    /// `GET /v1/messages/{id}`
+    Message {
+        /// The id.
+        id: String,
+    },
+    /// `GET /v1/messages/{id}/result?wait_ms=`: answers at a final state or after the wait.
+    Result {
+        /// The id.
+        id: String,
+        /// At most this long; 0: at once.
+        wait_ms: u64,
+    },
+    /// `GET /v1/messages/{id}/logs?follow=`: newline-delimited [`LogLine`]s.
+    Logs {
+        /// The id.
+        id: String,
+        /// Go on until the message is final.
+        follow: bool,
+    },
+    /// `GET /v1/messages/{id}/why`
+    Why {
+        /// The id.
+        id: String,
+    },
+    /// `POST /v1/messages/{id}/cancel`
+    Cancel {
+        /// The id.
+        id: String,
+    },
+    /// `POST /v1/messages/{id}/retry`
+    Retry {
+        /// The id.
+        id: String,
+    },
+    /// `GET /v1/messages`
+    List(ListQuery),
+    /// `GET /v1/status`
+    Status,
+    /// `GET /v1/queues`
+    Queues,
+    /// `GET /v1/tasks`
+    Tasks,
+    /// `POST /v1/queues/{queue}/pause` and `/resume`
+    Pause {
+        /// The queue.
+        queue: String,
+        /// Pause or resume.
+        paused: bool,
+    },
+    /// `POST /v1/queues/{queue}/purge`
+    Purge {
+        /// The queue.
+        queue: String,
+    },
+    /// `POST /v1/reload`
+    Reload,
+    /// `POST /v1/drain`: take nothing new off any queue until a restart (`off = true` takes it back).
+    Drain {
+        /// Take it back.
+        off: bool,
+    },
+    /// `POST /v1/stop`
+    Stop {
+        /// Do not wait for running attempts.
+        now: bool,
+    },
+    /// `POST /v1/store/backup`: the daemon writes a consistent copy to this absolute path.
+    Backup {
+        /// The path.
+        path: String,
+    },
+    /// `POST /v1/store/verify`
+    Verify,
+    /// `GET /v1/store/export`: newline-delimited [`Exported`] of all that is not final.
+    Export,
+    /// `POST /v1/store/import`
+    Import(Vec<Exported>),
+}
+
+/// The answer to a call.
+#[derive(Debug)]
+pub enum Answer {
+    /// 200 with this JSON text.
+    Json(String),
+    /// An error.
+    Error(Error),
+    /// 200 with newline-delimited JSON as it comes; the sender bounds it.
+    Stream(tokio::sync::mpsc::Receiver<String>),
+}
+
+/// The error body: what, why, what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// What kind; decides HTTP status and exit code.
+    pub kind: ErrorKind,
+    /// One line for people.
+    pub message: String,
+    /// More lines: every fault, when there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<String>,
+    /// What to do, or the name that was probably meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// Kinds of errors, their HTTP status and the CLI's exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// 400, exit 64: the request cannot be understood.
+    BadRequest,
+    /// 422, exit 65: arguments do not fit the task.
+    BadArguments,
+    /// 403, exit 77.
+    Forbidden,
+    /// 404, exit 69: no such task.
+    UnknownTask,
+    /// 404, exit 69: no such message.
+    UnknownMessage,
+    /// 404, exit 69: no such queue.
+    UnknownQueue,
+    /// 409, exit 73: not possible in this state (cancel of a final message, a queue that is drained, …).
+    Conflict,
+    /// 429, exit 75: the queue is at its `max_length`, or too many requests are under way.
+    Full,
+    /// 413, exit 65: larger than allowed.
+    TooLarge,
+    /// 503, exit 75: the store or the daemon cannot serve this now; try again.
+    Unavailable,
+    /// 422, exit 78: the config has faults.
+    Config,
+    /// 500, exit 70: a fault of taskd.
+    Internal,
+}
+
+impl ErrorKind {
+    /// HTTP status.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::BadArguments | Self::Config => 422,
+            Self::Forbidden => 403,
+            Self::UnknownTask | Self::UnknownMessage | Self::UnknownQueue => 404,
+            Self::Conflict => 409,
+            Self::Full => 429,
+            Self::TooLarge => 413,
+            Self::Unavailable => 503,
+            Self::Internal => 500,
+        }
+    }
+
+    /// Exit code of the command, of sysexits(3).
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::BadRequest => 64,
+            Self::BadArguments | Self::TooLarge => 65,
+            Self::UnknownTask | Self::UnknownMessage | Self::UnknownQueue => 69,
+            Self::Internal => 70,
+            Self::Conflict => 73,
+            Self::Full | Self::Unavailable => 75,
+            Self::Forbidden => 77,
+            Self::Config => 78,
+        }
+    }
+}
+
+impl Error {
+    /// An error of one line.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), details: Vec::new(), hint: None }
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// One message to enqueue.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Enqueue {
+    /// Declared task name.
+    pub task: String,
+    /// Made by the client (UUIDv7) so that a repeat is safe; absent: the daemon makes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Positional arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<Value>,
+    /// Keyword arguments.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub kwargs: Map<String, Value>,
+    /// Another queue than the task's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// 0 to 9, 9 first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// Not before this many milliseconds from now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
+    /// Not before this time, milliseconds since the epoch (instead of `delay_ms`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta: Option<i64>,
+    /// EXPIRED when not started by this time, milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<i64>,
+    /// Carried along, never interpreted.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub headers: Map<String, Value>,
+}
+
+/// What became of one message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Enqueued {
+    /// Its id.
+    pub id: String,
+    /// Its state.
+    pub state: State,
+    /// Its queue.
+    pub queue: String,
+    /// The id was known before; nothing was stored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub known: bool,
+}
+
+/// What `GET /v1/messages` takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    /// Comma-separated state names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Only this task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// Only this queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// Only those enqueued at or after this time, milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<i64>,
+    /// At most this many; default 100, at most 10,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// Everything about one message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MessageView {
+    /// Its id.
+    pub id: String,
+    /// Its task.
+    pub task: String,
+    /// Its queue.
+    pub queue: String,
+    /// Its state.
+    pub state: State,
+    /// Positional arguments.
+    #[serde(default)]
+    pub args: Vec<Value>,
+    /// Keyword arguments.
+    #[serde(default)]
+    pub kwargs: Map<String, Value>,
+    /// 0 to 9.
+    pub priority: u8,
+    /// Attempts started.
+    pub attempt: u32,
+    /// Retries after an outcome.
+    pub retries: u32,
+    /// Attempts that ended `worker_lost`.
+    pub losses: u32,
+    /// Uid of who enqueued it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Milliseconds since the epoch, as all times below.
+    pub enqueued: i64,
+    /// When it is to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<i64>,
+    /// When it expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<i64>,
+    /// When the latest attempt started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<i64>,
+    /// When it reached its final state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<i64>,
+    /// Milliseconds between being due (or enqueued) and the start of the latest attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited_ms: Option<u64>,
+    /// The running attempt's process id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// The running attempt's progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<ProgressView>,
+    /// How the latest attempt ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// The node that runs or ran it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+/// How far a running attempt is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProgressView {
+    /// Done so far.
+    pub current: u64,
+    /// Of how many.
+    pub total: u64,
+    /// One line for people.
+    pub message: String,
+}
+
+/// One line of output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogLine {
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// Milliseconds since the epoch.
+    pub at: i64,
+    /// `stdout`, `stderr`, or `taskd` for taskd's own remarks.
+    pub stream: String,
+    /// The text (lossless where it is UTF-8).
+    pub line: String,
+    /// The bytes as base64 where they are not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    /// The line goes on in the next one of this stream: no newline was printed here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
+}
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StatusView {
+    /// taskd's version.
+    pub version: String,
+    /// This node.
+    pub node: String,
+    /// `running`, `draining`, `stopping`, or `paused: why`.
+    pub state: String,
+    /// When the launcher started, milliseconds since the epoch.
+    pub since: i64,
+    /// Which start of the daemon under this launcher.
+    pub epoch: u64,
+    /// Generation of the settings.
+    pub generation: u64,
+    /// The store.
+    pub broker: String,
+    /// How processes are kept together.
+    pub supervision: String,
+    /// How users are separated.
+    pub users: String,
+    /// Pools.
+    pub pools: Vec<PoolView>,
+    /// Messages by state, of what is not final, and finished since the start.
+    pub counts: CountsView,
+    /// Settings that have no effect, faults that go on: a sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// One pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolView {
+    /// Its name.
+    pub name: String,
+    /// Slots.
+    pub processes: u32,
+    /// Slots that run something.
+    pub busy: u32,
+    /// Children.
+    pub children: Vec<ChildView>,
+    /// Why it is not whole; absent: it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<String>,
+}
+
+/// One child.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChildView {
+    /// Its place, `pool/index`.
+    pub slot: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Its user; empty: whoever runs taskd.
+    #[serde(default)]
+    pub user: String,
+    /// What it runs: (id, task, milliseconds since it started).
+    #[serde(default)]
+    pub running: Vec<RunningView>,
+}
+
+/// One running attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RunningView {
+    /// The message.
+    pub id: String,
+    /// Its task.
+    pub task: String,
+    /// Milliseconds since it was handed to the child.
+    pub for_ms: u64,
+}
+
+/// Totals.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CountsView {
+    /// Waiting in the store.
+    pub waiting: u64,
+    /// Scheduled and retry.
+    pub scheduled: u64,
+    /// Running here.
+    pub running: u64,
+    /// In the `unknown` sets.
+    pub unknown: u64,
+    /// Attempts that ended in success since the daemon started.
+    pub succeeded: u64,
+    /// Attempts that ended otherwise since the daemon started.
+    pub failed: u64,
+}
+
+/// One queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct QueueView {
+    /// Its name.
+    pub name: String,
+    /// Its pool.
+    pub pool: String,
+    /// Its weight.
+    pub weight: u32,
+    /// Strict order.
+    pub strict: bool,
+    /// Waiting (leased and not started included).
+    pub waiting: u64,
+    /// Scheduled and retry.
+    pub scheduled: u64,
+    /// Running.
+    pub running: u64,
+    /// In the `unknown` set.
+    pub unknown: u64,
+    /// Paused.
+    pub paused: bool,
+    /// At most this many run at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// At most this many wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<u64>,
+}
+
+/// One declared task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TaskView {
+    /// Its name.
+    pub name: String,
+    /// `command`, `exec` or `worker`.
+    pub kind: String,
+    /// The queue it goes to.
+    pub queue: String,
+    /// `name=type` of each parameter, with `=default` where there is one.
+    pub params: Vec<String>,
+    /// Whether it may be enqueued.
+    pub enabled: bool,
+}
+
+/// Why a message does not run yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WhyView {
+    /// Its id.
+    pub id: String,
+    /// Its state.
+    pub state: State,
+    /// One sentence.
+    pub why: String,
+}
+
+/// What a verb did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Done {
+    /// One sentence.
+    pub message: String,
+    /// How many, where it counts something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// More lines (changes of a reload).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<String>,
+}
+
+/// One line of an export: a message that is not final, as it is to be imported.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Exported {
+    /// Format version, 1.
+    pub v: u32,
+    /// The message as JSON.
+    pub message: Value,
+    /// Attempts so far.
+    pub attempt: u32,
+}

@@ -1,0 +1,1 @@
+//! The client of the control API that every command uses.

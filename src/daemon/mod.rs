@@ -1,0 +1,1 @@
+//! The daemon: start order and the one select loop.

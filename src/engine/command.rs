@@ -1,0 +1,198 @@
+//! What the engine wants done: a closed list. Broker operations are answered by one `Event::Broker` each,
+//! `Spawn` by `ChildUp` or `SpawnFailed`, the others by nothing.
+
+use super::event::{AskKey, ChildKey, SlotId};
+use crate::model::message::Record;
+use crate::model::name::MessageId;
+use crate::model::op::{Fault, Op, Published, Ticket};
+use crate::model::outcome::{CancelReason, Outcome};
+use crate::model::state::State;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Submit to the broker.
+    Broker(Ticket, Op),
+    /// Start a child.
+    Spawn {
+        /// Its place.
+        slot: SlotId,
+        /// Its user.
+        user: String,
+    },
+    /// End a child: it finishes what it holds and exits (`kill` false), or all of it is killed.
+    End {
+        /// The child.
+        child: ChildKey,
+        /// At once.
+        kill: bool,
+    },
+    /// Hand a run to a child.
+    Run {
+        /// The child.
+        child: ChildKey,
+        /// What.
+        run: Box<RunOrder>,
+    },
+    /// Tell a child to end a run.
+    Cancel {
+        /// The child.
+        child: ChildKey,
+        /// The run.
+        run: String,
+        /// Why.
+        reason: CancelReason,
+    },
+    /// Tell a child that this run's outcome is committed.
+    Settled {
+        /// The child.
+        child: ChildKey,
+        /// The run.
+        run: String,
+    },
+    /// Answer a client.
+    Answer {
+        /// Whom.
+        key: AskKey,
+        /// What.
+        answer: Told,
+    },
+    /// Something worth an entry in the journal, and the people who wait for this message.
+    Note(Note),
+    /// Everything is settled or given back after a Stop: children may be ended, the process may exit.
+    Finished,
+}
+
+/// A run as the engine orders it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunOrder {
+    /// Its key.
+    pub run: String,
+    /// Generation of the settings.
+    pub generation: u64,
+    /// The message.
+    pub message: crate::model::message::Message,
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// Hard limit in milliseconds.
+    pub deadline_ms: Option<u64>,
+    /// Soft limit in milliseconds.
+    pub soft_deadline_ms: Option<u64>,
+}
+
+/// An answer to a client.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    /// To Enqueue, one per message.
+    Published(Vec<(MessageId, String, Published)>),
+    /// To Enqueue: the queue is full.
+    QueueFull {
+        /// The queue.
+        queue: String,
+        /// Its bound.
+        max_length: u64,
+    },
+    /// To Enqueue: no such queue (named by the client).
+    NoSuchQueue(String),
+    /// To Cancel: the record as it is now, and whether its running attempt is being ended.
+    Canceled {
+        /// The record, if the id is known.
+        record: Option<Box<Record>>,
+        /// A running attempt was told to end.
+        ending: bool,
+        /// It was final before; nothing was done.
+        too_late: bool,
+    },
+    /// To Retry.
+    Retried {
+        /// The record, if the id is known.
+        record: Option<Box<Record>>,
+        /// It was not final; nothing was done.
+        not_final: bool,
+    },
+    /// To Why: a sentence, if the id is known.
+    Why(Option<(State, String)>),
+    /// To Purge.
+    Purged(u64),
+    /// To Pause and Drain.
+    Done,
+    /// The store could not do it.
+    Fault(Fault),
+    /// taskd is stopping.
+    Stopping,
+}
+
+/// A life-cycle entry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Note {
+    /// A message was accepted.
+    Received {
+        /// Id.
+        id: MessageId,
+        /// Task.
+        task: String,
+        /// Queue.
+        queue: String,
+        /// State.
+        state: State,
+    },
+    /// An attempt was started.
+    Started {
+        /// Id.
+        id: MessageId,
+        /// Task.
+        task: String,
+        /// Queue.
+        queue: String,
+        /// Attempt.
+        attempt: u32,
+        /// Process.
+        pid: u32,
+    },
+    /// An attempt ended and its end is committed. `state` is final, RETRY, or WAITING where it goes back.
+    Ended {
+        /// Id.
+        id: MessageId,
+        /// Task.
+        task: String,
+        /// Queue.
+        queue: String,
+        /// Attempt.
+        attempt: u32,
+        /// The state now.
+        state: State,
+        /// How it ended.
+        outcome: Box<Outcome>,
+        /// Milliseconds it had waited.
+        waited_ms: u64,
+        /// Milliseconds until the next attempt, with RETRY.
+        retry_in_ms: Option<u64>,
+    },
+    /// A message ended without an attempt (canceled or expired while waiting).
+    Dropped {
+        /// Id.
+        id: MessageId,
+        /// REVOKED or EXPIRED.
+        state: State,
+    },
+    /// A message of an undeclared task was set aside.
+    Unknown {
+        /// Id.
+        id: MessageId,
+        /// Task.
+        task: String,
+        /// Queue.
+        queue: String,
+    },
+    /// A child started or ended in a way people should know of.
+    Child {
+        /// Its place.
+        slot: SlotId,
+        /// What happened.
+        text: String,
+        /// Whether it is a fault.
+        fault: bool,
+    },
+    /// The store does not do what it should; work is paused (`Some`) or goes on (`None`).
+    Store(Option<String>),
+}

@@ -1,0 +1,166 @@
+//! What happens to the engine: a closed list.
+
+use std::sync::Arc;
+
+use super::plan::Plan;
+use crate::model::message::Message;
+use crate::model::name::MessageId;
+use crate::model::op::{Fault, Reply, Ticket};
+use crate::model::outcome::Outcome;
+
+/// A place in a pool.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotId {
+    /// The pool.
+    pub pool: String,
+    /// From 0.
+    pub index: u32,
+}
+
+/// A living child, never named twice in a life of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChildKey(pub u64);
+
+/// A request of a client; the engine answers each with exactly one `Answer` command of the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AskKey(pub u64);
+
+/// What happens.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// First of all, and at each reload.
+    Plan(Arc<Plan>),
+    /// Nothing but time passed (`next_deadline` came), or the wall clock jumped.
+    Tick,
+    /// A child lives: it was asked for, or is to be adopted. It says `Ready` later.
+    ChildUp {
+        /// The child.
+        child: ChildKey,
+        /// Its place.
+        slot: SlotId,
+        /// The user it runs as.
+        user: String,
+        /// Generation of the settings it was given.
+        generation: u64,
+        /// It lived before this daemon: what it holds is told by `Running` and outcomes before `Resumed`.
+        adopted: bool,
+    },
+    /// Every child to adopt was told by `ChildUp`; the engine starts `Recover`.
+    /// `children_lost`: a child ended while no daemon lived, so a started run that nobody names may
+    /// have been its.
+    Adopt {
+        /// See above.
+        children_lost: bool,
+        /// True at the first daemon of a launcher: no child of an earlier life exists.
+        fresh: bool,
+    },
+    /// The child can take runs.
+    Ready {
+        /// The child.
+        child: ChildKey,
+        /// How many at once.
+        capacity: u32,
+    },
+    /// An adopted child holds this run.
+    Running {
+        /// The child.
+        child: ChildKey,
+        /// The run.
+        run: String,
+    },
+    /// An adopted child named all that it holds.
+    Resumed {
+        /// The child.
+        child: ChildKey,
+    },
+    /// A run's main process was started.
+    Started {
+        /// The child.
+        child: ChildKey,
+        /// The run.
+        run: String,
+        /// Its process.
+        pid: u32,
+    },
+    /// A run ended.
+    Ended {
+        /// The child.
+        child: ChildKey,
+        /// The run.
+        run: String,
+        /// How.
+        outcome: Box<Outcome>,
+    },
+    /// The child does not run this.
+    Refused {
+        /// The child.
+        child: ChildKey,
+        /// The run.
+        run: String,
+        /// Why.
+        why: String,
+    },
+    /// The child is gone with all it started; whatever it held and did not report is lost.
+    ChildDown {
+        /// The child.
+        child: ChildKey,
+        /// How it ended, for logs.
+        how: String,
+    },
+    /// A child that was asked for could not be started.
+    SpawnFailed {
+        /// The place.
+        slot: SlotId,
+        /// Why.
+        error: String,
+    },
+    /// A store operation was completed.
+    Broker {
+        /// Its ticket.
+        ticket: Ticket,
+        /// Its result.
+        result: Result<Reply, Fault>,
+    },
+    /// A client asks.
+    Ask {
+        /// Where the answer goes.
+        key: AskKey,
+        /// What.
+        ask: Ask,
+    },
+    /// Stop: warm (running attempts get `shutdown_grace`), or now.
+    Stop {
+        /// Do not wait.
+        now: bool,
+    },
+}
+
+/// What a client asks of the engine. Arguments were bound and rights checked before.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ask {
+    /// Route (a message with an empty `queue`) and publish.
+    Enqueue(Vec<Message>),
+    /// End this message, wherever it is.
+    Cancel(MessageId),
+    /// A new life for a message with a final state.
+    Retry(MessageId),
+    /// Why it is not running yet.
+    Why(MessageId),
+    /// Pause or resume a queue.
+    Pause {
+        /// The queue.
+        queue: String,
+        /// Pause or resume.
+        paused: bool,
+    },
+    /// End all that waits in a queue.
+    Purge {
+        /// The queue.
+        queue: String,
+    },
+    /// Take nothing new off any queue, or do again.
+    Drain {
+        /// On or off.
+        on: bool,
+    },
+}

@@ -1,0 +1,1 @@
+//! Connections only: how to open, close and reopen what the adapters talk to.

@@ -1,0 +1,132 @@
+//! Names and ids: one rule for all of them, so that none can become a path, a key or a command.
+
+use serde::{Deserialize, Serialize};
+
+/// Longest name or id, in bytes.
+pub const MAX_LEN: usize = 128;
+
+/// Why a string is not a name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// The string is empty.
+    #[error("is empty")]
+    Empty,
+    /// The string is longer than [`MAX_LEN`] bytes.
+    #[error("is longer than {MAX_LEN} bytes")]
+    TooLong,
+    /// A character outside `[A-Za-z0-9_.:-]` stands at this byte offset.
+    #[error("has the character {0:?}; allowed are letters, digits and _ . : -")]
+    Char(char),
+    /// The first character is not a letter, digit or underscore.
+    #[error("must begin with a letter, a digit or _")]
+    Start,
+}
+
+/// Checks a task, queue, pool or schedule name, or a message id: `[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}`.
+///
+/// # Errors
+/// The first rule that the string breaks.
+pub fn check(s: &str) -> Result<(), NameError> {
+    let first = s.chars().next().ok_or(NameError::Empty)?;
+    if s.len() > MAX_LEN {
+        return Err(NameError::TooLong);
+    }
+    if let Some(c) = s.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '-'))) {
+        return Err(NameError::Char(c));
+    }
+    if first.is_ascii_alphanumeric() || first == '_' { Ok(()) } else { Err(NameError::Start) }
+}
+
+/// Whether a glob of `[[routes]]` matches a task name: `*` is any run of characters (dots too), `?` any one.
+#[must_use]
+pub fn glob_matches(glob: &str, name: &str) -> bool {
+    let (mut g, mut n) = (glob.chars(), name.chars());
+    // Where to go on when a later character does not fit: after the latest `*`, one character further.
+    let mut back: Option<(std::str::Chars<'_>, std::str::Chars<'_>)> = None;
+    loop {
+        let at_n = n.clone();
+        match (g.next(), n.next()) {
+            (None, None) => return true,
+            (Some('*'), _) => {
+                n = at_n.clone();
+                back = Some((g.clone(), at_n));
+            }
+            (Some('?'), Some(_)) => {}
+            (Some(a), Some(b)) if a == b => {}
+            _ => {
+                let Some((after_star, mut from)) = back.take() else { return false };
+                if from.next().is_none() {
+                    return false;
+                }
+                g = after_star.clone();
+                n = from.clone();
+                back = Some((after_star, from));
+            }
+        }
+    }
+}
+
+/// The id of a message: a UUIDv7 made by the client, or whatever a client gave that [`check`] accepts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MessageId(pub String);
+
+impl MessageId {
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The id of a follow-up message: UUIDv5 over (parent id, kind, index), the same at every redo.
+    #[must_use]
+    pub fn follow_up(&self, kind: &str, index: u32) -> Self {
+        let name = format!("{}\0{kind}\0{index}", self.0);
+        Self(uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes()).to_string())
+    }
+}
+
+impl std::fmt::Display for MessageId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_be_paths_or_keys_are_refused() {
+        for bad in ["", "../x", "a/b", "a b", "é", "-x", ".x", "a\0", &"x".repeat(129)] {
+            assert!(check(bad).is_err(), "{bad:?} was accepted");
+        }
+        for good in ["a", "payment.capture", "_x", "0198-ab:c", &"x".repeat(128)] {
+            assert_eq!(check(good), Ok(()), "{good:?} was refused");
+        }
+    }
+
+    #[test]
+    fn globs_cross_dots_and_back_up() {
+        for (glob, name, fits) in [
+            ("payment.*", "payment.capture.card", true),
+            ("payment.*", "payments", false),
+            ("*", "", true),
+            ("*.card", "payment.card.card", true),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "aXbYbZ", false),
+        ] {
+            assert_eq!(glob_matches(glob, name), fits, "{glob} {name}");
+        }
+    }
+
+    #[test]
+    fn follow_up_ids_are_stable_and_distinct() {
+        let id = MessageId("parent".into());
+        assert_eq!(id.follow_up("chain", 0), id.follow_up("chain", 0));
+        assert_ne!(id.follow_up("chain", 0), id.follow_up("chain", 1));
+        assert_ne!(id.follow_up("chain", 0), id.follow_up("link", 0));
+    }
+}

@@ -1,0 +1,202 @@
+//! How an attempt ended: the cause, the result or the error, and what it used.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::time::Wall;
+
+/// Why an attempt ended. Promise 4: it is always known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Cause {
+    /// The main process exited with this code (0 to 255).
+    Exit {
+        /// The code.
+        code: i32,
+    },
+    /// The main process died of this signal, sent by somebody else than taskd.
+    Signal {
+        /// The signal's number.
+        signal: i32,
+        /// Whether the kernel wrote a core file.
+        core: bool,
+    },
+    /// `soft_time_limit` or `time_limit` passed and taskd ended it.
+    TimeLimit {
+        /// True when the soft limit's signal was enough.
+        soft: bool,
+    },
+    /// It went beyond `memory_max`.
+    Memory,
+    /// Canceled while it ran.
+    Revoked,
+    /// The child that ran it died, or its node did.
+    WorkerLost,
+    /// The program could not be started; the error says why.
+    SpawnFailed,
+    /// taskd ended it for a restart or a shutdown; it runs again, uncounted.
+    Interrupted,
+    /// It never started: its `expires` passed.
+    Expired,
+    /// It never started: the message does not fit the task's declaration any more.
+    Rejected,
+}
+
+impl Cause {
+    /// The word that stands in results, logs and `TASKD_CAUSE`.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Exit { .. } => "exit",
+            Self::Signal { .. } => "signal",
+            Self::TimeLimit { .. } => "time_limit",
+            Self::Memory => "memory",
+            Self::Revoked => "revoked",
+            Self::WorkerLost => "worker_lost",
+            Self::SpawnFailed => "spawn_failed",
+            Self::Interrupted => "interrupted",
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exit { code } => write!(f, "exit code {code}"),
+            Self::Signal { signal, core } => {
+                write!(f, "signal {signal}{}", if *core { " (core dumped)" } else { "" })
+            }
+            Self::TimeLimit { soft: true } => f.write_str("soft time limit"),
+            Self::TimeLimit { soft: false } => f.write_str("time limit"),
+            other => f.write_str(other.word()),
+        }
+    }
+}
+
+/// What an attempt used, of the kernel's accounting (wait4(2) rusage: the main process and every
+/// descendant that was waited for).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Usage {
+    /// From the start of the main process to its end, in milliseconds.
+    pub wall_ms: u64,
+    /// CPU time in user mode, in microseconds.
+    pub user_us: u64,
+    /// CPU time in the kernel, in microseconds.
+    pub system_us: u64,
+    /// Largest resident set of any one process, in bytes.
+    pub max_rss: u64,
+    /// Processes that were still alive at the end of the attempt and were killed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub killed_leftovers: u32,
+    /// Bytes of output that were not copied to the spool or the journal (rate bound, full socket).
+    #[serde(default, skip_serializing_if = "is_zero64")]
+    pub dropped_output: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+fn is_zero64(n: &u64) -> bool {
+    *n == 0
+}
+
+/// An error in the words of the program (or of taskd, for `spawn_failed` and the like).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Failure {
+    /// The class of the error: an exception's name, or `ExitCode`, `Signal`, `SpawnFailed`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// One line for people.
+    pub message: String,
+    /// Traceback, or the tail of stderr.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub traceback: String,
+}
+
+/// The end of one attempt, as the child reported it or as taskd found it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Outcome {
+    /// Why it ended.
+    pub cause: Cause,
+    /// Whether the task's declaration calls this a success (exit 0, `success_on`, a worker's `success`).
+    pub success: bool,
+    /// Whether the program asked to be run again (exit 75, `retry_on`, a worker's `retry`), and after
+    /// how many milliseconds if it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryAsked>,
+    /// The result of a success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Value>,
+    /// The result was cut at `max_size`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+    /// The error of anything but a success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// What it used.
+    #[serde(default)]
+    pub usage: Usage,
+    /// When the main process was started (wall clock); absent where nothing was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>")]
+    pub started: Option<Wall>,
+}
+
+/// The program asked for another attempt.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct RetryAsked {
+    /// After this many milliseconds; absent: by the task's own retry policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
+}
+
+impl Outcome {
+    /// An outcome that taskd itself states: nothing ran to its end.
+    #[must_use]
+    pub fn of_cause(cause: Cause, message: impl Into<String>) -> Self {
+        let kind = match &cause {
+            Cause::Exit { .. } => "ExitCode",
+            Cause::Signal { .. } => "Signal",
+            Cause::TimeLimit { soft: true } => "SoftTimeLimitExceeded",
+            Cause::TimeLimit { soft: false } => "TimeLimitExceeded",
+            Cause::Memory => "MemoryLimitExceeded",
+            Cause::Revoked => "TaskRevoked",
+            Cause::WorkerLost => "WorkerLost",
+            Cause::SpawnFailed => "SpawnFailed",
+            Cause::Interrupted => "Interrupted",
+            Cause::Expired => "Expired",
+            Cause::Rejected => "Rejected",
+        };
+        Self {
+            cause,
+            success: false,
+            retry: None,
+            result: None,
+            truncated: false,
+            failure: Some(Failure {
+                kind: kind.to_owned(),
+                message: message.into(),
+                traceback: String::new(),
+            }),
+            usage: Usage::default(),
+            started: None,
+        }
+    }
+}
+
+/// Why a running attempt is told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelReason {
+    /// A person or a client said so.
+    Revoked,
+    /// Shutdown: the attempt goes back to its queue, uncounted.
+    Interrupted,
+    /// A time limit that the daemon enforces (resident workers).
+    TimeLimit,
+}

@@ -1,0 +1,1 @@
+//! What taskd tells: the journal, logs, systemd notifications.

@@ -1,0 +1,183 @@
+//! What the launcher and the daemon say to each other: one JSON text a packet over a `SOCK_SEQPACKET`
+//! socketpair, file descriptors beside it with SCM_RIGHTS.
+//!
+//! The trust boundary: the daemon can ask for nothing but what stands in [`ToLauncher`].
+
+use serde::{Deserialize, Serialize};
+
+/// Largest packet, in bytes (the default socket buffer takes more).
+pub const MAX_PACKET: usize = 128 << 10;
+
+/// A place in a pool.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Slot {
+    /// The pool's name.
+    pub pool: String,
+    /// From 0.
+    pub index: u32,
+}
+
+impl std::fmt::Display for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.pool, self.index)
+    }
+}
+
+/// A child of the launcher, never used twice in a life of the launcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ChildId(pub u64);
+
+/// A living child.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Child {
+    /// Its id.
+    pub child: ChildId,
+    /// Its place.
+    pub slot: Slot,
+    /// The name of the user it runs as; empty: whoever runs taskd.
+    pub user: String,
+    /// The generation of the settings it was given.
+    pub generation: u64,
+    /// Its process id.
+    pub pid: u32,
+}
+
+/// From the launcher to the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum ToDaemon {
+    /// First packet. Descriptors: the settings (sealed memfd, JSON of `Settings`), the listening control
+    /// socket.
+    Start(Box<Start>),
+    /// A child to adopt (before [`ToDaemon::Go`]) or one that was asked for. Descriptor: its socket.
+    Child(Child),
+    /// Every child to adopt was named.
+    Go,
+    /// A child that was asked for could not be started.
+    SpawnFailed {
+        /// The place.
+        slot: Slot,
+        /// errno's name and what was tried.
+        error: String,
+        /// Whether it is worth trying again (EAGAIN, ENOMEM, EMFILE).
+        again: bool,
+    },
+    /// A child ended and what it left behind was killed.
+    Exited {
+        /// Its id.
+        child: ChildId,
+        /// Exit code, or 128 + signal.
+        code: i32,
+        /// The signal it died of, 0 if none.
+        signal: i32,
+    },
+    /// The settings were read again and are good. Descriptor: the settings.
+    Settings {
+        /// Their generation.
+        generation: u64,
+        /// What changed, a line each.
+        changes: Vec<String>,
+    },
+    /// The settings were read again and have faults; nothing changed.
+    SettingsRefused {
+        /// The faults, rendered.
+        report: String,
+    },
+    /// SIGTERM (warm) or a second one (now) came.
+    Stop {
+        /// Do not wait for running attempts.
+        now: bool,
+    },
+}
+
+/// What a daemon starts with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// From 1; above 1 it replaces a daemon that died.
+    pub epoch: u64,
+    /// The store's `TASKD_INSTANCE`.
+    pub instance: String,
+    /// Whether a journal takes the logs.
+    pub journal: bool,
+    /// How often the launcher wants [`ToLauncher::Alive`], in milliseconds; absent: never.
+    pub alive_every_ms: Option<u64>,
+    /// How processes are kept together: `cgroup` or `process group`, a sentence for `taskd status`.
+    pub supervision: String,
+    /// How users are separated, a sentence for `taskd status`.
+    pub users: String,
+    /// Uid of who started the launcher: may always do everything on the socket.
+    pub owner: u32,
+    /// A child ended while no daemon lived: its run cannot be told from one never sent.
+    pub children_lost: bool,
+    /// When the launcher started, milliseconds since the epoch.
+    pub since: i64,
+}
+
+/// From the daemon to the launcher: all that it may ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum ToLauncher {
+    /// Config, socket, local store and pools are up.
+    Ready,
+    /// STATUS= for systemd, one line.
+    Status {
+        /// The line.
+        text: String,
+    },
+    /// A real round of the daemon's loop was made.
+    Alive,
+    /// Start a child for this place; the user must be one that a declared task of the pool runs as.
+    Spawn {
+        /// The place.
+        slot: Slot,
+        /// The user's name; empty: whoever runs taskd.
+        user: String,
+    },
+    /// End a child with all it started: SIGTERM to it, or SIGKILL to everything.
+    End {
+        /// The child.
+        child: ChildId,
+        /// SIGKILL at once.
+        kill: bool,
+    },
+    /// Read the config again.
+    Reload,
+    /// Running attempts are being waited for; keep systemd patient this much longer.
+    Draining {
+        /// Milliseconds.
+        extend_ms: u64,
+        /// How many still run.
+        running: u32,
+    },
+    /// All is settled: end everything, exit 0.
+    Finished,
+    /// A fault of the store that a fresh daemon may mend, or that needs a person: exit with this code.
+    Failed {
+        /// Exit code of the launcher.
+        code: u8,
+        /// What happened.
+        message: String,
+    },
+}
+
+/// What the launcher gives a runner (sealed memfd): only what it may run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerPart {
+    /// Its place, for its title and logs.
+    pub slot: Slot,
+    /// The user it must be; empty: whoever runs taskd.
+    pub user: String,
+    /// This node's name (`TASKD_NODE`).
+    pub node: String,
+    /// `TASKD_INSTANCE`.
+    pub instance: String,
+    /// The settings' generation.
+    pub generation: u64,
+    /// Declared tasks of this (pool, user); any other name is refused.
+    pub tasks: std::collections::BTreeMap<String, crate::model::task::Task>,
+    /// Send each line of output to the journal; else to stderr.
+    pub journal: bool,
+    /// Bytes a second of output copied to the daemon.
+    pub output_rate: u64,
+}

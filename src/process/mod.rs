@@ -1,0 +1,5 @@
+//! Processes: the launcher, the runner, what they say to each other and to the daemon. The only room with
+//! unsafe code.
+
+pub mod launch;
+pub mod protocol;

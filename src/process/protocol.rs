@@ -1,0 +1,288 @@
+//! The child protocol (version 1, frozen): newline-delimited JSON over the socket on file descriptor 3,
+//! the same for runners and resident workers.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::model::outcome::{CancelReason, Cause, Failure, Outcome, RetryAsked, Usage};
+use crate::model::time::Wall;
+
+/// The protocol's version.
+pub const VERSION: u32 = 1;
+
+/// Longest line either way, in bytes, its newline included.
+pub const MAX_LINE: usize = 16 << 20;
+
+/// The file descriptor of the socket in a child; also in its environment as `TASKD_FD`.
+pub const FD: i32 = 3;
+
+/// From the daemon to a child.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum ToChild {
+    /// At each (re)connection, preceded by a newline that ends a torn line.
+    Hello {
+        /// [`VERSION`].
+        v: u32,
+        /// Raised at each start of a daemon under one launcher, from 1.
+        epoch: u64,
+    },
+    /// Run this.
+    Run(Box<Run>),
+    /// End this run. `reason` is `revoked`, `interrupted` or `time_limit`.
+    Cancel {
+        /// The run.
+        run: String,
+        /// Why.
+        reason: CancelReason,
+    },
+    /// The outcome of this run is committed; the child may forget it.
+    Settled {
+        /// The run.
+        run: String,
+    },
+}
+
+/// One attempt to run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Opaque key, unique per attempt; every line about it carries it.
+    pub run: String,
+    /// The generation of the settings that the message was checked against.
+    pub generation: u64,
+    /// The message's id.
+    pub id: String,
+    /// The task's name; the command comes from the child's own copy of the config.
+    pub task: String,
+    /// The queue it came from.
+    pub queue: String,
+    /// Positional arguments.
+    #[serde(default)]
+    pub args: Vec<Value>,
+    /// Keyword arguments.
+    #[serde(default)]
+    pub kwargs: Map<String, Value>,
+    /// Number of this attempt, from 1.
+    pub attempt: u32,
+    /// Hard limit, in milliseconds from the receipt of this line; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// Soft limit, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft_deadline_ms: Option<u64>,
+}
+
+/// A stream of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// From a child to the daemon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum FromChild {
+    /// The answer to `hello`.
+    Ready {
+        /// [`VERSION`].
+        v: u32,
+        /// Runs it takes at once, at least 1.
+        #[serde(default = "one")]
+        capacity: u32,
+        /// Task names it serves (globs allowed); empty: whatever it is sent.
+        #[serde(default)]
+        tasks: Vec<String>,
+        /// Whether it can be adopted by a new daemon.
+        #[serde(default)]
+        resume: bool,
+    },
+    /// After `ready`, for each run it holds whose outcome it has not reported yet.
+    Running {
+        /// The run.
+        run: String,
+    },
+    /// After `ready`, the `running` lines and all unsettled outcomes: nothing else is held.
+    Resumed {},
+    /// The main process of a run was started.
+    Started {
+        /// The run.
+        run: String,
+        /// Its process id, 0 where it has none of its own.
+        #[serde(default)]
+        pid: u32,
+    },
+    /// How far a run is.
+    Progress {
+        /// The run.
+        run: String,
+        /// Done so far.
+        #[serde(default)]
+        current: u64,
+        /// Of how many.
+        #[serde(default)]
+        total: u64,
+        /// One line for people.
+        #[serde(default)]
+        message: String,
+    },
+    /// One line (or a cut of one) that a run printed; `line` as text or `data` as base64.
+    Output {
+        /// The run.
+        run: String,
+        /// Where it was printed.
+        stream: Stream,
+        /// The text, without its newline.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        line: Option<String>,
+        /// The bytes where they are not UTF-8.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data: Option<String>,
+        /// The line goes on in the next `output` of this stream.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        cut: bool,
+    },
+    /// A run succeeded.
+    Success {
+        /// The run.
+        run: String,
+        /// Its result.
+        #[serde(default)]
+        result: Option<Value>,
+        /// What a runner adds: cause, usage, start.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<Box<Detail>>,
+    },
+    /// A run failed.
+    Failure {
+        /// The run.
+        run: String,
+        /// Class of the error.
+        #[serde(rename = "type")]
+        kind: String,
+        /// One line for people.
+        message: String,
+        /// Traceback or tail of stderr.
+        #[serde(default)]
+        traceback: String,
+        /// Whether the task wants to be retried; absent: by its policy.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry: Option<bool>,
+        /// What a runner adds: cause, usage, start.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<Box<Detail>>,
+    },
+    /// A run asks to be run again.
+    Retry {
+        /// The run.
+        run: String,
+        /// After this many milliseconds; absent: by the task's policy.
+        #[serde(default)]
+        delay_ms: Option<u64>,
+        /// What a runner adds: cause, usage, start.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<Box<Detail>>,
+        /// The error, where there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
+    },
+    /// The child does not run this; the message goes back uncounted.
+    Refused {
+        /// The run.
+        run: String,
+        /// Why.
+        why: String,
+    },
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// What a runner knows of an attempt beyond what a resident worker does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Detail {
+    /// Why it ended.
+    pub cause: Cause,
+    /// What it used.
+    #[serde(default)]
+    pub usage: Usage,
+    /// When its main process started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Wall>,
+    /// The result was cut.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+}
+
+impl FromChild {
+    /// The run a line is about.
+    #[must_use]
+    pub fn run(&self) -> Option<&str> {
+        match self {
+            Self::Ready { .. } | Self::Resumed {} => None,
+            Self::Running { run }
+            | Self::Started { run, .. }
+            | Self::Progress { run, .. }
+            | Self::Output { run, .. }
+            | Self::Success { run, .. }
+            | Self::Failure { run, .. }
+            | Self::Retry { run, .. }
+            | Self::Refused { run, .. } => Some(run),
+        }
+    }
+
+    /// The outcome that a `success`, `failure` or `retry` line states.
+    #[must_use]
+    pub fn into_outcome(self) -> Option<(String, Outcome)> {
+        let blank = |cause| Outcome {
+            cause,
+            success: false,
+            retry: None,
+            result: None,
+            truncated: false,
+            failure: None,
+            usage: Usage::default(),
+            started: None,
+        };
+        let (run, detail, fill): (_, _, Box<dyn FnOnce(&mut Outcome)>) = match self {
+            Self::Success { run, result, detail } => (
+                run,
+                detail,
+                Box::new(move |o| {
+                    o.success = true;
+                    o.result = result;
+                }),
+            ),
+            Self::Failure { run, kind, message, traceback, retry, detail } => (
+                run,
+                detail,
+                Box::new(move |o| {
+                    o.failure = Some(Failure { kind, message, traceback });
+                    o.retry = retry.unwrap_or(false).then(RetryAsked::default);
+                }),
+            ),
+            Self::Retry { run, delay_ms, detail, failure } => (
+                run,
+                detail,
+                Box::new(move |o| {
+                    o.failure = failure;
+                    o.retry = Some(RetryAsked { delay_ms });
+                }),
+            ),
+            _ => return None,
+        };
+        let mut outcome = blank(Cause::Exit { code: 0 });
+        if let Some(d) = detail {
+            outcome.cause = d.cause;
+            outcome.usage = d.usage;
+            outcome.started = d.started;
+            outcome.truncated = d.truncated;
+        }
+        fill(&mut outcome);
+        Some((run, outcome))
+    }
+}
