@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::process::launch::{ToDaemon, ToLauncher};
@@ -26,7 +25,7 @@ impl Launcher {
     /// # Errors
     /// When the socket cannot be made non-blocking or registered.
     pub fn new(packets: Packets) -> io::Result<Self> {
-        Ok(Self { socket: AsyncFd::with_interest(packets, Interest::READABLE | Interest::WRITABLE)?, backlog: VecDeque::new() })
+        Ok(Self { socket: packets.into_async()?, backlog: VecDeque::new() })
     }
 
     /// Sends one packet; what the socket does not take now goes with the next round.
@@ -41,11 +40,11 @@ impl Launcher {
     pub fn flush(&mut self) {
         while let Some(packet) = self.backlog.front() {
             match self.socket.get_ref().try_send(packet, &[]) {
-                Ok(true) => {
+                Ok(()) => {
                     self.backlog.pop_front();
                 }
                 // Not now, or the launcher is gone: PDEATHSIG ends this process.
-                Ok(false) | Err(_) => return,
+                Err(_) => return,
             }
         }
     }
@@ -64,8 +63,8 @@ impl Launcher {
         loop {
             let mut guard = self.socket.readable().await?;
             match guard.get_inner().try_recv::<ToDaemon>() {
-                Ok(Some(packet)) => return Ok(packet),
-                Ok(None) => guard.clear_ready(),
+                Ok(packet) => return Ok((packet.message, packet.fds)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                 Err(e) => return Err(e),
             }
         }

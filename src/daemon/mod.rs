@@ -2,6 +2,14 @@
 
 pub mod child;
 pub mod clock;
+pub mod handle;
+pub mod launcher;
+pub mod notes;
+pub mod perform;
 pub mod plan;
+pub mod round;
 pub mod spool;
+pub mod start;
+pub mod state;
+pub mod view;
 pub mod waiters;

@@ -53,15 +53,15 @@ pub fn log(note: &Note) {
         Note::Child { slot, text, fault } => {
             let place = format!("{}/{}", slot.pool, slot.index);
             if *fault {
-                tracing::warn!(MESSAGE_ID = fields::CHILD, TASKD_SLOT = place, "child {place}: {text}");
+                tracing::warn!(MESSAGE_ID = fields::CHILD_LOST, TASKD_SLOT = place, "child {place}: {text}");
             } else {
-                tracing::info!(MESSAGE_ID = fields::CHILD, TASKD_SLOT = place, "child {place}: {text}");
+                tracing::info!(MESSAGE_ID = fields::CHILD_LOST, TASKD_SLOT = place, "child {place}: {text}");
             }
         }
         Note::Store(Some(why)) => {
-            tracing::error!(MESSAGE_ID = fields::STORE, "the store does not take writes, work is paused: {why}");
+            tracing::error!(MESSAGE_ID = fields::STORE_FAULT, "the store does not take writes, work is paused: {why}");
         }
-        Note::Store(None) => tracing::info!(MESSAGE_ID = fields::STORE, "the store takes writes again"),
+        Note::Store(None) => tracing::info!(MESSAGE_ID = fields::STORE_FAULT, "the store takes writes again"),
     }
 }
 
@@ -89,10 +89,10 @@ fn ended(e: &Ended<'_>) {
                 TASKD_ATTEMPT = e.attempt,
                 TASKD_STATE = e.state.name(),
                 TASKD_CAUSE = e.outcome.cause.word(),
-                TASKD_WAITED_MS = e.waited_ms,
+                TASKD_WAIT_MS = e.waited_ms,
                 TASKD_RUN_MS = usage.wall_ms,
-                TASKD_CPU_US = usage.user_us + usage.system_us,
-                TASKD_MAX_RSS = usage.max_rss,
+                TASKD_CPU_MS = (usage.user_us + usage.system_us) / 1000,
+                TASKD_MEMORY_PEAK = usage.max_rss,
                 "{} {} {}",
                 e.task,
                 e.id,
@@ -102,7 +102,7 @@ fn ended(e: &Ended<'_>) {
     }
     match e.state {
         State::Success => entry!(info, fields::SUCCEEDED),
-        State::Retry => entry!(warn, fields::RETRY),
+        State::Retry => entry!(warn, fields::RETRIED),
         State::Revoked => entry!(info, fields::REVOKED),
         State::Expired => entry!(warn, fields::EXPIRED),
         State::Dead => entry!(error, fields::DEAD),

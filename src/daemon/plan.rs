@@ -4,16 +4,17 @@ use crate::config::settings::Settings;
 use crate::engine::plan::{Plan, PoolPlan, QueuePlan};
 use crate::model::op::Retention;
 
-/// The part of the settings that the engine decides by. `default_user` is the user of pools that name none.
+/// The part of the settings that the engine decides by. The launcher has filled in the user of pools that
+/// name none; where none is left, everything runs as whoever runs taskd, which is the empty name.
 #[must_use]
-pub fn plan(settings: &Settings, default_user: &str) -> Plan {
+pub fn plan(settings: &Settings) -> Plan {
     Plan {
         generation: settings.generation,
         pools: settings
             .pools
             .values()
             .map(|p| {
-                let user = p.user.clone().unwrap_or_else(|| default_user.to_owned());
+                let user = p.user.clone().unwrap_or_default();
                 (p.name.clone(), PoolPlan { processes: p.processes, user })
             })
             .collect(),

@@ -14,10 +14,9 @@ use super::{clock, handle};
 use crate::broker::Completion;
 use crate::control::api::{Call, ProgressView};
 use crate::engine::event::{ChildKey, Event, SlotId};
-use crate::model::outcome::CancelReason;
 use crate::model::time::Mono;
 use crate::process::launch::{Child, ToDaemon, ToLauncher};
-use crate::process::protocol::{FromChild, ToChild};
+use crate::process::protocol::FromChild;
 
 /// At most this many of each kind in one round.
 const LOT: usize = 256;
@@ -38,6 +37,10 @@ pub struct Inputs {
     pub calls: mpsc::Receiver<Call>,
     /// Calls that come back to the loop (waits that are over).
     pub later: mpsc::Receiver<Call>,
+    /// The server of the control socket; it ends only when `stop` is told or its socket is gone.
+    pub serving: tokio::task::JoinHandle<io::Result<()>>,
+    /// Tells the server to take no more connections and to finish what it answers.
+    pub stop: tokio::sync::oneshot::Sender<()>,
 }
 
 /// What woke the loop.
@@ -46,6 +49,7 @@ enum Woke {
     Store(Vec<Completion>),
     Heard(Heard),
     Call(Call),
+    Imported,
     Time,
 }
 
@@ -53,6 +57,7 @@ enum Woke {
 pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
     let mut next_alive = d.start.alive_every_ms.map(|ms| clock::now().mono.plus(ms));
     let mut status = Status::default();
+    let imported = std::sync::Arc::clone(&d.imported);
     loop {
         let sleep = sleep_for(&d, next_alive, &status);
         // A stream that never runs dry must not starve the others: `biased` only decides who is looked at
@@ -64,6 +69,7 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
             Some(heard) = inputs.heard.recv() => Woke::Heard(heard),
             Some(call) = inputs.later.recv() => Woke::Call(call),
             Some(call) = inputs.calls.recv() => Woke::Call(call),
+            () = imported.notified() => Woke::Imported,
             () = rest(sleep) => Woke::Time,
         };
         match woke {
@@ -75,6 +81,7 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
             Woke::Store(done) => stored(&mut d, done),
             Woke::Heard(heard) => hear(&mut d, heard),
             Woke::Call(call) => handle::dispatch(&mut d, call),
+            Woke::Imported => handle::store::imported(&mut d),
             Woke::Time => {}
         }
         for _ in 0..LOT {
@@ -90,7 +97,7 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
             handle::dispatch(&mut d, call);
         }
         let now = clock::now();
-        if d.engine.next_deadline(now).is_some_and(|at| at <= now.mono) {
+        if d.engine.next_deadline().is_some_and(|at| at <= now.mono) {
             d.step(Event::Tick);
         }
         d.flush();
@@ -110,13 +117,16 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
             return ExitCode::from(code);
         }
         if d.finished {
-            return finish(d).await;
+            return finish(d, inputs).await;
         }
     }
 }
 
 /// The store is closed before the launcher hears that all is settled.
-async fn finish(mut d: Daemon) -> ExitCode {
+async fn finish(mut d: Daemon, inputs: Inputs) -> ExitCode {
+    let _ = inputs.stop.send(());
+    drop((inputs.calls, inputs.later));
+    let _ = inputs.serving.await;
     let spool = std::sync::Arc::clone(&d.spool);
     let _ = tokio::task::spawn_blocking(move || spool.sync()).await;
     if let Err(e) = d.store.close() {
@@ -139,7 +149,7 @@ async fn rest(sleep: Option<Duration>) {
 
 fn sleep_for(d: &Daemon, next_alive: Option<Mono>, status: &Status) -> Option<Duration> {
     let now = clock::now();
-    let engine = d.engine.next_deadline(now).map(|at| at.min(now.mono.plus(WALL_CHECK_MS)));
+    let engine = d.engine.next_deadline().map(|at| at.min(now.mono.plus(WALL_CHECK_MS)));
     let behind = d.launcher.behind().then(|| now.mono.plus(10));
     let at = [engine, next_alive, status.due, behind].into_iter().flatten().min()?;
     // One millisecond more: the clock is read in whole milliseconds, and an early wake would spin.
@@ -178,7 +188,10 @@ fn launcher(d: &mut Daemon, packet: ToDaemon, fds: Vec<OwnedFd>) {
         }
         ToDaemon::Settings { changes, .. } => handle::reload::swapped(d, fds, changes),
         ToDaemon::SettingsRefused { report } => handle::reload::refused(d, &report),
-        ToDaemon::Stop { now } => d.step(Event::Stop { now }),
+        ToDaemon::Stop { now } => {
+            d.stopping = true;
+            d.step(Event::Stop { now });
+        }
         ToDaemon::Start(_) | ToDaemon::Go => tracing::error!("the launcher repeated its start: ignored"),
     }
 }
@@ -273,12 +286,6 @@ fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
             }
         }
     }
-}
-
-/// Tells a child that a run is to end before its limit; for calls that the engine does not decide.
-#[must_use]
-pub fn cancel_line(run: String, reason: CancelReason) -> ToChild {
-    ToChild::Cancel { run, reason }
 }
 
 /// STATUS= in a sentence, at most once a second.

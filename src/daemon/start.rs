@@ -13,7 +13,8 @@ use super::state::{Daemon, Parts};
 use super::{clock, plan, round};
 use crate::broker::sqlite::{Options, Sqlite};
 use crate::config::settings::Settings;
-use crate::control::access::Policy;
+use crate::control::access::{Policy, System};
+use crate::control::server;
 use crate::engine::event::Event;
 use crate::process::launch::{Child, Start, ToDaemon, ToLauncher};
 use crate::process::packet::Packets;
@@ -116,20 +117,28 @@ fn assemble(launcher: Launcher, told: Told) -> Assembled {
             return Err((launcher, 73, what));
         }
     };
-    let (policy, policy_seen) = watch::channel(Arc::new(Policy::new(&settings.access, start.owner)));
+    let (rules, policy_seen) = watch::channel(Arc::new(policy(&settings, start.owner)));
     let (calls, calls_in) = mpsc::channel(CALLS);
     let (later, later_in) = mpsc::channel(CALLS);
     let (heard, heard_in) = mpsc::channel(256);
-    if let Err(e) = crate::control::server::start(listener, policy_seen, calls, crate::process::peer::groups) {
-        return Err((launcher, 71, format!("the control socket {}: {e}", settings.taskd.socket.display())));
-    }
-    let default_user = start.task_user.clone();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = server::serve(
+        listener.into(),
+        policy_seen,
+        calls,
+        |socket| crate::process::peer::groups(socket),
+        server::Limits::default(),
+        async move {
+            let _ = stopped.await;
+        },
+    );
+    let serving = tokio::task::spawn_local(serving);
     let fresh = start.epoch == 1;
     let children_lost = start.children_lost;
     let seed = clock::now().mono.0 ^ u64::from(std::process::id()) << 32;
-    let parts = Parts { settings, start, default_user, store, launcher, spool, policy, later, heard };
+    let parts = Parts { settings, start, store, launcher, spool, policy: rules, later, heard };
     let mut daemon = Daemon::new(parts, seed);
-    let first = plan::plan(&daemon.settings, &daemon.default_user);
+    let first = plan::plan(&daemon.settings);
     daemon.step(Event::Plan(Arc::new(first)));
     for (child, fd) in children {
         child_up(&mut daemon, child, fd, true);
@@ -137,5 +146,16 @@ fn assemble(launcher: Launcher, told: Told) -> Assembled {
     daemon.step(Event::Adopt { children_lost, fresh });
     daemon.flush();
     super::perform::collect_output(&daemon);
-    Ok((daemon, Inputs { store: store_done, heard: heard_in, calls: calls_in, later: later_in }))
+    Ok((daemon, Inputs { store: store_done, heard: heard_in, calls: calls_in, later: later_in, serving, stop }))
+}
+
+/// The access rules of these settings, with every name resolved now; names that nobody has are told.
+#[must_use]
+pub fn policy(settings: &Settings, owner: u32) -> Policy {
+    let allows = settings.tasks.values().filter_map(|t| t.allow.as_deref());
+    let policy = Policy::new(&settings.access, allows, owner, &System);
+    if !policy.unresolved().is_empty() {
+        tracing::debug!("[access] and allow name nobody on this machine: {}", policy.unresolved().join(", "));
+    }
+    policy
 }

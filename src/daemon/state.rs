@@ -75,8 +75,6 @@ pub struct Daemon {
     pub settings: Arc<Settings>,
     /// What the launcher said at the start.
     pub start: Start,
-    /// The default user of pools that name none; empty: whoever runs taskd.
-    pub default_user: String,
     /// All decisions.
     pub engine: Engine,
     /// The embedded store.
@@ -97,13 +95,19 @@ pub struct Daemon {
     pub later: mpsc::Sender<Call>,
     /// Where children's readers send their lines.
     pub heard: mpsc::Sender<Heard>,
+    /// Told when an import put messages into the store.
+    pub imported: Arc<tokio::sync::Notify>,
     /// Callers of a reload.
     pub reloads: Vec<tokio::sync::oneshot::Sender<crate::control::api::Answer>>,
     /// Totals.
     pub totals: Totals,
     /// Faults that go on, by what they are about: shown in status and STATUS=.
     pub troubles: BTreeMap<&'static str, String>,
-    /// Wall clock of the next collection of old output.
+    /// A stop was asked for.
+    pub stopping: bool,
+    /// Nothing new is started (`taskd drain`).
+    pub draining: bool,
+    /// Everything is settled after a stop.
     pub finished: bool,
     /// READY was told.
     pub ready: bool,
@@ -123,8 +127,6 @@ pub struct Parts {
     pub settings: Arc<Settings>,
     /// See [`Daemon::start`].
     pub start: Start,
-    /// See [`Daemon::default_user`].
-    pub default_user: String,
     /// See [`Daemon::store`].
     pub store: Sqlite,
     /// See [`Daemon::launcher`].
@@ -147,7 +149,6 @@ impl Daemon {
             engine: Engine::new(clock::now(), seed),
             settings: parts.settings,
             start: parts.start,
-            default_user: parts.default_user,
             store: parts.store,
             launcher: parts.launcher,
             children: BTreeMap::new(),
@@ -157,9 +158,12 @@ impl Daemon {
             policy: parts.policy,
             later: parts.later,
             heard: parts.heard,
+            imported: Arc::default(),
             reloads: Vec::new(),
             totals: Totals::default(),
             troubles: BTreeMap::new(),
+            stopping: false,
+            draining: false,
             finished: false,
             ready: false,
             failed: None,

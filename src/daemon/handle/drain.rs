@@ -8,6 +8,7 @@ use crate::engine::event::Ask;
 
 /// On, or off again.
 pub fn handle(d: &mut Daemon, asker: Asker, off: bool) {
+    d.draining = !off;
     d.ask(
         Ask::Drain { on: !off },
         Box::new(move |d, told| match told {

@@ -4,7 +4,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::Asker;
-use crate::control::access::Policy;
 use crate::control::api::{Answer, Done, Error, ErrorKind};
 use crate::daemon::state::Daemon;
 use crate::daemon::{plan, start};
@@ -27,8 +26,8 @@ pub fn swapped(d: &mut Daemon, fds: Vec<OwnedFd>, changes: Vec<String>) {
         None => return answer(d, &Err(Error::new(ErrorKind::Internal, "the new settings came without their memfd"))),
     };
     d.settings = Arc::new(settings);
-    d.policy.send_replace(Arc::new(Policy::new(&d.settings.access, d.start.owner)));
-    let next = plan::plan(&d.settings, &d.default_user);
+    d.policy.send_replace(Arc::new(start::policy(&d.settings, d.start.owner)));
+    let next = plan::plan(&d.settings);
     d.step(Event::Plan(Arc::new(next)));
     tracing::info!("settings reloaded, generation {}: {}", d.settings.generation, changes.join("; "));
     let message = if changes.is_empty() {

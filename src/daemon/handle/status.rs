@@ -21,11 +21,11 @@ pub fn handle(d: &mut Daemon, asker: Asker) {
 /// `running`, `draining`, `stopping`, or why it is paused.
 #[must_use]
 pub fn state(d: &Daemon) -> String {
-    if d.engine.stopping() {
+    if d.stopping {
         "stopping".to_owned()
     } else if let Some(trouble) = d.troubles.values().next() {
         format!("paused: {trouble}")
-    } else if d.engine.draining() {
+    } else if d.draining {
         "draining".to_owned()
     } else {
         "running".to_owned()
@@ -49,7 +49,7 @@ fn view(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVie
         broker: d.settings.taskd.broker.clone(),
         supervision: d.start.supervision.clone(),
         users: d.start.users.clone(),
-        pools: d.settings.pools.values().map(|p| pool(d, &p.name, p.processes)).collect(),
+        pools: pools(d),
         counts: CountsView {
             waiting: counts.iter().map(|c| c.waiting).sum::<u64>() + leased.saturating_sub(running),
             scheduled: counts.iter().map(|c| c.scheduled).sum(),
@@ -62,7 +62,13 @@ fn view(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVie
     }
 }
 
-fn pool(d: &Daemon, name: &str, processes: u32) -> PoolView {
+fn pools(d: &Daemon) -> Vec<PoolView> {
+    let view = d.engine.view();
+    let degraded = |name: &str| view.pools.iter().find(|p| p.name == name).and_then(|p| p.degraded.clone());
+    d.settings.pools.values().map(|p| pool(d, &p.name, p.processes, degraded(&p.name))).collect()
+}
+
+fn pool(d: &Daemon, name: &str, processes: u32, degraded: Option<String>) -> PoolView {
     let now = clock::now().mono;
     let children: Vec<ChildView> = d
         .children
@@ -85,7 +91,7 @@ fn pool(d: &Daemon, name: &str, processes: u32) -> PoolView {
         name: name.to_owned(),
         processes,
         busy: u32::try_from(busy).unwrap_or(u32::MAX),
-        degraded: d.engine.degraded(name),
+        degraded,
         children,
     }
 }

@@ -19,5 +19,6 @@ pub fn handle(d: &mut Daemon, asker: Asker, now: bool) {
     let extend_ms = if now { 0 } else { grace };
     let running = u32::try_from(running).unwrap_or(u32::MAX);
     d.launcher.send(ToLauncher::Draining { extend_ms, running });
+    d.stopping = true;
     d.step(Event::Stop { now });
 }
