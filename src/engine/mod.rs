@@ -1,6 +1,153 @@
 //! Every decision of taskd as a pure state machine: events and time in, commands out. No tokio, no clock,
 //! no I/O, no hash maps: the same seed gives the same trace.
+//!
+//! This file only routes. Each noun has its file: [`held`] the leased messages and their stages, `store`
+//! the tickets and the patience with a failing store, `sweep` what time brings, `route` where a message
+//! goes, `ask` what clients want, `dispatch` which message gets which slot, `retry` what an outcome leads
+//! to, `pool` slots and children, `adopt` what an earlier daemon left behind, `shutdown` the end.
 
+mod adopt;
+mod ask;
+mod attempt;
+mod cancel;
 pub mod command;
+mod dispatch;
 pub mod event;
+mod held;
+mod lease;
 pub mod plan;
+mod pool;
+mod publish;
+mod queue;
+mod rand;
+mod retry;
+mod route;
+mod settle;
+mod shutdown;
+mod store;
+mod sweep;
+#[cfg(test)]
+mod testbed;
+pub mod view;
+mod why;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use held::{run_key, token_of};
+pub use retry::{Verdict, verdict};
+pub use route::route;
+
+use crate::model::message::Token;
+use crate::model::name::MessageId;
+use crate::model::time::{Mono, Now};
+use command::Command;
+use event::{AskKey, ChildKey, Event, SlotId};
+use plan::Plan;
+
+/// The state machine. One per life of the daemon.
+#[derive(Debug)]
+pub struct Engine {
+    now: Now,
+    rng: rand::Rng,
+    plan: Arc<Plan>,
+    phase: adopt::Phase,
+    store: store::Store,
+    sweep: sweep::Sweep,
+    pools: BTreeMap<String, pool::Pool>,
+    slots: BTreeMap<SlotId, pool::Slot>,
+    children: BTreeMap<ChildKey, pool::Child>,
+    queues: BTreeMap<String, queue::Queue>,
+    held: BTreeMap<Token, held::Held>,
+    by_id: BTreeMap<MessageId, Token>,
+    asks: BTreeMap<AskKey, ask::Asking>,
+    stop: Option<shutdown::Stop>,
+    draining: bool,
+    succeeded: u64,
+    failed: u64,
+}
+
+impl Engine {
+    /// An engine that waits for its first [`Event::Plan`]. `seed` feeds the jitter of retries.
+    #[must_use]
+    pub fn new(now: Now, seed: u64) -> Self {
+        Self {
+            now,
+            rng: rand::Rng::new(seed),
+            plan: Arc::new(Plan::default()),
+            phase: adopt::Phase::boot(),
+            store: store::Store::default(),
+            sweep: sweep::Sweep::default(),
+            pools: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            children: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            held: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            stop: None,
+            draining: false,
+            succeeded: 0,
+            failed: 0,
+        }
+    }
+
+    /// Takes one event; appends what is to be done.
+    pub fn step(&mut self, now: Now, event: Event, out: &mut Vec<Command>) {
+        self.now = now;
+        match event {
+            Event::Plan(plan) => self.take_plan(plan, out),
+            Event::Tick => {}
+            Event::ChildUp { child, slot, user, generation, adopted } => {
+                self.child_up(child, slot, user, generation, adopted);
+            }
+            Event::Adopt { children_lost, fresh } => self.adopt(children_lost, fresh, out),
+            Event::Ready { child, capacity } => self.child_ready(child, capacity, out),
+            Event::Running { child, run } => self.child_holds(child, run, out),
+            Event::Resumed { child } => self.child_resumed(child),
+            Event::Started { child, run, pid } => self.run_started(child, &run, pid, out),
+            Event::Ended { child, run, outcome } => self.run_ended(child, run, outcome, out),
+            Event::Refused { child, run, why } => self.run_refused(child, &run, &why, out),
+            Event::ChildDown { child, how } => self.child_down(child, &how, out),
+            Event::SpawnFailed { slot, error } => self.spawn_failed(&slot, &error, out),
+            Event::Broker { ticket, result } => self.completed(ticket, result, out),
+            Event::Ask { key, ask } => self.ask(key, ask, out),
+            Event::Stop { now } => self.stop(now, out),
+        }
+        self.pump(out);
+    }
+
+    /// Does all that became due or possible. Each part is cheap when nothing is.
+    fn pump(&mut self, out: &mut Vec<Command>) {
+        self.pump_adoption(out);
+        self.pump_settling(out);
+        self.pump_asks(out);
+        self.pump_shutdown(out);
+        self.pump_overdue(out);
+        self.dispatch(out);
+        self.pump_children(out);
+        self.pump_sweep(out);
+        self.pump_leases(out);
+        self.pump_finish(out);
+    }
+
+    /// When [`Event::Tick`] is wanted at the latest, if nothing else happens. Wall-clock deadlines are
+    /// converted with the clocks of the latest step, so a jump of the wall clock needs a step of its own.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        [
+            self.adoption_deadline(),
+            self.settling_deadline(),
+            self.asks_deadline(),
+            self.shutdown_deadline(),
+            self.overdue_deadline(),
+            self.dispatch_deadline(),
+            self.children_deadline(),
+            self.sweep_deadline(),
+            self.leases_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}

@@ -47,3 +47,18 @@ pub struct QueuePlan {
     /// At most this many wait.
     pub max_length: Option<u64>,
 }
+
+impl Default for Plan {
+    /// Nothing at all: what an engine has before its first plan.
+    fn default() -> Self {
+        Self {
+            generation: 0,
+            pools: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            routes: Vec::new(),
+            shutdown_grace_ms: 30_000,
+            retention: Retention { age_ms: 86_400_000, count: 100_000 },
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What an earlier daemon left behind: the children tell what they hold, the store tells what is leased,
+//! and nothing is handed out before the two are matched.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Engine;
+use super::command::Command;
+use super::event::ChildKey;
+use super::held::{Held, Killed, run_key};
+use super::plan::Plan;
+use super::pool::Child;
+use super::store::Pending;
+use crate::model::message::Delivery;
+use crate::model::op::{Fault, Op, Reply};
+use crate::model::outcome::{CancelReason, Cause, Outcome};
+use crate::model::time::Mono;
+
+/// A child that does not name its runs for so long is killed, in milliseconds.
+const NAMING_MS: u64 = 10_000;
+
+/// A run that the store does not know is told to end; its child is killed after this, in milliseconds.
+const STRANGER_MS: u64 = 30_000;
+
+/// Where the engine is in its life.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Children to adopt are being told.
+    Boot(Adoption),
+    /// The match is being made.
+    Adopting(Adoption),
+    /// It works.
+    Live,
+}
+
+/// What is known for the match so far.
+#[derive(Debug, Default)]
+pub(super) struct Adoption {
+    /// A started run that nobody names may have died with its child.
+    lost: bool,
+    /// When children that named nothing are killed.
+    deadline: Option<Mono>,
+    recovered: Option<Vec<Delivery>>,
+    named: BTreeMap<String, (ChildKey, Named)>,
+}
+
+/// What an adopted child says of a run.
+#[derive(Debug)]
+pub(super) enum Named {
+    /// It goes on.
+    Running,
+    /// It ended.
+    Ended(Box<Outcome>),
+    /// It was never run.
+    Refused,
+    /// The child died with it.
+    Lost,
+}
+
+impl Phase {
+    pub(super) fn boot() -> Self {
+        Self::Boot(Adoption::default())
+    }
+
+    fn adoption(&mut self) -> Option<&mut Adoption> {
+        match self {
+            Self::Boot(a) | Self::Adopting(a) => Some(a),
+            Self::Live => None,
+        }
+    }
+}
+
+impl Engine {
+    /// Whether the match is made: messages are taken and handed out.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Live)
+    }
+
+    pub(super) fn is_booting(&self) -> bool {
+        matches!(self.phase, Phase::Boot(_))
+    }
+
+    pub(super) fn take_plan(&mut self, plan: Arc<Plan>, out: &mut Vec<Command>) {
+        self.plan = plan;
+        self.plan_slots();
+        let plan = Arc::clone(&self.plan);
+        if self.is_live() {
+            self.screen_all(out);
+            self.queues.retain(|name, q| plan.queues.contains_key(name) || q.running > 0 || q.leasing);
+            self.raise_all();
+            self.store.known.want();
+        }
+    }
+
+    pub(super) fn adopt(&mut self, children_lost: bool, fresh: bool, out: &mut Vec<Command>) {
+        let Phase::Boot(adoption) = &mut self.phase else { return };
+        let mut adoption = std::mem::take(adoption);
+        adoption.lost |= children_lost || fresh;
+        adoption.deadline = Some(self.now.mono.plus(NAMING_MS));
+        self.phase = Phase::Adopting(adoption);
+        self.store.recover.submitted();
+        self.submit(Pending::Recover, Op::Recover, out);
+    }
+
+    pub(super) fn child_holds(&mut self, child: ChildKey, run: String, out: &mut Vec<Command>) {
+        if !self.is_live() {
+            self.child_named(child, run, Named::Running);
+        } else if self.run_of(child, &run).is_none() {
+            self.evict(child, run, out);
+        }
+    }
+
+    pub(super) fn child_named(&mut self, child: ChildKey, run: String, named: Named) {
+        if let Some(adoption) = self.phase.adoption() {
+            // What was heard first of an end stands: a child may name it again.
+            let entry = adoption.named.entry(run).or_insert((child, Named::Running));
+            if matches!(entry.1, Named::Running) {
+                *entry = (child, named);
+            }
+        }
+    }
+
+    pub(super) fn child_resumed(&mut self, child: ChildKey) {
+        if let Some(c) = self.children.get_mut(&child) {
+            c.unnamed = false;
+        }
+    }
+
+    /// A child died before the match: what it had not ended is lost, named or not.
+    pub(super) fn adopted_down(&mut self, child: ChildKey, c: &Child) {
+        if let Some(adoption) = self.phase.adoption() {
+            adoption.lost |= c.unnamed;
+            for (by, named) in adoption.named.values_mut() {
+                if *by == child && matches!(named, Named::Running) {
+                    *named = Named::Lost;
+                }
+            }
+        }
+    }
+
+    pub(super) fn recovered(&mut self, result: Result<Reply, Fault>, out: &mut Vec<Command>) {
+        self.store.recover.answered(self.now.mono, result.is_err());
+        let Ok(Reply::Deliveries(deliveries)) = result else { return };
+        if let Some(adoption) = self.phase.adoption() {
+            adoption.recovered = Some(deliveries);
+            return;
+        }
+        // After a failed lease: what is leased to this node and unknown to it goes back.
+        for delivery in deliveries {
+            let token = delivery.token;
+            if self.held.contains_key(&token) {
+                continue;
+            }
+            self.unpark(&delivery.message.id);
+            let newer = self.by_id.get(&delivery.message.id).copied();
+            let id = delivery.message.id.clone();
+            self.hold(token, Held::waiting(delivery, self.now.mono));
+            if let Some(newer) = newer {
+                self.by_id.insert(id, newer);
+            }
+            self.back(token, None, out);
+        }
+    }
+
+    pub(super) fn pump_adoption(&mut self, out: &mut Vec<Command>) {
+        let Phase::Adopting(adoption) = &mut self.phase else { return };
+        let unnamed: Vec<ChildKey> =
+            self.children.iter().filter(|(_, c)| c.unnamed).map(|(k, _)| *k).collect();
+        if unnamed.is_empty() && adoption.recovered.is_some() {
+            let adoption = std::mem::take(adoption);
+            self.go_live(adoption, out);
+            return;
+        }
+        if adoption.deadline.is_some_and(|at| at <= self.now.mono) {
+            adoption.deadline = None;
+            for child in unnamed {
+                self.kill(child, Killed::Beside, "it did not name its runs to a new daemon", out);
+            }
+        }
+        if self.store.recover.is_due(self.now.mono) {
+            self.store.recover.submitted();
+            self.submit(Pending::Recover, Op::Recover, out);
+        }
+    }
+
+    fn go_live(&mut self, adoption: Adoption, out: &mut Vec<Command>) {
+        let Adoption { lost, mut named, recovered, .. } = adoption;
+        self.phase = Phase::Live;
+        for delivery in recovered.unwrap_or_default() {
+            let (token, started) = (delivery.token, delivery.started);
+            let said = named.remove(&run_key(token));
+            self.hold(token, Held::waiting(delivery, self.now.mono));
+            match said {
+                Some((child, Named::Running)) => self.adopt_run(token, child),
+                Some((child, Named::Ended(outcome))) => {
+                    self.adopt_run(token, child);
+                    self.conclude(token, outcome, Some(child), out);
+                }
+                Some((_, Named::Refused)) => self.back(token, None, out),
+                Some((child, Named::Lost)) => {
+                    self.adopt_run(token, child);
+                    self.lose(token, "it died while the daemon was replaced", out);
+                }
+                None if started && lost => {
+                    self.adopt_run(token, ChildKey(u64::MAX));
+                    let why = "its child is gone: it died while no daemon lived";
+                    let outcome = Outcome::of_cause(Cause::WorkerLost, why);
+                    self.conclude(token, Box::new(outcome), None, out);
+                }
+                // Every child told what it holds and this is not among it: no child ever had it.
+                None => self.back(token, None, out),
+            }
+        }
+        for (run, (child, named)) in named {
+            match named {
+                Named::Running => self.evict(child, run, out),
+                Named::Ended(_) => {
+                    if self.children.contains_key(&child) {
+                        out.push(Command::Settled { child, run });
+                    }
+                }
+                Named::Refused | Named::Lost => {}
+            }
+        }
+        self.sweep.job.want();
+        self.store.known.want();
+        self.raise_all();
+    }
+
+    /// Ends a run that is under no lease of this node.
+    fn evict(&mut self, child: ChildKey, run: String, out: &mut Vec<Command>) {
+        let kill_at = self.now.mono.plus(STRANGER_MS);
+        if let Some(c) = self.children.get_mut(&child) {
+            c.kill_at.get_or_insert(kill_at);
+            c.strangers.insert(run.clone());
+            out.push(Command::Cancel { child, run, reason: CancelReason::Interrupted });
+        }
+    }
+
+    pub(super) fn adoption_deadline(&self) -> Option<Mono> {
+        let Phase::Adopting(adoption) = &self.phase else { return None };
+        adoption.deadline.into_iter().chain(self.store.recover.deadline()).min()
+    }
+}

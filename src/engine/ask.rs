@@ -1,0 +1,303 @@
+//! What clients ask: each is answered exactly once, also while the store fails.
+
+use super::Engine;
+use super::command::{Command, Note, Told};
+use super::event::{Ask, AskKey};
+use super::held::Stage;
+use super::store::{Pending, backoff};
+use crate::model::message::{Message, Record, Token};
+use crate::model::name::MessageId;
+use crate::model::op::{Fault, Op, Reply};
+use crate::model::state::State;
+use crate::model::time::{Mono, Wall};
+
+/// So long an ask is tried again while the store fails it, in milliseconds.
+const PATIENCE_MS: u64 = 5_000;
+
+/// A client that waits.
+#[derive(Debug)]
+pub(super) struct Asking {
+    pub(super) work: Work,
+    until: Mono,
+    pub(super) tries: u32,
+    pub(super) at: Mono,
+    under_way: bool,
+}
+
+/// What is to be done next for a client.
+#[derive(Clone, Debug)]
+pub(super) enum Work {
+    Publish {
+        messages: Vec<Message>,
+        max_length: Vec<Option<u64>>,
+        now: Wall,
+    },
+    /// Find out where the message is and end it there.
+    Cancel(MessageId),
+    /// End it in the store.
+    Revoke {
+        id: MessageId,
+        now: Wall,
+    },
+    /// Its attempt was told to end; look it up for the answer.
+    Canceled(MessageId),
+    /// It is being settled; then [`Work::Cancel`] again.
+    AwaitClose(MessageId),
+    Retry(MessageId),
+    Requeue {
+        id: MessageId,
+        now: Wall,
+    },
+    Why(MessageId),
+    WhyCount(Box<Record>),
+    Pause {
+        queue: String,
+        paused: bool,
+    },
+    Purge {
+        queue: String,
+        now: Wall,
+        here: u64,
+    },
+}
+
+impl Work {
+    fn op(&self) -> Option<Op> {
+        Some(match self.clone() {
+            Self::Publish { messages, max_length, now } => Op::Publish { messages, max_length, now },
+            Self::Revoke { id, now } => Op::Revoke { id, now },
+            Self::Canceled(id) | Self::Retry(id) | Self::Why(id) => Op::Get { id },
+            Self::Requeue { id, now } => Op::Requeue { id, now },
+            Self::WhyCount(_) => Op::Count,
+            Self::Pause { queue, paused } => Op::QueueState { queue, paused },
+            Self::Purge { queue, now, .. } => Op::Purge { queue, now },
+            Self::Cancel(_) | Self::AwaitClose(_) => return None,
+        })
+    }
+}
+
+impl Engine {
+    pub(super) fn ask(&mut self, key: AskKey, ask: Ask, out: &mut Vec<Command>) {
+        if self.stop.as_ref().is_some_and(|s| s.finished) {
+            out.push(Command::Answer { key, answer: Told::Stopping });
+            return;
+        }
+        let now = self.now.wall;
+        let work = match ask {
+            Ask::Enqueue(messages) => match self.publication(messages) {
+                Ok(work) => work,
+                Err(answer) => {
+                    out.push(Command::Answer { key, answer });
+                    return;
+                }
+            },
+            Ask::Cancel(id) => Work::Cancel(id),
+            Ask::Retry(id) => Work::Retry(id),
+            Ask::Why(id) => Work::Why(id),
+            Ask::Pause { queue, paused } => {
+                // Held back from now on; told when the store has it.
+                self.set_paused(&queue, paused, out);
+                Work::Pause { queue, paused }
+            }
+            Ask::Purge { queue } => {
+                let here = self.purge_window(&queue, out);
+                Work::Purge { queue, now, here }
+            }
+            Ask::Drain { on } => {
+                self.draining = on;
+                if on {
+                    self.give_back_all(out);
+                } else {
+                    self.raise_all();
+                }
+                out.push(Command::Answer { key, answer: Told::Done });
+                return;
+            }
+        };
+        let mono = self.now.mono;
+        let until = mono.plus(PATIENCE_MS);
+        self.asks.insert(key, Asking { work, until, tries: 0, at: mono, under_way: false });
+        self.perform(key, out);
+    }
+
+    /// Does the next thing for a client.
+    fn perform(&mut self, key: AskKey, out: &mut Vec<Command>) {
+        let Some(asking) = self.asks.get_mut(&key) else { return };
+        if let Work::Cancel(id) = &asking.work {
+            let id = id.clone();
+            self.cancel(key, &id, out);
+        }
+        let Some(asking) = self.asks.get_mut(&key) else { return };
+        if let Some(op) = asking.work.op() {
+            asking.under_way = true;
+            self.submit(Pending::Ask(key), op, out);
+        }
+    }
+
+    /// Goes on with other work for the same client.
+    pub(super) fn go_on(&mut self, key: AskKey, work: Work, out: &mut Vec<Command>) {
+        self.turn_to(key, work);
+        self.perform(key, out);
+    }
+
+    /// Sets what is next for a client.
+    pub(super) fn turn_to(&mut self, key: AskKey, work: Work) {
+        let now = self.now.mono;
+        if let Some(asking) = self.asks.get_mut(&key) {
+            asking.work = work;
+            asking.at = now;
+        }
+    }
+
+    pub(super) fn answer(&mut self, key: AskKey, answer: Told, out: &mut Vec<Command>) {
+        if self.asks.remove(&key).is_some() {
+            out.push(Command::Answer { key, answer });
+        }
+    }
+
+    pub(super) fn ask_answered(&mut self, key: AskKey, result: Result<Reply, Fault>, out: &mut Vec<Command>) {
+        let now = self.now.mono;
+        let Some(asking) = self.asks.get_mut(&key) else { return };
+        asking.under_way = false;
+        let reply = match result {
+            Ok(reply) => reply,
+            Err(fault) => {
+                asking.at = now.plus(backoff(asking.tries));
+                asking.tries = asking.tries.saturating_add(1);
+                let again = matches!(fault, Fault::Again(_) | Fault::Reconnect(_));
+                if !again || asking.at > asking.until {
+                    self.give_up(key, fault, out);
+                }
+                return;
+            }
+        };
+        match (asking.work.clone(), reply) {
+            (Work::Publish { messages, .. }, reply) => self.published(key, messages, reply, out),
+            (Work::Revoke { id, now }, Reply::Record(record)) => self.revoked(key, id, now, record, out),
+            (Work::Canceled(_), Reply::Record(record)) => {
+                let too_late =
+                    record.as_ref().is_some_and(|r| r.state.is_final() && r.state != State::Revoked);
+                self.answer(key, Told::Canceled { record, ending: true, too_late }, out);
+            }
+            (Work::Retry(id), Reply::Record(record)) => match record {
+                Some(r) if r.state.is_final() && !self.by_id.contains_key(&id) => {
+                    self.go_on(key, Work::Requeue { id, now: self.now.wall }, out);
+                }
+                record => {
+                    let not_final = record.is_some();
+                    self.answer(key, Told::Retried { record, not_final }, out);
+                }
+            },
+            (Work::Requeue { .. }, Reply::Record(record)) => {
+                if let Some(r) = &record {
+                    self.note_times(&r.message.queue.clone(), r.message.eta, r.message.expires);
+                }
+                self.answer(key, Told::Retried { record, not_final: false }, out);
+            }
+            (Work::Why(_), Reply::Record(None)) => self.answer(key, Told::Why(None), out),
+            (Work::Why(_), Reply::Record(Some(record))) => match self.why(&record) {
+                Some(sentence) => self.answer(key, Told::Why(Some((record.state, sentence))), out),
+                None => self.go_on(key, Work::WhyCount(record), out),
+            },
+            (Work::WhyCount(record), Reply::Counts(counts)) => {
+                let sentence = self.why_waiting(&record, &counts);
+                self.answer(key, Told::Why(Some((record.state, sentence))), out);
+            }
+            (Work::Pause { queue, paused }, Reply::Done) => {
+                if !paused {
+                    self.raise(&queue);
+                }
+                self.answer(key, Told::Done, out);
+            }
+            (Work::Purge { here, .. }, Reply::Purged(n)) => {
+                self.sweep.finished(now);
+                self.answer(key, Told::Purged(n + here), out);
+            }
+            (_, reply) => {
+                let fault = Fault::Refused(format!("the store answered something else: {reply:?}"));
+                self.give_up(key, fault, out);
+            }
+        }
+    }
+
+    fn give_up(&mut self, key: AskKey, fault: Fault, out: &mut Vec<Command>) {
+        if let Some(Work::Pause { queue, .. }) = self.asks.get(&key).map(|a| a.work.clone()) {
+            // Whether it is paused is the store's to say: a lease of a paused queue brings nothing.
+            self.set_paused(&queue, false, out);
+            self.raise(&queue);
+        }
+        self.answer(key, Told::Fault(fault), out);
+    }
+
+    /// Something new may wait in this queue, now or later.
+    pub(super) fn note_times(&mut self, queue: &str, eta: Option<Wall>, expires: Option<Wall>) {
+        match eta {
+            Some(eta) if eta > self.now.wall => self.sweep.note(eta),
+            _ => self.raise(queue),
+        }
+        if let Some(expires) = expires {
+            self.sweep.note(expires);
+        }
+    }
+
+    fn set_paused(&mut self, queue: &str, paused: bool, out: &mut Vec<Command>) {
+        if self.plan.queues.contains_key(queue) {
+            self.queues.entry(queue.to_owned()).or_default().paused = paused;
+        }
+        if paused {
+            self.give_back(queue, out);
+        }
+    }
+
+    /// Ends what this node took of the queue and did not start; how many.
+    fn purge_window(&mut self, queue: &str, out: &mut Vec<Command>) -> u64 {
+        let Some(q) = self.queues.get_mut(queue) else { return 0 };
+        q.purged = q.leasing;
+        let tokens: Vec<Token> = q.window.drain(..).collect();
+        for token in &tokens {
+            self.revoke_waiting(*token, out);
+        }
+        tokens.len() as u64
+    }
+
+    pub(super) fn pump_asks(&mut self, out: &mut Vec<Command>) {
+        let now = self.now.mono;
+        let due = |a: &Asking| !a.under_way && a.wakes_at() <= now;
+        let due: Vec<AskKey> = self.asks.iter().filter(|(_, a)| due(a)).map(|(k, _)| *k).collect();
+        for key in due {
+            let late = self.asks.get(&key).is_some_and(|a| a.until <= now && a.is_parked());
+            if late {
+                let why = self.store.fault.clone().unwrap_or_else(|| "the message is being moved".to_owned());
+                self.give_up(key, Fault::Again(why), out);
+            } else {
+                self.perform(key, out);
+            }
+        }
+    }
+
+    pub(super) fn asks_deadline(&self) -> Option<Mono> {
+        self.asks.values().filter(|a| !a.under_way).map(Asking::wakes_at).min()
+    }
+
+    /// A message was canceled that is held nowhere else.
+    pub(super) fn note_dropped(&mut self, id: &MessageId, state: State, out: &mut Vec<Command>) {
+        self.sweep.finished(self.now.mono);
+        out.push(Command::Note(Note::Dropped { id: id.clone(), state }));
+    }
+
+    /// The stage of the newest lease of a message.
+    pub(super) fn stage_of(&mut self, id: &MessageId) -> Option<(Token, &mut Stage)> {
+        let token = *self.by_id.get(id)?;
+        self.held.get_mut(&token).map(|h| (token, &mut h.stage))
+    }
+}
+
+impl Asking {
+    fn is_parked(&self) -> bool {
+        matches!(self.work, Work::Cancel(_) | Work::AwaitClose(_))
+    }
+
+    fn wakes_at(&self) -> Mono {
+        if let Work::AwaitClose(_) = self.work { self.until } else { self.at }
+    }
+}

@@ -1,0 +1,346 @@
+//! One attempt: handed over, started, ended, overdue.
+
+use std::sync::Arc;
+
+use super::Engine;
+use super::command::{Command, Note, RunOrder};
+use super::event::ChildKey;
+use super::held::{Killed, Running, Stage, Start, run_key, token_of};
+use super::retry::{Verdict, verdict};
+use super::settle::{Attempt, End};
+use super::store::{Pending, backoff};
+use crate::model::message::{Message, Token};
+use crate::model::op::{Fault, Op, Reply};
+use crate::model::outcome::{Cause, Outcome};
+use crate::model::task::Acks;
+use crate::model::time::Mono;
+
+/// A child is killed when a run is silent so long after its hard limit, in milliseconds.
+const OVERDUE_MS: u64 = 15_000;
+
+/// Pause before a message goes to another child after one refused it, in milliseconds.
+const REFUSED_MS: u64 = 1_000;
+
+impl Engine {
+    /// Hands a message to a free child. The start of an `acks = "early"` task is committed first: a task
+    /// that must not run twice may not run without a trace.
+    pub(super) fn begin(&mut self, token: Token, child: ChildKey, out: &mut Vec<Command>) {
+        self.occupy(token, child);
+        let early = self
+            .held
+            .get(&token)
+            .and_then(|h| self.plan.tasks.get(&h.message.task))
+            .is_some_and(|t| t.acks == Acks::Early);
+        if early {
+            if let Some(held) = self.held.get_mut(&token) {
+                held.stage = Stage::Starting { child, start: Start::Sent { tries: 0 } };
+            }
+        } else {
+            self.launch(token, child, Start::Sent { tries: 0 }, out);
+        }
+        self.submit_start(token, out);
+    }
+
+    fn launch(&mut self, token: Token, child: ChildKey, start: Start, out: &mut Vec<Command>) {
+        let now = self.now;
+        let plan = Arc::clone(&self.plan);
+        let Some(held) = self.held.get_mut(&token) else { return };
+        let task = plan.tasks.get(&held.message.task);
+        let deadline_ms = task.and_then(|t| t.time_limit_ms);
+        let message = Message {
+            args: std::mem::take(&mut held.message.args),
+            kwargs: std::mem::take(&mut held.message.kwargs),
+            ..held.message.clone()
+        };
+        let run = RunOrder {
+            run: run_key(token),
+            generation: plan.generation,
+            message,
+            attempt: held.attempt,
+            deadline_ms,
+            soft_deadline_ms: task.and_then(|t| t.soft_time_limit_ms),
+        };
+        out.push(Command::Run { child, run: Box::new(run) });
+        held.stage = Stage::Running(Box::new(Running {
+            child,
+            since: now.mono,
+            waited_ms: Some(held.waited_ms(now.wall, now.mono)),
+            pid: None,
+            overdue_at: deadline_ms.map(|ms| now.mono.plus(ms).plus(OVERDUE_MS)),
+            revoked: false,
+            interrupted: false,
+            killed: None,
+            start,
+            plan,
+        }));
+    }
+
+    /// A run that an earlier daemon handed over and that goes on.
+    pub(super) fn adopt_run(&mut self, token: Token, child: ChildKey) {
+        self.occupy(token, child);
+        let now = self.now.mono;
+        let plan = Arc::clone(&self.plan);
+        let Some(held) = self.held.get_mut(&token) else { return };
+        let limit = plan.tasks.get(&held.message.task).and_then(|t| t.time_limit_ms);
+        held.message.args = Vec::new();
+        held.message.kwargs = serde_json::Map::new();
+        held.stage = Stage::Running(Box::new(Running {
+            child,
+            plan,
+            since: now,
+            waited_ms: None,
+            pid: None,
+            overdue_at: limit.map(|ms| now.plus(ms).plus(OVERDUE_MS)),
+            revoked: false,
+            interrupted: false,
+            killed: None,
+            start: Start::Done,
+        }));
+    }
+
+    fn submit_start(&mut self, token: Token, out: &mut Vec<Command>) {
+        let Some(held) = self.held.get(&token) else { return };
+        let op = Op::Start { id: held.message.id.clone(), token, now: self.now.wall };
+        self.submit(Pending::Start(token), op, out);
+    }
+
+    fn start_of(&mut self, token: Token) -> Option<&mut Start> {
+        match &mut self.held.get_mut(&token)?.stage {
+            Stage::Starting { start, .. } => Some(start),
+            Stage::Running(run) => Some(&mut run.start),
+            Stage::Waiting | Stage::Closing(_) => None,
+        }
+    }
+
+    pub(super) fn start_answered(
+        &mut self,
+        token: Token,
+        result: Result<Reply, Fault>,
+        out: &mut Vec<Command>,
+    ) {
+        let now = self.now.mono;
+        let Some(start) = self.start_of(token) else { return };
+        let tries = if let Start::Sent { tries } = start { *tries } else { 0 };
+        match result {
+            Ok(Reply::Applied { applied, .. }) => {
+                *start = Start::Done;
+                let Some(Stage::Starting { child, .. }) = self.held.get(&token).map(|h| &h.stage) else {
+                    return;
+                };
+                let child = *child;
+                if applied {
+                    self.launch(token, child, Start::Done, out);
+                } else {
+                    // The lease is gone: giving it back finds out what became of the message.
+                    self.free(token);
+                    self.back(token, None, out);
+                }
+            }
+            _ => *start = Start::Again { at: now.plus(backoff(tries)), tries: tries.saturating_add(1) },
+        }
+    }
+
+    pub(super) fn repeat_starts(&mut self, out: &mut Vec<Command>) {
+        let now = self.now.mono;
+        let due = |h: &super::held::Held| match h.stage {
+            Stage::Starting { start, .. } => start.is_due(now),
+            Stage::Running(ref run) => run.start.is_due(now),
+            Stage::Waiting | Stage::Closing(_) => false,
+        };
+        let tokens: Vec<Token> = self.held.iter().filter(|(_, h)| due(h)).map(|(t, _)| *t).collect();
+        for token in tokens {
+            if let Some(start) = self.start_of(token)
+                && let Start::Again { tries, .. } = *start
+            {
+                *start = Start::Sent { tries };
+                self.submit_start(token, out);
+            }
+        }
+    }
+
+    pub(super) fn starts_deadline(&self) -> Option<Mono> {
+        let at = |start: Start| if let Start::Again { at, .. } = start { Some(at) } else { None };
+        let starts = self.held.values().filter_map(|h| match &h.stage {
+            Stage::Starting { start, .. } => at(*start),
+            Stage::Running(run) => at(run.start),
+            Stage::Waiting | Stage::Closing(_) => None,
+        });
+        starts.min()
+    }
+
+    /// The run of this key, if this child has it.
+    pub(super) fn run_of(&mut self, child: ChildKey, run: &str) -> Option<(Token, &mut Running)> {
+        let token = token_of(run)?;
+        match &mut self.held.get_mut(&token)?.stage {
+            Stage::Running(r) if r.child == child => Some((token, r)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn run_started(&mut self, child: ChildKey, run: &str, pid: u32, out: &mut Vec<Command>) {
+        let Some((token, r)) = self.run_of(child, run) else { return };
+        r.pid = Some(pid);
+        if let Some(held) = self.held.get(&token) {
+            out.push(Command::Note(Note::Started {
+                id: held.message.id.clone(),
+                task: held.message.task.clone(),
+                queue: held.message.queue.clone(),
+                attempt: held.attempt,
+                pid,
+            }));
+        }
+    }
+
+    pub(super) fn run_ended(
+        &mut self,
+        child: ChildKey,
+        run: String,
+        outcome: Box<Outcome>,
+        out: &mut Vec<Command>,
+    ) {
+        if let Some((token, _)) = self.run_of(child, &run) {
+            self.conclude(token, outcome, Some(child), out);
+            return;
+        }
+        if !self.is_live() {
+            self.child_named(child, run, super::adopt::Named::Ended(outcome));
+            return;
+        }
+        if let Some(c) = self.children.get_mut(&child) {
+            c.stranger_ended(&run);
+        }
+        // Still on its way to the store: `settled` follows then. Otherwise it is an echo.
+        let known = token_of(&run).is_some_and(|t| self.held.contains_key(&t));
+        if !known {
+            out.push(Command::Settled { child, run });
+        }
+    }
+
+    pub(super) fn run_refused(&mut self, child: ChildKey, run: &str, why: &str, out: &mut Vec<Command>) {
+        if let Some((token, r)) = self.run_of(child, run) {
+            let revoked = r.revoked;
+            self.free(token);
+            if let Some(c) = self.children.get_mut(&child) {
+                // It does not know what it should: it is replaced once it is idle.
+                c.refused = true;
+                let text = format!("refused run {run}: {why}");
+                out.push(Command::Note(Note::Child { slot: c.slot.clone(), text, fault: true }));
+            }
+            if revoked {
+                self.revoke_waiting(token, out);
+            } else {
+                self.back(token, Some(self.now.wall.plus(REFUSED_MS)), out);
+            }
+        } else if !self.is_live() {
+            self.child_named(child, run.to_owned(), super::adopt::Named::Refused);
+        } else if let Some(c) = self.children.get_mut(&child) {
+            c.stranger_ended(run);
+        }
+    }
+
+    /// The end of an attempt: its slot is free at once, the store hears of it, the child when that is done.
+    pub(super) fn conclude(
+        &mut self,
+        token: Token,
+        outcome: Box<Outcome>,
+        child: Option<ChildKey>,
+        out: &mut Vec<Command>,
+    ) {
+        self.free(token);
+        let Some(held) = self.held.get(&token) else { return };
+        let Stage::Running(run) = &held.stage else { return };
+        let task = run.plan.tasks.get(&held.message.task);
+        let rng = &mut self.rng;
+        let (retries, losses) = (held.message.retries, held.losses);
+        let v = verdict(task, retries, losses, run.revoked, &outcome, |n| rng.up_to(n));
+        let waited_ms = run.waited_ms.or_else(|| Some(outcome.started?.since(held.message.enqueued)));
+        let mut attempt = Attempt { child, waited_ms: waited_ms.unwrap_or(0), outcome: None };
+        let pool = self.plan.queues.get(&held.message.queue).map(|q| q.pool.clone());
+        let hold = pool.and_then(|p| self.spawn_trouble(&p, v == Verdict::SpawnAgain, &outcome, out));
+        let until = hold.map(|ms| self.now.wall.plus(ms));
+        let end = match v {
+            Verdict::Final { state, lost } => self.settlement(token, state, *outcome).map(|mut s| {
+                s.lost = lost;
+                End::Settle(s)
+            }),
+            Verdict::Retry { after_ms } => {
+                let state = crate::model::state::State::Retry;
+                self.settlement(token, state, *outcome).map(|mut s| {
+                    s.due = Some(self.now.wall.plus(after_ms));
+                    End::Settle(s)
+                })
+            }
+            Verdict::Lost => {
+                attempt.outcome = Some(outcome);
+                Some(End::Back { until: None, counted: true, lost: true })
+            }
+            Verdict::Back | Verdict::SpawnAgain => {
+                attempt.outcome = Some(outcome);
+                Some(End::Back { until, counted: false, lost: false })
+            }
+        };
+        if let Some(end) = end {
+            self.close(token, end, Some(attempt), out);
+        }
+    }
+
+    /// The child of this run is gone.
+    pub(super) fn lose(&mut self, token: Token, how: &str, out: &mut Vec<Command>) {
+        let Some(held) = self.held.get(&token) else { return };
+        let cause = match &held.stage {
+            // It never heard of it.
+            Stage::Starting { .. } => {
+                self.free(token);
+                self.back(token, None, out);
+                return;
+            }
+            Stage::Running(run) => match run.killed {
+                Some(Killed::TimeLimit) => Cause::TimeLimit { soft: false },
+                Some(Killed::Shutdown) => Cause::Interrupted,
+                Some(Killed::Beside) | None => Cause::WorkerLost,
+            },
+            Stage::Waiting | Stage::Closing(_) => return,
+        };
+        let why = match cause {
+            Cause::TimeLimit { .. } => "its child was killed: it did not end the attempt at its limit".into(),
+            Cause::Interrupted => "its child was killed at the end of the shutdown's grace".into(),
+            _ => format!("its child is gone: {how}"),
+        };
+        self.conclude(token, Box::new(Outcome::of_cause(cause, why)), None, out);
+    }
+
+    /// Kills children whose run is silent long after its hard limit.
+    pub(super) fn pump_overdue(&mut self, out: &mut Vec<Command>) {
+        if self.overdue_deadline().is_none_or(|at| at > self.now.mono) {
+            return;
+        }
+        let now = self.now.mono;
+        let mut late = Vec::new();
+        for (token, held) in &mut self.held {
+            if let Stage::Running(run) = &mut held.stage
+                && run.overdue_at.is_some_and(|at| at <= now)
+            {
+                run.overdue_at = None;
+                run.killed = Some(Killed::TimeLimit);
+                late.push((*token, run.child));
+            }
+        }
+        for (_, child) in late {
+            self.kill(child, Killed::Beside, "it did not end a run at its time limit", out);
+        }
+    }
+
+    pub(super) fn overdue_deadline(&self) -> Option<Mono> {
+        let runs = self.held.values().filter_map(|h| match &h.stage {
+            Stage::Running(run) => run.overdue_at,
+            _ => None,
+        });
+        runs.min()
+    }
+}
+
+impl Start {
+    fn is_due(self, now: Mono) -> bool {
+        matches!(self, Self::Again { at, .. } if at <= now)
+    }
+}

@@ -1,0 +1,259 @@
+//! Which message gets which slot: strict queues first, the others by weight, each queue within its limit.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Engine;
+use super::command::Command;
+use super::event::{ChildKey, SlotId};
+use super::plan::Plan;
+use crate::model::message::Token;
+use crate::model::outcome::{Cause, Outcome};
+use crate::model::state::State;
+use crate::model::time::Mono;
+
+/// Where a message can go now.
+enum Place {
+    /// This child is free and runs as its user.
+    Child(ChildKey),
+    /// A free slot was set to its user; its child comes.
+    Coming,
+    /// Nowhere yet.
+    None,
+}
+
+impl Engine {
+    pub(super) fn dispatch(&mut self, out: &mut Vec<Command>) {
+        if !self.is_live() || self.stop.is_some() || self.is_clogged() {
+            return;
+        }
+        let plan = Arc::clone(&self.plan);
+        for pool in plan.pools.keys() {
+            if self.pools.get(pool).is_some_and(|p| p.hold_until > self.now.mono) {
+                continue;
+            }
+            let mut passed_over = BTreeSet::new();
+            while self.has_free(pool) && self.dispatch_one(&plan, pool, &mut passed_over, out) {}
+        }
+    }
+
+    /// Looks at one message of this pool; false when there is none (left) to look at.
+    fn dispatch_one(
+        &mut self,
+        plan: &Plan,
+        pool: &str,
+        passed_over: &mut BTreeSet<Token>,
+        out: &mut Vec<Command>,
+    ) -> bool {
+        let Some((queue, token)) = self.next_message(plan, pool, passed_over) else { return false };
+        let Some(held) = self.held.get(&token) else {
+            passed_over.insert(token);
+            return true;
+        };
+        if held.message.expires.is_some_and(|e| e <= self.now.wall) {
+            self.unqueue(&queue, token);
+            let why = "it had not started when its `expires` passed";
+            let outcome = Outcome::of_cause(Cause::Expired, why);
+            self.settle_waiting(token, State::Expired, outcome, out);
+            return true;
+        }
+        let default_user = plan.pools.get(pool).map_or("", |p| p.user.as_str());
+        let task = plan.tasks.get(&held.message.task);
+        let user = task.and_then(|t| t.user.as_deref()).unwrap_or(default_user).to_owned();
+        match self.place(pool, &user) {
+            Place::Child(child) => {
+                self.unqueue(&queue, token);
+                if let Some(q) = plan.queues.get(&queue)
+                    && let Some(state) = self.queues.get_mut(&queue)
+                {
+                    if !q.strict
+                        && let Some(p) = self.pools.get_mut(pool)
+                    {
+                        p.pass = p.pass.max(state.pass);
+                    }
+                    state.advance(q.weight);
+                }
+                self.begin(token, child, out);
+            }
+            Place::Coming | Place::None => {
+                passed_over.insert(token);
+            }
+        }
+        true
+    }
+
+    /// The queue whose turn it is, and its first message that was not looked at yet.
+    fn next_message(
+        &self,
+        plan: &Plan,
+        pool: &str,
+        passed_over: &BTreeSet<Token>,
+    ) -> Option<(String, Token)> {
+        let mut best: Option<((bool, u64, &str), Token)> = None;
+        for (name, q) in &self.queues {
+            let Some(p) = plan.queues.get(name).filter(|p| p.pool == pool) else { continue };
+            if q.paused || p.concurrency.is_some_and(|c| q.running >= c) {
+                continue;
+            }
+            let Some(token) = q.window.iter().find(|t| !passed_over.contains(t)) else { continue };
+            let key = (!p.strict, if p.strict { 0 } else { q.pass }, name.as_str());
+            if best.as_ref().is_none_or(|(b, _)| key < *b) {
+                best = Some((key, *token));
+            }
+        }
+        best.map(|((_, _, name), token)| (name.to_owned(), token))
+    }
+
+    fn unqueue(&mut self, queue: &str, token: Token) {
+        if let Some(q) = self.queues.get_mut(queue) {
+            q.window.retain(|t| *t != token);
+        }
+    }
+
+    fn slots_of<'a>(
+        &'a self,
+        pool: &'a str,
+    ) -> impl Iterator<Item = (&'a SlotId, &'a super::pool::Slot)> + 'a {
+        let first = SlotId { pool: pool.to_owned(), index: 0 };
+        self.slots.range(first..).take_while(move |(id, _)| id.pool == pool)
+    }
+
+    /// A child that takes one more run.
+    fn is_free(&self, child: ChildKey) -> bool {
+        self.children.get(&child).is_some_and(super::pool::Child::has_room) && !self.is_retired(child)
+    }
+
+    fn has_free(&self, pool: &str) -> bool {
+        self.slots_of(pool).any(|(_, s)| s.child().is_some_and(|c| self.is_free(c)))
+    }
+
+    /// Finds a place for a run as this user, or makes one by setting an idle slot to that user.
+    fn place(&mut self, pool: &str, user: &str) -> Place {
+        let (mut other, mut coming) = (None, 0_usize);
+        for (id, slot) in self.slots_of(pool) {
+            let child = slot.child().filter(|c| self.is_free(*c));
+            match child.and_then(|c| self.children.get(&c)) {
+                Some(c) if c.user == user => return child.map_or(Place::None, Place::Child),
+                Some(c) if c.is_idle() && !(c.reserved && self.is_wanted(pool, &c.user)) => {
+                    other = other.or_else(|| Some(id.clone()));
+                }
+                _ if slot.user == user && slot.is_coming(&self.children) => coming += 1,
+                _ => {}
+            }
+        }
+        if self.pools.get(pool).is_some_and(|p| p.is_held(user, self.now.mono)) {
+            return Place::None;
+        }
+        // One slot on its way is enough: when it is there, or another wants one, this is looked at anew.
+        if coming > 0 {
+            return Place::Coming;
+        }
+        match other.and_then(|id| self.slots.get_mut(&id)) {
+            Some(slot) => {
+                user.clone_into(&mut slot.user);
+                Place::Coming
+            }
+            None => Place::None,
+        }
+    }
+
+    /// Whether a message that could start now needs a child of this user.
+    fn is_wanted(&self, pool: &str, user: &str) -> bool {
+        let default_user = self.plan.pools.get(pool).map_or("", |p| p.user.as_str());
+        let queues = self.queues.iter().filter(|(name, q)| {
+            let plan = self.plan.queues.get(*name);
+            plan.is_some_and(|p| p.pool == pool && p.concurrency.is_none_or(|c| q.running < c))
+        });
+        queues.flat_map(|(_, q)| &q.window).filter_map(|t| self.held.get(t)).any(|held| {
+            let task = self.plan.tasks.get(&held.message.task);
+            task.and_then(|t| t.user.as_deref()).unwrap_or(default_user) == user
+        })
+    }
+
+    /// Pools that breathe, and users whose children could not be started, while somebody waits for them.
+    pub(super) fn dispatch_deadline(&self) -> Option<Mono> {
+        if !self.is_live() || self.stop.is_some() || self.queues.values().all(|q| q.window.is_empty()) {
+            return None;
+        }
+        let now = self.now.mono;
+        self.pools.values().flat_map(super::pool::Pool::holds).filter(|at| *at > now).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testbed::Bed;
+    use crate::engine::command::Command;
+    use crate::engine::event::{Ask, AskKey, Event};
+
+    #[test]
+    fn weights_share_the_slots_and_strict_goes_first() {
+        let mut bed = Bed::with(|p| {
+            p.pools.get_mut("default").unwrap().processes = 1;
+            for (name, weight, strict) in [("a", 3, false), ("b", 1, false), ("s", 1, true)] {
+                let q = p.queues.get("default").cloned().unwrap();
+                p.queues.insert(name.into(), super::super::plan::QueuePlan { weight, strict, ..q });
+            }
+        });
+        bed.step(Event::Ask { key: AskKey(900), ask: Ask::Drain { on: true } });
+        for i in 0..8 {
+            for queue in ["a", "b"] {
+                bed.enqueue_in(&format!("{queue}{i}"), queue);
+            }
+        }
+        bed.enqueue_in("s0", "s");
+        bed.take();
+        bed.step(Event::Ask { key: AskKey(901), ask: Ask::Drain { on: false } });
+        let mut order = String::new();
+        for _ in 0..9 {
+            let run = bed.running().pop().unwrap();
+            order.push(bed.message_of(&run).chars().next().unwrap());
+            bed.succeed(&run);
+        }
+        // The first run was handed over when only `a` had been leased.
+        assert_eq!(order.find('s'), Some(1), "{order}");
+        let a = order.matches('a').count();
+        assert!((5..=7).contains(&a), "weight 3 to 1 gave {order}");
+    }
+
+    #[test]
+    fn a_queue_stays_within_its_concurrency() {
+        let mut bed = Bed::with(|p| {
+            p.pools.get_mut("default").unwrap().processes = 4;
+            p.queues.get_mut("default").unwrap().concurrency = Some(2);
+        });
+        for i in 0..6 {
+            bed.enqueue(&format!("m{i}"));
+        }
+        assert_eq!(bed.running().len(), 2);
+        let run = bed.running().pop().unwrap();
+        bed.succeed(&run);
+        assert_eq!(bed.running().len(), 2);
+    }
+
+    #[test]
+    fn a_message_that_expired_in_the_window_is_not_started() {
+        let mut bed = Bed::with(|p| p.pools.get_mut("default").unwrap().processes = 1);
+        bed.enqueue("first");
+        bed.enqueue_expiring("second", bed.wall().plus(1_000));
+        let run = bed.running().pop().unwrap();
+        bed.pass(2_000);
+        bed.succeed(&run);
+        assert!(bed.running().is_empty());
+        assert_eq!(bed.state("second"), crate::model::state::State::Expired);
+    }
+
+    #[test]
+    fn another_user_takes_an_idle_slot_and_replaces_its_child() {
+        let mut bed = Bed::with(|p| {
+            p.pools.get_mut("default").unwrap().processes = 1;
+            let t = p.tasks.get("t").cloned().unwrap();
+            p.tasks.insert("as-root".into(), crate::model::task::Task { user: Some("root".into()), ..t });
+        });
+        bed.enqueue_task("m", "as-root");
+        let commands = bed.log();
+        assert!(commands.iter().any(|c| matches!(c, Command::End { kill: false, .. })));
+        assert!(commands.iter().any(|c| matches!(c, Command::Spawn { user, .. } if user == "root")));
+        assert_eq!(bed.running().len(), 1);
+    }
+}

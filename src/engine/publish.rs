@@ -1,0 +1,114 @@
+//! Accepting messages: routed, bounded, durable before the client hears of it.
+
+use super::Engine;
+use super::ask::Work;
+use super::command::{Command, Note, Told};
+use super::event::AskKey;
+use super::route;
+use crate::model::message::Message;
+use crate::model::op::{Fault, Published, Reply};
+use crate::model::state::State;
+
+impl Engine {
+    /// Gives every message its queue.
+    pub(super) fn publication(&self, mut messages: Vec<Message>) -> Result<Work, Told> {
+        let mut max_length = Vec::with_capacity(messages.len());
+        for message in &mut messages {
+            if message.queue.is_empty() {
+                route(&self.plan, &message.task).clone_into(&mut message.queue);
+            }
+            let Some(queue) = self.plan.queues.get(&message.queue) else {
+                return Err(Told::NoSuchQueue(message.queue.clone()));
+            };
+            max_length.push(queue.max_length);
+        }
+        if messages.is_empty() {
+            return Err(Told::Published(Vec::new()));
+        }
+        if max_length.iter().all(Option::is_none) {
+            max_length.clear();
+        }
+        Ok(Work::Publish { messages, max_length, now: self.now.wall })
+    }
+
+    pub(super) fn published(
+        &mut self,
+        key: AskKey,
+        messages: Vec<Message>,
+        reply: Reply,
+        out: &mut Vec<Command>,
+    ) {
+        let told = match reply {
+            Reply::Published(each) if each.len() == messages.len() => {
+                let repeated = self.asks.get(&key).is_some_and(|a| a.tries > 0);
+                let mut told = Vec::with_capacity(each.len());
+                for (message, became) in messages.into_iter().zip(each) {
+                    told.push(self.accepted(message, became, repeated, out));
+                }
+                Told::Published(told)
+            }
+            Reply::QueueFull { queue, max_length } => Told::QueueFull { queue, max_length },
+            other => Told::Fault(Fault::Refused(format!("the store answered something else: {other:?}"))),
+        };
+        self.answer(key, told, out);
+    }
+
+    fn accepted(
+        &mut self,
+        message: Message,
+        became: Published,
+        repeated: bool,
+        out: &mut Vec<Command>,
+    ) -> (crate::model::name::MessageId, String, Published) {
+        let became = match became {
+            // The failed try had taken place: to the client it is as new as it was to the store.
+            Published::Known(r) if repeated && r.message == message => Published::New,
+            other => other,
+        };
+        if became == Published::New {
+            let later = message.eta.is_some_and(|eta| eta > self.now.wall);
+            let state = if later { State::Scheduled } else { State::Waiting };
+            self.note_times(&message.queue, message.eta, message.expires);
+            let (id, task, queue) = (message.id.clone(), message.task.clone(), message.queue.clone());
+            out.push(Command::Note(Note::Received { id, task, queue, state }));
+        }
+        (message.id, message.queue, became)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testbed::Bed;
+    use crate::engine::command::Told;
+    use crate::model::op::{Fault, Published};
+
+    #[test]
+    fn a_queue_that_is_not_there_is_an_answer() {
+        let mut bed = Bed::live();
+        assert_eq!(bed.enqueue_in("m", "nowhere"), Some(Told::NoSuchQueue("nowhere".into())));
+    }
+
+    #[test]
+    fn a_failed_publish_that_took_place_is_answered_as_new() {
+        let mut bed = Bed::live();
+        bed.fail_after(1);
+        assert_eq!(bed.enqueue("m"), None, "no answer while it is not known");
+        bed.pass(100);
+        let Some(Told::Published(told)) = bed.last_answer() else { panic!("no answer") };
+        assert_eq!(told[0].2, Published::New);
+        assert_eq!(bed.running().len(), 1);
+    }
+
+    #[test]
+    fn a_store_that_keeps_failing_is_told_to_the_client_in_time() {
+        let mut bed = Bed::live();
+        bed.fail_after(1_000);
+        bed.enqueue("m");
+        let since = bed.mono();
+        while bed.last_answer().is_none() {
+            bed.pass(50);
+        }
+        assert_eq!(bed.last_answer(), Some(Told::Fault(Fault::Again("full".into()))));
+        assert!(bed.mono().since(since) <= 5_000);
+    }
+}

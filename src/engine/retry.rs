@@ -1,0 +1,199 @@
+//! What the end of an attempt leads to: one pure function.
+
+use crate::model::outcome::{Cause, Outcome};
+use crate::model::state::State;
+use crate::model::task::{Acks, RetryPolicy, Task};
+
+/// So many attempts that ended `worker_lost` make a message DEAD.
+pub const MAX_LOSSES: u32 = 3;
+
+/// The kind of a failure that says: starting it again later may work (EAGAIN, ENOMEM, EMFILE).
+pub const SPAWN_AGAIN: &str = "SpawnAgain";
+
+/// What is to become of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It ends in this state.
+    Final {
+        /// The state.
+        state: State,
+        /// The attempt was lost.
+        lost: bool,
+    },
+    /// It runs again, and that counts as a retry.
+    Retry {
+        /// After this many milliseconds.
+        after_ms: u64,
+    },
+    /// It runs again because its attempt was lost.
+    Lost,
+    /// It runs again as if nothing had happened.
+    Back,
+    /// As [`Verdict::Back`], after the pool had time to breathe.
+    SpawnAgain,
+}
+
+/// Decides by the task's policy. `task` is absent for a run whose task is not declared any more: it is
+/// not retried. `draw(n)` draws from 0 to n, both included. `revoked`: somebody canceled the attempt;
+/// then it does not run again, whatever else it came to.
+#[must_use]
+pub fn verdict(
+    task: Option<&Task>,
+    retries: u32,
+    losses: u32,
+    revoked: bool,
+    outcome: &Outcome,
+    draw: impl FnOnce(u64) -> u64,
+) -> Verdict {
+    let v = by_policy(task, retries, losses, outcome, draw);
+    match v {
+        Verdict::Final { .. } => v,
+        _ if revoked => Verdict::Final { state: State::Revoked, lost: v == Verdict::Lost },
+        _ => v,
+    }
+}
+
+fn by_policy(
+    task: Option<&Task>,
+    retries: u32,
+    losses: u32,
+    outcome: &Outcome,
+    draw: impl FnOnce(u64) -> u64,
+) -> Verdict {
+    let failure = Verdict::Final { state: State::Failure, lost: false };
+    let early = task.is_some_and(|t| t.acks == Acks::Early);
+    if outcome.success {
+        return Verdict::Final { state: State::Success, lost: false };
+    }
+    match &outcome.cause {
+        Cause::Revoked => return Verdict::Final { state: State::Revoked, lost: false },
+        Cause::Expired => return Verdict::Final { state: State::Expired, lost: false },
+        Cause::Rejected => return failure,
+        // `acks = "early"` never runs twice but by its own retry policy.
+        Cause::WorkerLost if early => return Verdict::Final { state: State::Failure, lost: true },
+        Cause::WorkerLost if losses + 1 >= MAX_LOSSES => {
+            return Verdict::Final { state: State::Dead, lost: true };
+        }
+        Cause::WorkerLost => return Verdict::Lost,
+        Cause::Interrupted if early => return failure,
+        Cause::Interrupted => return Verdict::Back,
+        Cause::SpawnFailed if outcome.failure.as_ref().is_some_and(|f| f.kind == SPAWN_AGAIN) => {
+            return Verdict::SpawnAgain;
+        }
+        Cause::SpawnFailed => return failure,
+        Cause::Exit { .. } | Cause::Signal { .. } | Cause::TimeLimit { .. } | Cause::Memory => {}
+    }
+    let Some(policy) = task.map(|t| &t.retry) else { return failure };
+    let matched = match outcome.cause {
+        Cause::Exit { code } => policy.retry_on.is_empty() || policy.retry_on.contains(&code),
+        _ => policy.retry_on.is_empty(),
+    };
+    if retries >= policy.max_retries || !(outcome.retry.is_some() || matched) {
+        return failure;
+    }
+    let asked = outcome.retry.as_ref().and_then(|r| r.delay_ms);
+    Verdict::Retry { after_ms: asked.unwrap_or_else(|| delay(policy, retries, draw)) }
+}
+
+/// The pause before retry number `retries` + 1.
+fn delay(policy: &RetryPolicy, retries: u32, draw: impl FnOnce(u64) -> u64) -> u64 {
+    if !policy.backoff {
+        return policy.delay_ms;
+    }
+    let factor = 1_u64.checked_shl(retries).unwrap_or(u64::MAX);
+    let full = policy.delay_ms.saturating_mul(factor).min(policy.backoff_max_ms);
+    if policy.jitter { draw(full) } else { full }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testbed::task;
+    use super::*;
+    use crate::model::outcome::RetryAsked;
+
+    fn exit(code: i32) -> Outcome {
+        Outcome::of_cause(Cause::Exit { code }, "x")
+    }
+
+    fn with(max: u32, change: impl FnOnce(&mut RetryPolicy)) -> Task {
+        let mut t = task("t");
+        t.retry = RetryPolicy { max_retries: max, jitter: false, ..RetryPolicy::default() };
+        change(&mut t.retry);
+        t
+    }
+
+    fn decide(t: &Task, retries: u32, losses: u32, o: &Outcome) -> Verdict {
+        verdict(Some(t), retries, losses, false, o, |n| n)
+    }
+
+    const FAILURE: Verdict = Verdict::Final { state: State::Failure, lost: false };
+
+    #[test]
+    fn a_failure_is_retried_while_retries_last() {
+        let t = with(2, |_| {});
+        assert_eq!(decide(&t, 0, 0, &exit(1)), Verdict::Retry { after_ms: 10_000 });
+        assert_eq!(decide(&t, 1, 0, &exit(1)), Verdict::Retry { after_ms: 10_000 });
+        assert_eq!(decide(&t, 2, 0, &exit(1)), FAILURE);
+        let asked = Outcome { retry: Some(RetryAsked { delay_ms: Some(5) }), ..exit(75) };
+        assert_eq!(decide(&t, 0, 0, &asked), Verdict::Retry { after_ms: 5 });
+        assert_eq!(decide(&t, 2, 0, &asked), FAILURE, "an asked retry is bounded alike");
+        assert_eq!(decide(&with(0, |_| {}), 0, 0, &exit(75)), FAILURE);
+    }
+
+    #[test]
+    fn retry_on_names_the_only_failures_that_are_retried() {
+        let t = with(2, |p| p.retry_on = vec![3]);
+        assert_eq!(decide(&t, 0, 0, &exit(3)), Verdict::Retry { after_ms: 10_000 });
+        assert_eq!(decide(&t, 0, 0, &exit(4)), FAILURE);
+        let limit = Outcome::of_cause(Cause::TimeLimit { soft: false }, "x");
+        assert_eq!(decide(&t, 0, 0, &limit), FAILURE);
+        assert_eq!(decide(&with(1, |_| {}), 0, 0, &limit), Verdict::Retry { after_ms: 10_000 });
+    }
+
+    #[test]
+    fn backoff_doubles_up_to_its_bound_and_jitter_draws_below() {
+        let t = with(99, |p| {
+            p.backoff = true;
+            p.backoff_max_ms = 60_000;
+        });
+        for (retries, ms) in [(0, 10_000), (1, 20_000), (2, 40_000), (3, 60_000), (98, 60_000)] {
+            assert_eq!(decide(&t, retries, 0, &exit(1)), Verdict::Retry { after_ms: ms });
+        }
+        let mut t = t;
+        t.retry.jitter = true;
+        let v = verdict(Some(&t), 1, 0, false, &exit(1), |n| n / 4);
+        assert_eq!(v, Verdict::Retry { after_ms: 5_000 });
+    }
+
+    #[test]
+    fn lost_attempts_come_back_until_the_third() {
+        let lost = Outcome::of_cause(Cause::WorkerLost, "x");
+        let t = with(0, |_| {});
+        assert_eq!(decide(&t, 0, 0, &lost), Verdict::Lost);
+        assert_eq!(decide(&t, 0, 1, &lost), Verdict::Lost);
+        assert_eq!(decide(&t, 0, 2, &lost), Verdict::Final { state: State::Dead, lost: true });
+        let early = Task { acks: Acks::Early, ..t };
+        assert_eq!(decide(&early, 0, 0, &lost), Verdict::Final { state: State::Failure, lost: true });
+    }
+
+    #[test]
+    fn what_is_canceled_does_not_run_again_and_a_finished_race_stands() {
+        let t = with(5, |_| {});
+        let canceled = |o: &Outcome| verdict(Some(&t), 0, 0, true, o, |n| n);
+        let lost = Outcome::of_cause(Cause::WorkerLost, "x");
+        assert_eq!(canceled(&lost), Verdict::Final { state: State::Revoked, lost: true });
+        assert_eq!(canceled(&exit(1)), Verdict::Final { state: State::Revoked, lost: false });
+        let done = Outcome { success: true, ..exit(0) };
+        assert_eq!(canceled(&done), Verdict::Final { state: State::Success, lost: false });
+    }
+
+    #[test]
+    fn an_interrupted_attempt_and_a_full_process_table_cost_nothing() {
+        let t = with(0, |_| {});
+        assert_eq!(decide(&t, 0, 2, &Outcome::of_cause(Cause::Interrupted, "x")), Verdict::Back);
+        let mut again = Outcome::of_cause(Cause::SpawnFailed, "EAGAIN");
+        assert_eq!(decide(&with(9, |_| {}), 0, 0, &again), FAILURE);
+        again.failure.as_mut().unwrap().kind = SPAWN_AGAIN.into();
+        assert_eq!(decide(&t, 0, 0, &again), Verdict::SpawnAgain);
+    }
+}

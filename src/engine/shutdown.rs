@@ -1,0 +1,141 @@
+//! The end: nothing new, patience, no patience, done.
+
+use super::Engine;
+use super::command::Command;
+use super::event::ChildKey;
+use super::held::{Killed, Stage};
+use crate::model::outcome::CancelReason;
+use crate::model::time::Mono;
+
+/// From the order to end until the children are killed, in milliseconds.
+const KILL_AFTER_MS: u64 = 10_000;
+
+/// A shutdown under way.
+#[derive(Debug)]
+pub(super) struct Stop {
+    cancel_at: Mono,
+    kill_at: Mono,
+    canceled: bool,
+    killed: bool,
+    /// [`Command::Finished`] was said.
+    pub(super) finished: bool,
+}
+
+impl Engine {
+    /// Begins a shutdown, or makes a warm one impatient.
+    pub(super) fn stop(&mut self, now: bool, out: &mut Vec<Command>) {
+        let at = self.now.mono;
+        let grace = if now { 0 } else { self.plan.shutdown_grace_ms };
+        match &mut self.stop {
+            None => {
+                let cancel_at = at.plus(grace);
+                let kill_at = cancel_at.plus(KILL_AFTER_MS);
+                self.stop =
+                    Some(Stop { cancel_at, kill_at, canceled: false, killed: false, finished: false });
+                self.give_back_all(out);
+            }
+            Some(stop) if now && !stop.canceled => {
+                stop.cancel_at = at;
+                stop.kill_at = at.plus(KILL_AFTER_MS);
+            }
+            Some(_) => {}
+        }
+    }
+
+    pub(super) fn pump_shutdown(&mut self, out: &mut Vec<Command>) {
+        if !self.is_live() {
+            return;
+        }
+        let now = self.now.mono;
+        let Some(stop) = &mut self.stop else { return };
+        if !stop.canceled && stop.cancel_at <= now {
+            stop.canceled = true;
+            for (token, held) in &mut self.held {
+                let Stage::Running(run) = &mut held.stage else { continue };
+                if !run.interrupted && !run.revoked {
+                    let reason = CancelReason::Interrupted;
+                    out.push(Command::Cancel { child: run.child, run: super::run_key(*token), reason });
+                }
+                run.interrupted = true;
+            }
+        }
+        if stop.canceled && !stop.killed && stop.kill_at <= now {
+            stop.killed = true;
+            let busy: Vec<ChildKey> =
+                self.children.iter().filter(|(_, c)| !c.is_idle()).map(|(k, _)| *k).collect();
+            for child in busy {
+                self.kill(child, Killed::Shutdown, "it did not end its run for the shutdown", out);
+            }
+        }
+    }
+
+    pub(super) fn pump_finish(&mut self, out: &mut Vec<Command>) {
+        let done = self.is_live()
+            && self.held.is_empty()
+            && self.asks.is_empty()
+            && !self.store.leasing()
+            && !self.store.recover.is_open();
+        if let Some(stop) = &mut self.stop
+            && done
+            && !stop.finished
+        {
+            stop.finished = true;
+            out.push(Command::Finished);
+        }
+    }
+
+    pub(super) fn shutdown_deadline(&self) -> Option<Mono> {
+        let stop = self.stop.as_ref().filter(|_| self.is_live())?;
+        if !stop.canceled {
+            return Some(stop.cancel_at);
+        }
+        (!stop.killed).then_some(stop.kill_at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testbed::Bed;
+    use super::*;
+    use crate::engine::event::Event;
+    use crate::model::outcome::{Cause, Outcome};
+    use crate::model::state::State;
+
+    fn has(log: &[Command], what: &Command) -> bool {
+        log.contains(what)
+    }
+
+    #[test]
+    fn a_warm_stop_waits_then_interrupts_and_finishes_once() {
+        let mut bed = Bed::with(|p| p.pools.get_mut("default").unwrap().processes = 1);
+        for id in ["a", "b"] {
+            bed.enqueue(id);
+        }
+        let run = bed.running().pop().unwrap();
+        bed.take();
+        bed.step(Event::Stop { now: false });
+        assert_eq!(bed.state("b"), State::Waiting);
+        assert!(!has(&bed.log(), &Command::Finished));
+        bed.pass(30_000);
+        assert!(
+            bed.take().iter().any(|c| matches!(c, Command::Cancel { reason: CancelReason::Interrupted, .. }))
+        );
+        bed.end(&run, Outcome::of_cause(Cause::Interrupted, "told to"));
+        assert!(has(&bed.take(), &Command::Finished));
+        assert_eq!(bed.state("a"), State::Waiting);
+        bed.step(Event::Stop { now: true });
+        assert!(!has(&bed.take(), &Command::Finished));
+    }
+
+    #[test]
+    fn a_child_that_does_not_end_is_killed_and_its_message_goes_back_uncounted() {
+        let mut bed = Bed::with(|p| p.pools.get_mut("default").unwrap().processes = 1);
+        bed.enqueue("a");
+        bed.step(Event::Stop { now: true });
+        bed.pass(10_000);
+        assert!(bed.take().iter().any(|c| matches!(c, Command::End { kill: true, .. })));
+        bed.kill_children();
+        assert!(has(&bed.take(), &Command::Finished));
+        assert_eq!((bed.state("a"), bed.losses("a")), (State::Waiting, 0));
+    }
+}

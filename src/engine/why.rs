@@ -1,0 +1,170 @@
+//! Why a message is not running yet, in a sentence.
+
+use super::Engine;
+use super::held::Stage;
+use crate::model::message::Record;
+use crate::model::op::QueueCount;
+use crate::model::state::State;
+
+/// A length of time for people.
+fn span(ms: u64) -> String {
+    match ms / 1_000 {
+        0 => format!("{ms} ms"),
+        s if s < 120 => format!("{s} s"),
+        s if s < 7_200 => format!("{} min", s / 60),
+        s if s < 172_800 => format!("{} h", s / 3_600),
+        s => format!("{} days", s / 86_400),
+    }
+}
+
+impl Engine {
+    /// The sentence, where the store need not be asked how its queue stands.
+    pub(super) fn why(&mut self, record: &Record) -> Option<String> {
+        let message = &record.message;
+        let now = self.now.wall;
+        match record.state {
+            State::Running => {
+                let since = record.started.map_or(0, |s| now.since(s));
+                return Some(format!("it is running since {} (attempt {})", span(since), record.attempt));
+            }
+            State::Scheduled | State::Retry => {
+                let due = record.due.map_or(0, |d| d.since(now));
+                let what = if record.state == State::Retry { "its next attempt is" } else { "it is" };
+                return Some(format!("{what} due in {}", span(due)));
+            }
+            state if state.is_final() => {
+                let cause = record.outcome.as_ref().map(|o| format!(" ({})", o.cause)).unwrap_or_default();
+                return Some(format!("it is over: {state}{cause}"));
+            }
+            _ => {}
+        }
+        if let Some((_, stage)) = self.stage_of(&message.id) {
+            match stage {
+                Stage::Running(_) | Stage::Starting { .. } => return Some("it is being started".to_owned()),
+                Stage::Closing(_) => return Some("the end of its lease is being recorded".to_owned()),
+                Stage::Waiting => {}
+            }
+        }
+        if !self.plan.tasks.contains_key(&message.task) {
+            let task = &message.task;
+            return Some(format!(
+                "no task {task} is declared; it waits in the queue's unknown set for a reload"
+            ));
+        }
+        if !self.plan.queues.contains_key(&message.queue) {
+            return Some(format!("no queue {} is declared any more", message.queue));
+        }
+        None
+    }
+
+    /// The sentence for a message that waits in its queue.
+    pub(super) fn why_waiting(&self, record: &Record, counts: &[QueueCount]) -> String {
+        let message = &record.message;
+        let name = &message.queue;
+        let count = counts.iter().find(|c| c.queue == *name);
+        if self.stop.is_some() {
+            return "taskd is stopping; it runs after the next start".to_owned();
+        }
+        if self.draining {
+            return "taskd is draining: it takes nothing new (`taskd drain --off` ends that)".to_owned();
+        }
+        if count.is_some_and(|c| c.paused) {
+            return format!("the queue {name} is paused (`taskd resume {name}` ends that)");
+        }
+        if !self.is_live() {
+            return "the children of an earlier daemon are being taken over".to_owned();
+        }
+        if let Some(fault) = &self.store.fault {
+            return format!("the store fails: {fault}");
+        }
+        if self.is_clogged() {
+            return "too many outcomes wait for the store; nothing new is started until it takes them"
+                .to_owned();
+        }
+        let Some(plan) = self.plan.queues.get(name) else { return format!("no queue {name} is declared") };
+        let running = self.queues.get(name).map_or(0, |q| q.running);
+        if let Some(limit) = plan.concurrency.filter(|c| running >= *c) {
+            return format!("the queue {name} runs {running} of at most {limit} at once{}", ahead(count));
+        }
+        let (slots, busy) = self.slots_in(&plan.pool);
+        let trouble = self.pools.get(&plan.pool).and_then(|p| p.trouble.as_deref());
+        if let Some(trouble) = trouble.filter(|_| busy < slots) {
+            return format!("the pool {} is degraded: {trouble}", plan.pool);
+        }
+        if busy >= slots {
+            let tasks = self.tasks_in(&plan.pool);
+            return format!(
+                "all {slots} slots of the pool {} are busy with {tasks}{}",
+                plan.pool,
+                ahead(count)
+            );
+        }
+        "it is about to be started".to_owned()
+    }
+
+    /// What runs in a pool, by task.
+    fn tasks_in(&self, pool: &str) -> String {
+        let mut tasks = std::collections::BTreeMap::new();
+        for held in self.held.values() {
+            let of_pool = self.plan.queues.get(&held.message.queue).is_some_and(|q| q.pool == pool);
+            if of_pool && matches!(held.stage, Stage::Running(_) | Stage::Starting { .. }) {
+                *tasks.entry(held.message.task.as_str()).or_insert(0_u32) += 1;
+            }
+        }
+        let mut named: Vec<String> = tasks
+            .iter()
+            .take(3)
+            .map(|(t, n)| if *n == 1 { (*t).to_owned() } else { format!("{n} {t}") })
+            .collect();
+        if tasks.len() > 3 {
+            named.push("others".to_owned());
+        }
+        if named.is_empty() { "other queues".to_owned() } else { named.join(", ") }
+    }
+}
+
+fn ahead(count: Option<&QueueCount>) -> String {
+    match count.map_or(0, |c| c.waiting + c.leased) {
+        0 | 1 => String::new(),
+        n => format!("; {n} wait or run in this queue"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testbed::Bed;
+    use crate::engine::command::Told;
+    use crate::engine::event::Ask;
+    use crate::model::name::MessageId;
+
+    fn why(bed: &mut Bed, id: &str) -> String {
+        match bed.ask(Ask::Why(MessageId(id.into()))) {
+            Some(Told::Why(Some((_, sentence)))) => sentence,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_sentence_names_the_reason() {
+        let mut bed = Bed::with(|p| {
+            p.pools.get_mut("default").unwrap().processes = 1;
+            p.queues.insert(
+                "one".into(),
+                crate::engine::plan::QueuePlan { concurrency: Some(1), ..p.queues["default"].clone() },
+            );
+        });
+        bed.enqueue_in("a", "one");
+        bed.enqueue_in("b", "one");
+        bed.enqueue("c");
+        bed.enqueue_at("d", Some(bed.wall().plus(90_000)));
+        assert!(why(&mut bed, "a").starts_with("it is running"));
+        assert!(why(&mut bed, "b").contains("1 of at most 1"));
+        assert!(why(&mut bed, "c").contains("all 1 slots of the pool default are busy with t"));
+        assert!(why(&mut bed, "d").contains("due in 90 s"));
+        assert_eq!(bed.ask(Ask::Why(MessageId("x".into()))), Some(Told::Why(None)));
+        bed.ask(Ask::Pause { queue: "default".into(), paused: true });
+        assert!(why(&mut bed, "c").contains("paused"));
+        bed.ask(Ask::Drain { on: true });
+        assert!(why(&mut bed, "c").contains("draining"));
+    }
+}
