@@ -129,9 +129,7 @@ async fn finish(mut d: Daemon, inputs: Inputs) -> ExitCode {
     let _ = inputs.serving.await;
     let spool = std::sync::Arc::clone(&d.spool);
     let _ = tokio::task::spawn_blocking(move || spool.sync()).await;
-    if let Err(e) = d.store.close() {
-        tracing::error!("closing the store: {e}");
-    }
+    d.store.close();
     d.launcher.send(ToLauncher::Finished);
     // The launcher ends everything, this process included; without it there is nothing left to do.
     while d.launcher.recv().await.is_ok() {

@@ -19,6 +19,9 @@ use crate::engine::event::Event;
 use crate::process::launch::{Child, Start, ToDaemon, ToLauncher};
 use crate::process::packet::Packets;
 
+/// Exit code when the store cannot be opened, of sysexits(3): EX_IOERR.
+const STORE: u8 = 74;
+
 /// Calls that wait for the loop; more are answered 503 by the server.
 const CALLS: usize = 1024;
 
@@ -108,7 +111,7 @@ fn assemble(launcher: Launcher, told: Told) -> Assembled {
     });
     let store = match Sqlite::open(state_dir, Options::default(), on_done) {
         Ok(store) => store,
-        Err(e) => return Err((launcher, e.exit_code(), e.to_string())),
+        Err(e) => return Err((launcher, STORE, e.to_string())),
     };
     let spool = match Spool::open(&state_dir.join("output"), settings.results.output_max_size) {
         Ok(spool) => spool,
