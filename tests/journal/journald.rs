@@ -1,6 +1,8 @@
 //! A systemd-journald of our own: in a private mount namespace with its own `/run` and `/var/log`, so that
 //! the machine's journal neither sees nor disturbs it.
 
+#![allow(dead_code, reason = "the bench needs less of it than the test")]
+
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -78,7 +80,8 @@ impl Journald {
             Ran::of(&mut command, PATIENCE)
         };
         run(&["--sync"]).code(0);
-        let mut args = vec!["--directory=/run/log/journal", "--output=json", "--all", "--no-pager", "--quiet"];
+        let mut args =
+            vec!["--directory=/run/log/journal", "--output=json", "--all", "--no-pager", "--quiet"];
         args.extend(matches);
         let text = run(&args).out;
         text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
