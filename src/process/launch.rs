@@ -106,6 +106,8 @@ pub struct Start {
     pub supervision: String,
     /// How users are separated, a sentence for `taskd status`.
     pub users: String,
+    /// The user of pools that name none: `taskd-run` where the launcher is root and it exists, else empty.
+    pub task_user: String,
     /// Uid of who started the launcher: may always do everything on the socket.
     pub owner: u32,
     /// A child ended while no daemon lived: its run cannot be told from one never sent.

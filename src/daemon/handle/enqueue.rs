@@ -1,0 +1,184 @@
+//! `enqueue`: everything that can be refused is refused here, before the message is accepted.
+
+use super::{Asker, mismatch, stopping, store_error};
+use crate::control::api::{Enqueue, Enqueued, Error, ErrorKind};
+use crate::daemon::clock;
+use crate::daemon::state::Daemon;
+use crate::engine::command::Told;
+use crate::engine::event::Ask;
+use crate::model::message::{MAX_BYTES, MAX_PRIORITY, Message};
+use crate::model::name::{self, MessageId};
+use crate::model::op::Published;
+use crate::model::params;
+use crate::model::state::State;
+use crate::model::task::Task;
+use crate::model::time::Wall;
+
+/// Latest time that is accepted for `eta` and `expires`: 9999-12-31.
+const LATEST: i64 = 253_402_300_799_000;
+
+/// Checks and publishes.
+pub fn handle(d: &mut Daemon, asker: Asker, list: Vec<Enqueue>) {
+    let now = clock::now().wall;
+    let mut messages = Vec::with_capacity(list.len());
+    let single = list.len() == 1;
+    for (n, asked) in list.into_iter().enumerate() {
+        match message(d, &asker, asked, now) {
+            Ok(m) => messages.push(m),
+            Err(mut e) => {
+                if !single {
+                    e.message = format!("message {} of the batch: {} (nothing was enqueued)", n + 1, e.message);
+                }
+                return asker.error(e);
+            }
+        }
+    }
+    if messages.is_empty() {
+        return asker.json(&Vec::<Enqueued>::new());
+    }
+    let first = |m: &Message| if m.eta.is_some_and(|t| t > now) { State::Scheduled } else { State::Waiting };
+    let states = messages.iter().map(first).collect();
+    d.ask(Ask::Enqueue(messages), Box::new(move |_, told| answer(asker, told, states)));
+}
+
+fn answer(asker: Asker, told: Told, states: Vec<State>) {
+    match told {
+        Told::Published(list) => {
+            let view = |((id, queue, published), state): ((MessageId, String, Published), State)| match published {
+                Published::New => Enqueued { id: id.0, state, queue, known: false },
+                Published::Known(r) => Enqueued { id: id.0, state: r.state, queue: r.message.queue, known: true },
+            };
+            asker.json(&list.into_iter().zip(states).map(view).collect::<Vec<_>>());
+        }
+        Told::QueueFull { queue, max_length } => asker.error(
+            Error::new(ErrorKind::Full, format!("queue {queue} is full: {max_length} messages wait (max_length)"))
+                .hint(format!("try again later, or raise max_length of [queues.{queue}]")),
+        ),
+        Told::NoSuchQueue(queue) => {
+            asker.error(Error::new(ErrorKind::UnknownQueue, format!("no queue is named {queue}")));
+        }
+        Told::Fault(fault) => asker.error(store_error(&fault)),
+        Told::Stopping => asker.error(stopping()),
+        _ => asker.error(mismatch()),
+    }
+}
+
+fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Message, Error> {
+    let Some(task) = d.settings.tasks.get(&asked.task) else {
+        return Err(unknown_task(d, &asked.task));
+    };
+    allowed(d, asker, task)?;
+    if !task.enabled {
+        return Err(Error::new(ErrorKind::Conflict, format!("task {} is disabled", task.name))
+            .hint(format!("set enabled = true in [tasks.{}] and reload", task.name)));
+    }
+    let bad = |what: String| Error::new(ErrorKind::BadArguments, what);
+    let id = asked.id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    name::check(&id).map_err(|e| bad(format!("the id {id:?} {e}")))?;
+    let priority = asked.priority.unwrap_or(task.priority);
+    if priority > MAX_PRIORITY {
+        return Err(bad(format!("priority {priority} is not between 0 and {MAX_PRIORITY} (9 goes first)")));
+    }
+    params::bind(task, &asked.args, &asked.kwargs).map_err(|faults| arguments(task, faults))?;
+    let eta = match (asked.eta, asked.delay_ms) {
+        (Some(_), Some(_)) => return Err(bad("give eta or delay_ms, not both".into())),
+        (eta, delay) => eta.map(Wall).or_else(|| delay.filter(|ms| *ms > 0).map(|ms| now.plus(ms))),
+    };
+    let expires = asked.expires.map(Wall).or_else(|| task.expires_ms.map(|ms| eta.unwrap_or(now).plus(ms)));
+    if [eta, expires].into_iter().flatten().any(|t| t.0 < 0 || t.0 > LATEST) {
+        return Err(bad("eta and expires must be between the years 1970 and 9999".into()));
+    }
+    let known_queue = |q: &String| d.settings.queues.contains_key(q);
+    let queue = match asked.queue {
+        Some(queue) if known_queue(&queue) => queue,
+        Some(queue) => {
+            let names = d.settings.queues.keys().map(String::as_str);
+            let mut e = Error::new(ErrorKind::UnknownQueue, format!("no queue is named {queue}"));
+            e.hint = suggestion(&queue, names).map(|s| format!("did you mean {s}?"));
+            return Err(e);
+        }
+        None => String::new(),
+    };
+    let message = Message {
+        id: MessageId(id),
+        task: asked.task,
+        queue,
+        args: asked.args,
+        kwargs: asked.kwargs,
+        priority,
+        eta,
+        expires,
+        enqueued: now,
+        uid: Some(asker.peer.uid),
+        retries: 0,
+        headers: asked.headers,
+    };
+    let size = size(&message);
+    if size > MAX_BYTES {
+        let what = format!("the message is {size} bytes of JSON, at most {MAX_BYTES} are accepted");
+        return Err(Error::new(ErrorKind::TooLarge, what).hint("store the data elsewhere and enqueue its name"));
+    }
+    Ok(message)
+}
+
+/// Bytes of arguments and headers as JSON, counted without writing them.
+fn size(m: &Message) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, b: &[u8]) -> std::io::Result<usize> {
+            self.0 += b.len();
+            Ok(b.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Writing to a counter cannot fail, JSON values always serialize.
+    let _ = serde_json::to_writer(&mut count, &(&m.args, &m.kwargs, &m.headers));
+    count.0
+}
+
+fn arguments(task: &Task, faults: Vec<String>) -> Error {
+    let mut faults = faults.into_iter();
+    let first = faults.next().unwrap_or_else(|| "the arguments do not fit".into());
+    let mut e = Error::new(ErrorKind::BadArguments, format!("task {}: {first}", task.name));
+    e.details = faults.collect();
+    if !task.params.is_empty() {
+        let list: Vec<&str> = task.params.iter().map(|p| p.name.as_str()).collect();
+        e.hint = Some(format!("its parameters are: {} (`taskd tasks` shows their types)", list.join(", ")));
+    }
+    e
+}
+
+fn allowed(d: &Daemon, asker: &Asker, task: &Task) -> Result<(), Error> {
+    let policy = d.policy.borrow();
+    if policy.may_enqueue(task.allow.as_deref(), &asker.peer, &asker.rights) {
+        return Ok(());
+    }
+    let why = match &task.allow {
+        Some(list) if list.is_empty() => format!("task {} may be enqueued by admins only", task.name),
+        Some(list) => format!("task {} may be enqueued by {} only", task.name, list.join(", ")),
+        None => "you may not enqueue here".to_owned(),
+    };
+    Err(Error::new(ErrorKind::Forbidden, why).hint("the config's [access] enqueue and the task's allow decide"))
+}
+
+fn unknown_task(d: &Daemon, name: &str) -> Error {
+    let mut e = Error::new(ErrorKind::UnknownTask, format!("no task is named {name}"));
+    e.hint = suggestion(name, d.settings.tasks.keys().map(String::as_str)).map_or_else(
+        || Some("`taskd tasks` lists the declared tasks".to_owned()),
+        |s| Some(format!("did you mean {s}?")),
+    );
+    e
+}
+
+/// The name that was probably meant.
+#[must_use]
+pub fn suggestion<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .map(|n| (strsim::jaro_winkler(given, n), n))
+        .filter(|(score, _)| *score > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, n)| n)
+}

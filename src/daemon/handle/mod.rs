@@ -1,0 +1,127 @@
+//! What the API asks, one file a command.
+
+use super::state::Daemon;
+use crate::control::api::{Answer, Call, Error, ErrorKind, Peer, Request, Rights};
+use crate::model::message::Record;
+use crate::model::op::Fault;
+
+pub mod cancel;
+pub mod drain;
+pub mod enqueue;
+pub mod list;
+pub mod logs;
+pub mod pause;
+pub mod purge;
+pub mod queues;
+pub mod reload;
+pub mod result;
+pub mod retry;
+pub mod status;
+pub mod stop;
+pub mod store;
+pub mod tasks;
+pub mod why;
+
+/// Who asks, and where the answer goes.
+pub struct Asker {
+    /// By whom.
+    pub peer: Peer,
+    /// What the peer may do.
+    pub rights: Rights,
+    /// Where the answer goes.
+    pub answer: tokio::sync::oneshot::Sender<Answer>,
+}
+
+impl Asker {
+    /// Answers with a value.
+    pub fn json<T: serde::Serialize>(self, value: &T) {
+        let answer = match serde_json::to_string(value) {
+            Ok(text) => Answer::Json(text),
+            Err(e) => Answer::Error(Error::new(ErrorKind::Internal, format!("the answer cannot be written: {e}"))),
+        };
+        let _ = self.answer.send(answer);
+    }
+
+    /// Answers with an error.
+    pub fn error(self, error: Error) {
+        let _ = self.answer.send(Answer::Error(error));
+    }
+
+    /// Answers with a fault of the store.
+    pub fn fault(self, fault: &Fault) {
+        self.error(store_error(fault));
+    }
+
+    /// Whether this peer may see (and end) this message: who may read, and who enqueued it.
+    #[must_use]
+    pub fn may_see(&self, record: &Record) -> bool {
+        self.rights.admin || self.rights.read || self.owns(record)
+    }
+
+    /// Whether this peer enqueued this message.
+    #[must_use]
+    pub fn owns(&self, record: &Record) -> bool {
+        record.message.uid == Some(self.peer.uid)
+    }
+}
+
+/// A store's fault as the API words it.
+#[must_use]
+pub fn store_error(fault: &Fault) -> Error {
+    match fault {
+        Fault::Again(why) | Fault::Reconnect(why) => {
+            Error::new(ErrorKind::Unavailable, format!("the store cannot do this now: {why}"))
+                .hint("try again; with the same --id a repeat is safe")
+        }
+        Fault::Refused(why) | Fault::Poison(why) => {
+            Error::new(ErrorKind::Internal, format!("the store refused this: {why}"))
+        }
+    }
+}
+
+/// The same answer for an id that is not there and for one that is not this peer's to see.
+#[must_use]
+pub fn no_such_message(id: &str) -> Error {
+    Error::new(ErrorKind::UnknownMessage, format!("no message with the id {id}"))
+        .hint("finished messages are forgotten after [results] expires; `taskd list` shows what is known")
+}
+
+/// Hands a call to its command.
+pub fn dispatch(d: &mut Daemon, call: Call) {
+    let Call { request, peer, rights, answer } = call;
+    let asker = Asker { peer, rights, answer };
+    match request {
+        Request::Enqueue(list) => enqueue::handle(d, asker, list),
+        Request::Message { id } => result::handle(d, asker, id, 0),
+        Request::Result { id, wait_ms } => result::handle(d, asker, id, wait_ms),
+        Request::Logs { id, follow } => logs::handle(d, asker, id, follow),
+        Request::Why { id } => why::handle(d, asker, id),
+        Request::Cancel { id } => cancel::handle(d, asker, id),
+        Request::Retry { id } => retry::handle(d, asker, id),
+        Request::List(query) => list::handle(d, asker, &query),
+        Request::Status => status::handle(d, asker),
+        Request::Queues => queues::handle(d, asker),
+        Request::Tasks => tasks::handle(d, asker),
+        Request::Pause { queue, paused } => pause::handle(d, asker, queue, paused),
+        Request::Purge { queue } => purge::handle(d, asker, queue),
+        Request::Reload => reload::handle(d, asker),
+        Request::Drain { off } => drain::handle(d, asker, off),
+        Request::Stop { now } => stop::handle(d, asker, now),
+        Request::Backup { path } => store::backup(d, asker, path),
+        Request::Verify => store::verify(d, asker),
+        Request::Export => store::export(d, asker),
+        Request::Import(list) => store::import(d, asker, list),
+    }
+}
+
+/// An answer of the engine that does not fit the question.
+#[must_use]
+pub fn mismatch() -> Error {
+    Error::new(ErrorKind::Internal, "the engine gave an answer to another question; please report this")
+}
+
+/// taskd has settled everything and takes nothing more.
+#[must_use]
+pub fn stopping() -> Error {
+    Error::new(ErrorKind::Unavailable, "taskd is stopping").hint("try again when it is back")
+}

@@ -1,0 +1,43 @@
+//! `queues`: every queue with its counts.
+
+use super::{Asker, mismatch};
+use crate::control::api::QueueView;
+use crate::daemon::state::Daemon;
+use crate::model::op::{Op, QueueCount, Reply};
+
+/// Declared queues, and others that still hold messages.
+pub fn handle(d: &mut Daemon, asker: Asker) {
+    d.read(
+        Op::Count,
+        Box::new(move |d, reply| match reply {
+            Ok(Reply::Counts(counts)) => asker.json(&views(d, &counts)),
+            Ok(_) => asker.error(mismatch()),
+            Err(fault) => asker.fault(&fault),
+        }),
+    );
+}
+
+fn views(d: &Daemon, counts: &[QueueCount]) -> Vec<QueueView> {
+    let count = |name: &str| counts.iter().find(|c| c.queue == name).cloned().unwrap_or_default();
+    d.settings
+        .queues
+        .values()
+        .map(|q| {
+            let c = count(&q.name);
+            let running = d.engine.running_in(&q.name);
+            QueueView {
+                name: q.name.clone(),
+                pool: q.pool.clone(),
+                weight: q.weight,
+                strict: q.strict,
+                waiting: c.waiting + c.leased.saturating_sub(running),
+                scheduled: c.scheduled,
+                running,
+                unknown: c.unknown,
+                paused: c.paused,
+                concurrency: q.concurrency,
+                max_length: q.max_length,
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,149 @@
+//! Life-cycle entries: one journal entry each, with the fields and the MESSAGE_ID of `observe::fields`.
+
+use crate::engine::command::Note;
+use crate::model::outcome::{Cause, Outcome};
+use crate::model::state::State;
+use crate::observe::fields;
+
+/// Writes the entry of a note.
+pub fn log(note: &Note) {
+    match note {
+        Note::Received { id, task, queue, state } => tracing::debug!(
+            MESSAGE_ID = fields::RECEIVED,
+            TASKD_ID = %id,
+            TASKD_TASK = task,
+            TASKD_QUEUE = queue,
+            "{task} {id} received, {state}"
+        ),
+        Note::Started { id, task, queue, attempt, pid } => tracing::info!(
+            MESSAGE_ID = fields::STARTED,
+            TASKD_ID = %id,
+            TASKD_TASK = task,
+            TASKD_QUEUE = queue,
+            TASKD_ATTEMPT = attempt,
+            TASKD_PID = pid,
+            "{task} {id} started, attempt {attempt}"
+        ),
+        Note::Ended { id, task, queue, attempt, state, outcome, waited_ms, retry_in_ms } => {
+            let text = ended_text(*state, outcome, *retry_in_ms);
+            ended(&Ended {
+                id: id.as_str(),
+                task,
+                queue,
+                attempt: *attempt,
+                state: *state,
+                outcome,
+                waited_ms: *waited_ms,
+                text: &text,
+            });
+        }
+        Note::Dropped { id, state } => tracing::info!(
+            MESSAGE_ID = if *state == State::Expired { fields::EXPIRED } else { fields::REVOKED },
+            TASKD_ID = %id,
+            TASKD_STATE = state.name(),
+            "{id} {state} before it started"
+        ),
+        Note::Unknown { id, task, queue } => tracing::warn!(
+            MESSAGE_ID = fields::UNKNOWN,
+            TASKD_ID = %id,
+            TASKD_TASK = task,
+            TASKD_QUEUE = queue,
+            "{task} {id} set aside: no task of this name is declared (it comes back when one is)"
+        ),
+        Note::Child { slot, text, fault } => {
+            let place = format!("{}/{}", slot.pool, slot.index);
+            if *fault {
+                tracing::warn!(MESSAGE_ID = fields::CHILD, TASKD_SLOT = place, "child {place}: {text}");
+            } else {
+                tracing::info!(MESSAGE_ID = fields::CHILD, TASKD_SLOT = place, "child {place}: {text}");
+            }
+        }
+        Note::Store(Some(why)) => {
+            tracing::error!(MESSAGE_ID = fields::STORE, "the store does not take writes, work is paused: {why}");
+        }
+        Note::Store(None) => tracing::info!(MESSAGE_ID = fields::STORE, "the store takes writes again"),
+    }
+}
+
+struct Ended<'a> {
+    id: &'a str,
+    task: &'a str,
+    queue: &'a str,
+    attempt: u32,
+    state: State,
+    outcome: &'a Outcome,
+    waited_ms: u64,
+    text: &'a str,
+}
+
+fn ended(e: &Ended<'_>) {
+    let usage = &e.outcome.usage;
+    // tracing's levels are constants of the call site: one macro body, three levels.
+    macro_rules! entry {
+        ($level:ident, $message_id:expr) => {
+            tracing::$level!(
+                MESSAGE_ID = $message_id,
+                TASKD_ID = e.id,
+                TASKD_TASK = e.task,
+                TASKD_QUEUE = e.queue,
+                TASKD_ATTEMPT = e.attempt,
+                TASKD_STATE = e.state.name(),
+                TASKD_CAUSE = e.outcome.cause.word(),
+                TASKD_WAITED_MS = e.waited_ms,
+                TASKD_RUN_MS = usage.wall_ms,
+                TASKD_CPU_US = usage.user_us + usage.system_us,
+                TASKD_MAX_RSS = usage.max_rss,
+                "{} {} {}",
+                e.task,
+                e.id,
+                e.text
+            )
+        };
+    }
+    match e.state {
+        State::Success => entry!(info, fields::SUCCEEDED),
+        State::Retry => entry!(warn, fields::RETRY),
+        State::Revoked => entry!(info, fields::REVOKED),
+        State::Expired => entry!(warn, fields::EXPIRED),
+        State::Dead => entry!(error, fields::DEAD),
+        State::Failure => entry!(warn, fields::FAILED),
+        State::Waiting | State::Scheduled | State::Running => entry!(warn, fields::GIVEN_BACK),
+    }
+}
+
+fn ended_text(state: State, outcome: &Outcome, retry_in_ms: Option<u64>) -> String {
+    let usage = &outcome.usage;
+    let mut text = match state {
+        State::Success => format!(
+            "succeeded in {}, CPU {}, peak memory {}",
+            duration(usage.wall_ms),
+            duration((usage.user_us + usage.system_us) / 1000),
+            bytes(usage.max_rss)
+        ),
+        State::Retry => format!("to be retried: {}", outcome.cause),
+        State::Waiting | State::Scheduled => format!("goes back to its queue: {}", outcome.cause),
+        State::Revoked => "canceled".to_owned(),
+        State::Dead => format!("is DEAD: its attempts kept killing their child ({})", outcome.cause),
+        _ => format!("failed: {}", outcome.cause),
+    };
+    if !matches!(state, State::Success | State::Revoked)
+        && let Some(failure) = &outcome.failure
+        && !failure.message.is_empty()
+        && !matches!(outcome.cause, Cause::Interrupted)
+    {
+        text.push_str(": ");
+        text.push_str(failure.message.lines().next().unwrap_or_default());
+    }
+    if let Some(ms) = retry_in_ms {
+        text.push_str(&format!(", again in {}", duration(ms)));
+    }
+    text
+}
+
+fn duration(ms: u64) -> String {
+    if ms < 1000 { format!("{ms} ms") } else { format!("{:.1} s", ms as f64 / 1000.0) }
+}
+
+fn bytes(n: u64) -> String {
+    format!("{:.1} MiB", n as f64 / f64::from(1 << 20))
+}

@@ -1,0 +1,120 @@
+//! A command of the engine -> the adapter that does it.
+
+use std::time::Duration;
+
+use super::notes;
+use super::state::{Daemon, RunInfo};
+use crate::engine::command::{Command, Note, RunOrder};
+use crate::engine::event::ChildKey;
+use crate::model::message::Delivery;
+use crate::model::state::State;
+use crate::process::launch::{ChildId, Slot, ToLauncher};
+use crate::process::protocol::{Run, ToChild};
+
+/// Does what the engine wants done.
+pub fn perform(d: &mut Daemon, command: Command) {
+    match command {
+        Command::Broker(ticket, op) => d.submit(ticket, op),
+        Command::Spawn { slot, user } => {
+            let slot = Slot { pool: slot.pool, index: slot.index };
+            d.launcher.send(ToLauncher::Spawn { slot, user });
+        }
+        Command::End { child, kill } => {
+            if kill {
+                d.launcher.send(ToLauncher::End { child: ChildId(child.0), kill: true });
+            } else if let Some(living) = d.children.get(&child) {
+                living.link.finish();
+            }
+        }
+        Command::Run { child, run } => start(d, child, *run),
+        Command::Cancel { child, run, reason } => {
+            if let Some(living) = d.children.get(&child) {
+                living.link.send(&ToChild::Cancel { run, reason });
+            }
+        }
+        Command::Settled { child, run } => {
+            if let Some(living) = d.children.get(&child) {
+                living.link.send(&ToChild::Settled { run: run.clone() });
+            }
+            if let Some(info) = d.runs.remove(&run) {
+                d.spool.close(&info.id, info.attempt);
+            }
+        }
+        Command::Answer { key, answer } => d.answer(key, answer),
+        Command::Note(note) => noted(d, &note),
+        Command::Finished => d.finished = true,
+    }
+}
+
+fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
+    let Some(living) = d.children.get(&child) else { return };
+    let message = order.message;
+    let info = RunInfo {
+        id: message.id.0.clone(),
+        task: message.task.clone(),
+        attempt: order.attempt,
+        child,
+        pid: None,
+        since: super::clock::now().mono,
+        progress: None,
+    };
+    living.link.send(&ToChild::Run(Box::new(Run {
+        run: order.run.clone(),
+        generation: order.generation,
+        id: message.id.0,
+        task: message.task,
+        queue: message.queue,
+        args: message.args,
+        kwargs: message.kwargs,
+        attempt: order.attempt,
+        deadline_ms: order.deadline_ms,
+        soft_deadline_ms: order.soft_deadline_ms,
+    })));
+    d.runs.insert(order.run, info);
+}
+
+/// Runs that a daemon before this one started: their children name them soon.
+pub fn recovered(d: &mut Daemon, deliveries: &[Delivery]) {
+    for delivery in deliveries.iter().filter(|x| x.started) {
+        let info = RunInfo {
+            id: delivery.message.id.0.clone(),
+            task: delivery.message.task.clone(),
+            attempt: delivery.attempt,
+            child: ChildKey(0),
+            pid: None,
+            since: super::clock::now().mono,
+            progress: None,
+        };
+        d.runs.insert(crate::engine::run_key(delivery.token), info);
+    }
+}
+
+fn noted(d: &mut Daemon, note: &Note) {
+    match note {
+        Note::Ended { id, state, .. } => {
+            if *state == State::Success {
+                d.totals.succeeded += 1;
+            } else {
+                d.totals.failed += 1;
+            }
+            if state.is_final() {
+                d.waiters.wake(id.as_str());
+            }
+        }
+        Note::Dropped { id, .. } => d.waiters.wake(id.as_str()),
+        Note::Store(Some(why)) => {
+            d.troubles.insert("store", why.clone());
+        }
+        Note::Store(None) => {
+            d.troubles.remove("store");
+        }
+        _ => {}
+    }
+    notes::log(note);
+}
+
+/// Drops output that is older than the records it belongs to.
+pub fn collect_output(d: &Daemon) {
+    let own = d.settings.tasks.values().map(|t| t.result_expires_ms).max().unwrap_or(0);
+    d.spool.collect(Duration::from_millis(own.max(d.settings.results.expires_ms)));
+}

@@ -1,0 +1,141 @@
+//! The start order: launcher's word, settings, store, socket, children, loop.
+
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::launcher::Launcher;
+use super::round::{Inputs, child_up};
+use super::spool::Spool;
+use super::state::{Daemon, Parts};
+use super::{clock, plan, round};
+use crate::broker::sqlite::{Options, Sqlite};
+use crate::config::settings::Settings;
+use crate::control::access::Policy;
+use crate::engine::event::Event;
+use crate::process::launch::{Child, Start, ToDaemon, ToLauncher};
+use crate::process::packet::Packets;
+
+/// Calls that wait for the loop; more are answered 503 by the server.
+const CALLS: usize = 1024;
+
+/// The daemon's whole life, on a runtime of one thread.
+#[must_use]
+pub fn run(packets: Packets) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(&format!("no event loop: {e}")),
+    };
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async move {
+        let mut launcher = match Launcher::new(packets) {
+            Ok(launcher) => launcher,
+            Err(e) => return fail(&format!("the launcher's socket: {e}")),
+        };
+        match prepare(&mut launcher).await {
+            Ok(told) => match assemble(launcher, told) {
+                Ok((daemon, inputs)) => round::run(daemon, inputs).await,
+                Err((launcher, code, message)) => give_up(launcher, code, message).await,
+            },
+            Err((code, message)) => give_up(launcher, code, message).await,
+        }
+    })
+}
+
+fn fail(message: &str) -> ExitCode {
+    tracing::error!("{message}");
+    ExitCode::from(71)
+}
+
+/// The launcher ends everything with this code: a person has to act, a restart would not help.
+async fn give_up(mut launcher: Launcher, code: u8, message: String) -> ExitCode {
+    launcher.send(ToLauncher::Failed { code, message });
+    while launcher.behind() && launcher.recv().await.is_ok() {
+        launcher.flush();
+    }
+    ExitCode::from(code)
+}
+
+/// What the launcher told before `Go`.
+struct Told {
+    start: Start,
+    settings: Settings,
+    listener: OwnedFd,
+    children: Vec<(Child, OwnedFd)>,
+}
+
+async fn prepare(launcher: &mut Launcher) -> Result<Told, (u8, String)> {
+    let gone = |e: std::io::Error| (70, format!("the launcher is gone: {e}"));
+    let (packet, fds) = launcher.recv().await.map_err(gone)?;
+    let mut fds = fds.into_iter();
+    let (ToDaemon::Start(start), Some(memfd), Some(listener)) = (packet, fds.next(), fds.next()) else {
+        return Err((70, "the launcher's first packet is not a start with its two descriptors".into()));
+    };
+    let settings = settings(memfd).map_err(|e| (70, e))?;
+    let mut children = Vec::new();
+    loop {
+        match launcher.recv().await.map_err(gone)? {
+            (ToDaemon::Child(child), fds) => children.extend(fds.into_iter().next().map(|fd| (child, fd))),
+            (ToDaemon::Go, _) => break,
+            (other, _) => return Err((70, format!("the launcher sent {other:?} before its start was over"))),
+        }
+    }
+    Ok(Told { start: *start, settings, listener, children })
+}
+
+/// Reads settings that the launcher sealed.
+///
+/// # Errors
+/// A sentence when the memfd cannot be read or does not hold settings.
+pub fn settings(memfd: OwnedFd) -> Result<Settings, String> {
+    let bytes = crate::process::memfd::read_sealed(memfd).map_err(|e| format!("the settings' memfd: {e}"))?;
+    serde_json::from_slice(&bytes).map_err(|e| format!("the settings' memfd: {e}"))
+}
+
+type Assembled = Result<(Daemon, Inputs), (Launcher, u8, String)>;
+
+fn assemble(launcher: Launcher, told: Told) -> Assembled {
+    let Told { start, settings, listener, children } = told;
+    let settings = Arc::new(settings);
+    let state_dir = &settings.taskd.state_dir;
+    let (done, store_done) = mpsc::unbounded_channel();
+    let on_done = Box::new(move |completions| {
+        // The loop is gone only when the process ends.
+        let _ = done.send(completions);
+    });
+    let store = match Sqlite::open(state_dir, Options::default(), on_done) {
+        Ok(store) => store,
+        Err(e) => return Err((launcher, e.exit_code(), e.to_string())),
+    };
+    let spool = match Spool::open(&state_dir.join("output"), settings.results.output_max_size) {
+        Ok(spool) => spool,
+        Err(e) => {
+            let what = format!("{}/output: {e}", state_dir.display());
+            return Err((launcher, 73, what));
+        }
+    };
+    let (policy, policy_seen) = watch::channel(Arc::new(Policy::new(&settings.access, start.owner)));
+    let (calls, calls_in) = mpsc::channel(CALLS);
+    let (later, later_in) = mpsc::channel(CALLS);
+    let (heard, heard_in) = mpsc::channel(256);
+    if let Err(e) = crate::control::server::start(listener, policy_seen, calls, crate::process::peer::groups) {
+        return Err((launcher, 71, format!("the control socket {}: {e}", settings.taskd.socket.display())));
+    }
+    let default_user = start.task_user.clone();
+    let fresh = start.epoch == 1;
+    let children_lost = start.children_lost;
+    let seed = clock::now().mono.0 ^ u64::from(std::process::id()) << 32;
+    let parts = Parts { settings, start, default_user, store, launcher, spool, policy, later, heard };
+    let mut daemon = Daemon::new(parts, seed);
+    let first = plan::plan(&daemon.settings, &daemon.default_user);
+    daemon.step(Event::Plan(Arc::new(first)));
+    for (child, fd) in children {
+        child_up(&mut daemon, child, fd, true);
+    }
+    daemon.step(Event::Adopt { children_lost, fresh });
+    daemon.flush();
+    super::perform::collect_output(&daemon);
+    Ok((daemon, Inputs { store: store_done, heard: heard_in, calls: calls_in, later: later_in }))
+}

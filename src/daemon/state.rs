@@ -1,0 +1,236 @@
+//! Everything the daemon holds, and the two ways anything gets done: a step of the engine, an operation of
+//! the store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::child::{Heard, Link};
+use super::clock;
+use super::launcher::Launcher;
+use super::spool::Spool;
+use super::waiters::Waiters;
+use crate::broker::Broker;
+use crate::broker::sqlite::Sqlite;
+use crate::config::settings::Settings;
+use crate::control::access::Policy;
+use crate::control::api::Call;
+use crate::engine::Engine;
+use crate::engine::command::{Command, Told};
+use crate::engine::event::{Ask, AskKey, ChildKey, Event};
+use crate::model::op::{Fault, Op, Reply, Ticket};
+use crate::model::time::Mono;
+use crate::process::launch::{Child, Start};
+
+/// The engine counts its tickets from 1; the daemon's own begin here.
+pub const OWN_TICKETS: u64 = 1 << 62;
+
+/// What is done with the answer of an own store operation.
+pub type Then = Box<dyn FnOnce(&mut Daemon, Result<Reply, Fault>)>;
+
+/// What is done with the engine's answer to a client.
+pub type ThenTold = Box<dyn FnOnce(&mut Daemon, Told)>;
+
+/// One attempt that was handed to a child here.
+#[derive(Clone, Debug)]
+pub struct RunInfo {
+    /// The message.
+    pub id: String,
+    /// Its task.
+    pub task: String,
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// The child.
+    pub child: ChildKey,
+    /// Its process, once it started.
+    pub pid: Option<u32>,
+    /// When it was handed over.
+    pub since: Mono,
+    /// How far it is.
+    pub progress: Option<crate::control::api::ProgressView>,
+}
+
+/// One child and its connection.
+#[derive(Debug)]
+pub struct Living {
+    /// What the launcher said of it.
+    pub child: Child,
+    /// Its socket.
+    pub link: Link,
+}
+
+/// Totals since the daemon started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Attempts that ended in success.
+    pub succeeded: u64,
+    /// Attempts that ended otherwise.
+    pub failed: u64,
+}
+
+/// The daemon.
+pub struct Daemon {
+    /// The settings in force.
+    pub settings: Arc<Settings>,
+    /// What the launcher said at the start.
+    pub start: Start,
+    /// The default user of pools that name none; empty: whoever runs taskd.
+    pub default_user: String,
+    /// All decisions.
+    pub engine: Engine,
+    /// The embedded store.
+    pub store: Sqlite,
+    /// The way to the launcher.
+    pub launcher: Launcher,
+    /// Children by key.
+    pub children: BTreeMap<ChildKey, Living>,
+    /// Attempts by run key.
+    pub runs: BTreeMap<String, RunInfo>,
+    /// Calls that wait for a message's end.
+    pub waiters: Waiters,
+    /// Output of attempts.
+    pub spool: Arc<Spool>,
+    /// Who may do what; the server holds the same.
+    pub policy: tokio::sync::watch::Sender<Arc<Policy>>,
+    /// Calls of the API that a task of their own sends back to the loop.
+    pub later: mpsc::Sender<Call>,
+    /// Where children's readers send their lines.
+    pub heard: mpsc::Sender<Heard>,
+    /// Callers of a reload.
+    pub reloads: Vec<tokio::sync::oneshot::Sender<crate::control::api::Answer>>,
+    /// Totals.
+    pub totals: Totals,
+    /// Faults that go on, by what they are about: shown in status and STATUS=.
+    pub troubles: BTreeMap<&'static str, String>,
+    /// Wall clock of the next collection of old output.
+    pub finished: bool,
+    /// READY was told.
+    pub ready: bool,
+    /// Exit code, once it is over.
+    pub failed: Option<(u8, String)>,
+    ops: Vec<(Ticket, Op)>,
+    then: BTreeMap<Ticket, Then>,
+    told: BTreeMap<AskKey, ThenTold>,
+    next_ticket: u64,
+    next_ask: u64,
+    commands: Vec<Command>,
+}
+
+/// What a daemon is made of at its start.
+pub struct Parts {
+    /// See [`Daemon::settings`].
+    pub settings: Arc<Settings>,
+    /// See [`Daemon::start`].
+    pub start: Start,
+    /// See [`Daemon::default_user`].
+    pub default_user: String,
+    /// See [`Daemon::store`].
+    pub store: Sqlite,
+    /// See [`Daemon::launcher`].
+    pub launcher: Launcher,
+    /// See [`Daemon::spool`].
+    pub spool: Spool,
+    /// See [`Daemon::policy`].
+    pub policy: tokio::sync::watch::Sender<Arc<Policy>>,
+    /// See [`Daemon::later`].
+    pub later: mpsc::Sender<Call>,
+    /// See [`Daemon::heard`].
+    pub heard: mpsc::Sender<Heard>,
+}
+
+impl Daemon {
+    /// A daemon that has done nothing yet. `seed` is for retry jitter only.
+    #[must_use]
+    pub fn new(parts: Parts, seed: u64) -> Self {
+        Self {
+            engine: Engine::new(clock::now(), seed),
+            settings: parts.settings,
+            start: parts.start,
+            default_user: parts.default_user,
+            store: parts.store,
+            launcher: parts.launcher,
+            children: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            waiters: Waiters::default(),
+            spool: Arc::new(parts.spool),
+            policy: parts.policy,
+            later: parts.later,
+            heard: parts.heard,
+            reloads: Vec::new(),
+            totals: Totals::default(),
+            troubles: BTreeMap::new(),
+            finished: false,
+            ready: false,
+            failed: None,
+            ops: Vec::new(),
+            then: BTreeMap::new(),
+            told: BTreeMap::new(),
+            next_ticket: OWN_TICKETS,
+            next_ask: 1,
+            commands: Vec::new(),
+        }
+    }
+
+    /// One step of the engine, and everything it wants done.
+    pub fn step(&mut self, event: Event) {
+        let mut commands = std::mem::take(&mut self.commands);
+        self.engine.step(clock::now(), event, &mut commands);
+        for command in commands.drain(..) {
+            super::perform::perform(self, command);
+        }
+        // Performing may have stepped again (an answer that asks): keep the larger buffer.
+        if commands.capacity() > self.commands.capacity() {
+            self.commands = commands;
+        }
+    }
+
+    /// Asks the engine; `then` gets its one answer.
+    pub fn ask(&mut self, ask: Ask, then: ThenTold) {
+        let key = AskKey(self.next_ask);
+        self.next_ask += 1;
+        self.told.insert(key, then);
+        self.step(Event::Ask { key, ask });
+    }
+
+    /// The engine's answer came.
+    pub fn answer(&mut self, key: AskKey, told: Told) {
+        if let Some(then) = self.told.remove(&key) {
+            then(self, told);
+        }
+    }
+
+    /// An operation of the engine, submitted at the end of this round.
+    pub fn submit(&mut self, ticket: Ticket, op: Op) {
+        self.ops.push((ticket, op));
+    }
+
+    /// An operation of the daemon's own (reads); `then` gets its one answer.
+    pub fn read(&mut self, op: Op, then: Then) {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.then.insert(ticket, then);
+        self.ops.push((ticket, op));
+    }
+
+    /// An operation was completed.
+    pub fn completed(&mut self, ticket: Ticket, result: Result<Reply, Fault>) {
+        if ticket.0 >= OWN_TICKETS {
+            if let Some(then) = self.then.remove(&ticket) {
+                then(self, result);
+            }
+            return;
+        }
+        if let Ok(Reply::Deliveries(list)) = &result {
+            super::perform::recovered(self, list);
+        }
+        self.step(Event::Broker { ticket, result });
+    }
+
+    /// Hands this round's operations to the store, all in one go so that they share a commit.
+    pub fn flush(&mut self) {
+        if !self.ops.is_empty() {
+            self.store.submit(std::mem::take(&mut self.ops));
+        }
+    }
+}
