@@ -17,13 +17,15 @@ mod bench;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bench::{Better, Figure, Node, Setup, bare, figure, setting};
+use nix::time::{ClockId, clock_gettime};
 
-/// The clock that the child reads too, in nanoseconds; a step of it spoils one sample.
+/// The clock that the child reads too, in nanoseconds.
 fn now_ns() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as f64
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
+    now.tv_sec() as f64 * 1e9 + now.tv_nsec() as f64
 }
 
 /// Compiles the child: static, so that what it measures is the start and not the dynamic linker.

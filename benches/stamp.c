@@ -1,4 +1,4 @@
-/* Tells a datagram socket when it began, in nanoseconds since 1970. */
+/* Tells a datagram socket when it began, in nanoseconds of the monotonic clock. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -7,7 +7,7 @@
 
 int main(int argc, char **argv) {
     struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
+    clock_gettime(CLOCK_MONOTONIC, &now);
     struct sockaddr_un to = {.sun_family = AF_UNIX};
     if (argc != 2 || strlen(argv[1]) >= sizeof to.sun_path)
         return 64;

@@ -64,12 +64,13 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("retry", &[]),
     ("queues", &[]),
     ("pause", &[]),
-    ("resume", &["cli", "handle", "it"]), // pause's other half: the same request with `paused = false`
+    ("resume", &["handle", "it"]), // pause's other half: the same request with `paused = false`
     ("purge", &[]),
     ("reload", &[]),
     ("drain", &[]),
     ("stop", &[]),
     ("why", &[]),
+    ("tasks", &[]),
     ("store", &[]),
 ];
 

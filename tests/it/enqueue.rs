@@ -146,5 +146,5 @@ fn a_batch_is_stored_whole_or_not_at_all() {
 #[test]
 fn a_daemon_that_is_not_there_is_said_so() {
     let node = Node::prepare(Setup::new(&with(TASKS)));
-    node.taskd(&["enqueue", "greet", "name=x"]).code(75).one_clear_line().says(&["sock"]);
+    node.taskd(&["enqueue", "greet", "name=x"]).code(69).one_clear_line().says(&["sock"]);
 }

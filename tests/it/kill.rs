@@ -148,14 +148,7 @@ fn strike(target: Target, node: &mut Node, load: &Load, draw: &mut Draw) -> Kill
             Kill { target, at }
         }
         Target::Daemon => {
-            let running =
-                until("something that runs", || Some(procs::of_messages(&known())).filter(|r| !r.is_empty()));
-            // Only main processes note their end; `sleep` and `date` carry the same id.
-            let runners = node.runners();
-            let main: Vec<_> = running
-                .into_iter()
-                .filter(|(pid, _)| runners.iter().any(|r| procs::children(*r).contains(pid)))
-                .collect();
+            let main = until("something that runs", || Some(mains(node, &known())).filter(|m| !m.is_empty()));
             let (old, at) = (node.daemon(), wall_ms());
             procs::kill9(old);
             for (pid, id) in main {
@@ -175,7 +168,7 @@ fn strike(target: Target, node: &mut Node, load: &Load, draw: &mut Draw) -> Kill
         }
         Target::Child => {
             let at = until("a task to kill", || {
-                let (pid, _) = procs::of_messages(&known()).into_iter().next()?;
+                let (pid, _) = mains(node, &known()).into_iter().next()?;
                 let at = wall_ms();
                 procs::kill9(pid);
                 Some(at)
@@ -183,6 +176,13 @@ fn strike(target: Target, node: &mut Node, load: &Load, draw: &mut Draw) -> Kill
             Kill { target, at }
         }
     }
+}
+
+/// Main processes of running attempts; what they started themselves carries the same id.
+fn mains(node: &Node, known: &BTreeSet<String>) -> Vec<(i32, String)> {
+    let runners = node.runners();
+    let below: BTreeSet<_> = runners.into_iter().flat_map(procs::children).collect();
+    procs::of_messages(known).into_iter().filter(|(pid, _)| below.contains(pid)).collect()
 }
 
 /// What is wrong with one message.
@@ -194,7 +194,6 @@ fn faults_of(id: &str, view: &Value, notes: &[ledger::Entry], kills: &[Kill]) ->
     match state {
         "SUCCESS" if notes.iter().any(|n| !n.start) => {}
         "SUCCESS" => fault("succeeded without having ended"),
-        // `date` or `sleep` was killed and the shell went on, or the shell itself was.
         "FAILURE" if of_a_kill && kills.iter().any(|k| k.target == Target::Child) => {}
         _ => fault("ended in a state that no kill explains"),
     }
@@ -216,4 +215,40 @@ fn faults_of(id: &str, view: &Value, notes: &[ledger::Entry], kills: &[Kill]) ->
         }
     }
     faults
+}
+
+#[test]
+fn the_judge_of_this_test_is_not_blind() {
+    let note = |start, attempt, pid, at| ledger::Entry { start, attempt, pid, at };
+    let once = [note(true, 1, 10, 1_000), note(false, 1, 10, 1_030)];
+    let twice = [once.to_vec(), vec![note(true, 2, 11, 9_000), note(false, 2, 11, 9_030)]].concat();
+    let view = |state: &str, attempt: u64| json!({"state": state, "attempt": attempt, "outcome": {"cause": {"kind": "exit"}}});
+    let kill = |target, at| [Kill { target, at }];
+    let faults = |view: &Value, notes: &[_], kills: &[_]| faults_of("x", view, notes, kills).len();
+    assert_eq!(faults(&view("SUCCESS", 1), &once, &[]), 0);
+    assert_eq!(faults(&view("WAITING", 1), &once, &[]), 1, "not final");
+    assert_eq!(faults(&view("FAILURE", 1), &once, &[]), 1, "nobody killed a child");
+    assert_eq!(faults(&view("SUCCESS", 1), &once[..1], &[]), 1, "a success that never ended");
+    assert_eq!(faults(&view("SUCCESS", 1), &twice, &kill(Target::Runner, 1_010)), 1, "uncounted attempt");
+    assert_eq!(faults(&view("SUCCESS", 2), &twice, &kill(Target::Runner, 1_010)), 0);
+    assert_eq!(
+        faults(&view("SUCCESS", 2), &twice, &kill(Target::Launcher, 1_100)),
+        0,
+        "ended, not yet recorded"
+    );
+    assert_eq!(
+        faults(&view("SUCCESS", 2), &twice, &kill(Target::Daemon, 1_010)),
+        1,
+        "a daemon's death is no reason"
+    );
+    assert_eq!(
+        faults(&view("SUCCESS", 2), &twice, &kill(Target::Runner, 9_500)),
+        1,
+        "killed after the second start"
+    );
+    assert_eq!(
+        faults(&view("SUCCESS", 2), &twice, &kill(Target::Runner, 8_000)),
+        1,
+        "killed long after the end"
+    );
 }

@@ -33,6 +33,7 @@ mod run;
 mod status;
 mod stop;
 mod store;
+mod tasks;
 mod why;
 
 /// Two runners, a short grace: what most tests start with.

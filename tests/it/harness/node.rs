@@ -279,15 +279,13 @@ impl Node {
     #[track_caller]
     pub fn daemon(&self) -> i32 {
         let launcher = self.launcher();
-        until("a daemon", || {
-            procs::children(launcher).into_iter().find(|p| procs::title(*p).starts_with("taskd: daemon"))
-        })
+        until("a daemon", || procs::children(launcher).into_iter().find(|p| has_role(*p, "daemon")))
     }
 
     /// The runners' process ids.
     pub fn runners(&self) -> Vec<i32> {
         let children = procs::children(self.launcher());
-        children.into_iter().filter(|p| procs::title(*p).starts_with("taskd: runner")).collect()
+        children.into_iter().filter(|p| has_role(*p, "runner")).collect()
     }
 
     /// Sends a signal to the launcher.
@@ -317,6 +315,12 @@ impl Node {
         procs::kill9(self.launcher());
         self.ended();
     }
+}
+
+/// Whether a process is taskd in this role, by its title (or its arguments, before it set one).
+fn has_role(pid: i32, role: &str) -> bool {
+    let title = procs::title(pid);
+    title.contains("taskd") && title.split([' ', '@']).any(|word| word == role)
 }
 
 /// Whether a state's name is that of a final one.
