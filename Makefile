@@ -1,0 +1,61 @@
+# `make run` to see it work, `make test` to prove it. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+
+CARGO ?= cargo
+TASKD := target/release/taskd
+QUICK := target/quickstart
+FIGURES := exec_true enqueue_cli enqueue_concurrent latency backlog idle
+
+.PHONY: help run test check soak bench clean
+
+help:
+	@echo 'make run    build taskd and start it with config/quickstart.toml (Ctrl-C stops it)'
+	@echo 'make test   everything that must hold: format, lints, all tests'
+	@echo 'make check  format, lints, and the dependency checks whose tools are installed'
+	@echo 'make soak   the long form of the fault tests: 300 kill cycles, a million simulated lives'
+	@echo 'make bench  every figure beside its baseline, with a verdict (target/bench/*.json)'
+	@echo 'make clean  remove what was built'
+
+# The launcher replaces the recipe's shell, so that Ctrl-C reaches it and its exit code is make's. The
+# greeting waits beside it for an answer on the socket, and gives up when taskd is gone.
+run:
+	@$(CARGO) build --release
+	@mkdir -p $(QUICK)
+	@export TASKD_SOCKET=$(QUICK)/taskd.sock; \
+	( until $(TASKD) status >/dev/null 2>&1; do kill -0 $$$$ 2>/dev/null || exit 0; sleep 0.2; done; \
+	  echo "taskd runs. In a second terminal, in this directory:"; \
+	  echo "    export TASKD_SOCKET=$$PWD/$(QUICK)/taskd.sock PATH=$$PWD/target/release:\$$PATH"; \
+	  echo "    taskd enqueue hello --wait      then: taskd list, taskd status, taskd --help"; \
+	  $(TASKD) enqueue hello >/dev/null ) & \
+	exec $(TASKD) run --config config/quickstart.toml --state-dir $(QUICK)/state --socket $(QUICK)/taskd.sock
+
+test:
+	@bash tests/needs.sh test
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	@mkdir -p target
+	$(CARGO) test --no-fail-fast 2>&1 | tee target/test.log || failed=1; \
+	echo; echo '--- what ran'; \
+	grep -E '^ +(Running|Doc-tests)|^test result:|^test .* FAILED' target/test.log || true; \
+	exit $${failed:-0}
+
+check:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check; else echo 'cargo-deny is not installed: licenses, bans and advisories not checked'; fi
+	@if command -v cargo-machete >/dev/null; then cargo-machete; else echo 'cargo-machete is not installed: unused dependencies not looked for'; fi
+
+soak:
+	@bash tests/needs.sh test
+	CYCLES=$${CYCLES:-300} $(CARGO) test --test it -- kill:: --nocapture
+	RUNS=$${RUNS:-1000000} $(CARGO) test --test sim -- --nocapture
+
+bench:
+	@bash tests/needs.sh bench
+	$(CARGO) build --release --bins --benches
+	@for figure in $(FIGURES); do $(CARGO) bench --quiet --bench $$figure || echo "$$figure ended with $$?"; done; \
+	$(CARGO) bench --quiet --bench table
+
+clean:
+	$(CARGO) clean

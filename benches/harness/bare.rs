@@ -1,0 +1,141 @@
+//! Baselines: the least that anybody must do for the same effect.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// Spawns a program with pipes for its output (posix_spawn: the cost does not depend on our size).
+pub fn spawn(program: &str, args: &[&str]) -> Child {
+    let mut command = Command::new(program);
+    command.args(args).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+/// Reads what it prints to the end and waits for it.
+pub fn finish(mut child: Child) {
+    let mut sink = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut sink).unwrap();
+    child.stderr.take().unwrap().read_to_end(&mut sink).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// `/bin/true`, `n` times from two threads; runs per second.
+pub fn true_loop(n: usize) -> f64 {
+    let (left, start) = (AtomicUsize::new(n), Instant::now());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
+                    finish(spawn("/bin/true", &[]));
+                }
+            });
+        }
+    });
+    n as f64 / start.elapsed().as_secs_f64()
+}
+
+/// A store that does nothing but keep messages: SQLite, WAL, synchronous=FULL, ids that sort by time.
+pub struct Store(rusqlite::Connection);
+
+impl Store {
+    /// Makes it in `dir`.
+    pub fn new(dir: &Path) -> Self {
+        let db = rusqlite::Connection::open(dir.join("bare.db")).unwrap();
+        db.execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;
+             CREATE TABLE message(n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, queue INTEGER NOT NULL,
+                                  state INTEGER NOT NULL, body BLOB NOT NULL);
+             CREATE INDEX ready ON message(queue, n) WHERE state = 0;",
+        )
+        .unwrap();
+        Self(db)
+    }
+
+    /// Stores these in one transaction.
+    pub fn insert(&mut self, ids: &[uuid::Uuid], body: &[u8]) {
+        let tx = self.0.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+        {
+            let sql = "INSERT INTO message(id, queue, state, body) VALUES (?1, 1, 0, ?2)";
+            let mut insert = tx.prepare_cached(sql).unwrap();
+            for id in ids {
+                insert.execute((&id.as_bytes()[..], body)).unwrap();
+            }
+        }
+        tx.commit().unwrap();
+    }
+}
+
+/// Group commit of `n` messages by 64 producers that each wait for their own to be durable; per second.
+pub fn group_commit(dir: &Path, n: usize, body: &[u8]) -> f64 {
+    use tokio::sync::{mpsc, oneshot};
+    let mut store = Store::new(dir);
+    let (tell, mut told) = mpsc::channel::<(uuid::Uuid, oneshot::Sender<()>)>(1024);
+    let body = body.to_vec();
+    let writer = std::thread::spawn(move || {
+        let (mut ids, mut answers) = (Vec::new(), Vec::new());
+        while let Some((id, answer)) = told.blocking_recv() {
+            ids.push(id);
+            answers.push(answer);
+            while let Ok((id, answer)) = told.try_recv() {
+                ids.push(id);
+                answers.push(answer);
+            }
+            store.insert(&ids, &body);
+            ids.clear();
+            for answer in answers.drain(..) {
+                answer.send(()).unwrap();
+            }
+        }
+    });
+    let start = Instant::now();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let producers: Vec<_> = (0..64)
+            .map(|_| {
+                let tell = tell.clone();
+                tokio::spawn(async move {
+                    for _ in 0..n / 64 {
+                        let (answer, stored) = oneshot::channel();
+                        assert!(tell.send((uuid::Uuid::now_v7(), answer)).await.is_ok());
+                        stored.await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for producer in producers {
+            producer.await.unwrap();
+        }
+    });
+    drop(tell);
+    let rate = (n / 64 * 64) as f64 / start.elapsed().as_secs_f64();
+    writer.join().unwrap();
+    rate
+}
+
+/// One transaction, one fsync, `n` times after one another; per second.
+pub fn one_fsync_each(dir: &Path, n: usize, body: &[u8]) -> f64 {
+    let mut store = Store::new(dir);
+    let start = Instant::now();
+    for _ in 0..n {
+        store.insert(&[uuid::Uuid::now_v7()], body);
+    }
+    n as f64 / start.elapsed().as_secs_f64()
+}
+
+/// A file that one durable write after another is appended to.
+pub struct Durable(std::fs::File);
+
+impl Durable {
+    /// Makes it in `dir`.
+    pub fn new(dir: &Path) -> Self {
+        Self(std::fs::File::options().create(true).append(true).open(dir.join("durable")).unwrap())
+    }
+
+    /// Appends 400 bytes and waits until they are on disk.
+    pub fn write(&mut self) {
+        self.0.write_all(&[b'x'; 400]).unwrap();
+        self.0.sync_data().unwrap();
+    }
+}

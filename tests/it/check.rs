@@ -1,0 +1,50 @@
+//! `taskd check`: every fault at once.
+
+use super::harness::{Node, Setup};
+
+const BROKEN: &str = "\
+[taskd]
+nod = \"x\"
+shutdown_grace = \"3 fortnights\"
+[tasks.both]
+command = \"true\"
+exec = [\"true\"]
+[tasks.late]
+command = \"true\"
+tme_limit = \"1s\"
+[queues.q]
+pool = \"nowhere\"
+";
+
+#[test]
+fn all_faults_come_at_once_with_their_places() {
+    let node = Node::prepare(Setup::new(BROKEN));
+    let file = node.config_file();
+    let file = file.to_str().unwrap();
+    let ran = node.taskd(&["check", file]).code(78);
+    let said = format!("{}{}", ran.out, ran.err);
+    for word in ["taskd.toml:2", "node", "3 fortnights", "both", "tme_limit", "time_limit", "nowhere"] {
+        assert!(said.contains(word), "no {word:?} in:\n{said}");
+    }
+    std::fs::write(node.config_file(), "[taskd\n").unwrap();
+    let ran = node.taskd(&["check", file]).code(78);
+    assert!(format!("{}{}", ran.out, ran.err).contains("taskd.toml:1"), "{ran:?}");
+}
+
+#[test]
+fn an_empty_file_is_valid_and_what_is_shipped_too() {
+    let node = Node::prepare(Setup::new(""));
+    let file = node.config_file();
+    node.taskd(&["check", file.to_str().unwrap()]).code(0);
+    let quickstart = concat!(env!("CARGO_MANIFEST_DIR"), "/config/quickstart.toml");
+    node.taskd(&["check", quickstart]).code(0);
+    node.taskd(&["check", "/nonexistent.toml"]).fails().one_clear_line().says(&["/nonexistent.toml"]);
+}
+
+#[test]
+fn a_key_of_a_later_version_is_never_silent() {
+    let node = Node::prepare(Setup::new("[tasks.a]\ncommand = \"true\"\nmemory_max = \"1G\"\n"));
+    let file = node.config_file();
+    let ran = node.taskd(&["check", file.to_str().unwrap()]).code(78);
+    assert!(format!("{}{}", ran.out, ran.err).contains("not available yet"), "{ran:?}");
+}

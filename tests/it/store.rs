@@ -1,0 +1,43 @@
+//! `taskd store backup|verify|export|import`.
+
+use super::harness::{Node, Setup};
+use super::with;
+
+const OK: &str = "[tasks.ok]\ncommand = \"echo ran\"\n";
+
+#[test]
+fn a_backup_taken_under_load_is_whole() {
+    let node = Node::start(&with(OK));
+    let done = node.enqueue_many("ok", 50);
+    let copy = node.path().join("copy.db");
+    node.ok(&["store", "backup", copy.to_str().unwrap()]);
+    node.ok(&["store", "verify"]);
+    let db = rusqlite::Connection::open(&copy).unwrap();
+    let verdict: String = db.query_row("PRAGMA integrity_check", [], |r| r.get(0)).unwrap();
+    assert_eq!(verdict, "ok");
+    node.all_finished(&done);
+    node.taskd(&["store", "backup", "/nonexistent/dir/copy.db"]).fails().one_clear_line();
+}
+
+#[test]
+fn waiting_messages_move_from_one_store_to_another() {
+    let mut old = Node::start(&with(OK));
+    old.ok(&["pause", "default"]);
+    let waiting = old.enqueue_many("ok", 20);
+    let later = old.enqueue(&["ok", "--in", "1h", "--priority", "7"]);
+    let text = old.ok(&["store", "export"]);
+    assert_eq!(text.lines().count(), 21);
+    assert_eq!(old.stop(), 0);
+    let file = old.path().join("export.jsonl");
+    std::fs::write(&file, &text).unwrap();
+
+    let new = Node::start_with(Setup::new(&with(OK)));
+    new.ok(&["store", "import", file.to_str().unwrap()]);
+    new.ok(&["store", "import", file.to_str().unwrap()]); // a repeat changes nothing
+    for id in &waiting {
+        let view = new.finished(id);
+        assert_eq!((view["state"].as_str(), view["attempt"].as_u64()), (Some("SUCCESS"), Some(1)), "{view}");
+    }
+    let view = new.view(&later);
+    assert_eq!((view["state"].as_str(), view["priority"].as_u64()), (Some("SCHEDULED"), Some(7)), "{view}");
+}
