@@ -126,11 +126,7 @@ impl Policy {
     #[must_use]
     pub fn rights(&self, peer: &Peer) -> Rights {
         let admin = peer.uid == 0 || peer.uid == self.owner || self.admin.has(peer);
-        Rights {
-            read: admin || self.read.has(peer),
-            enqueue: admin || self.enqueue.has(peer),
-            admin,
-        }
+        Rights { read: admin || self.read.has(peer), enqueue: admin || self.enqueue.has(peer), admin }
     }
 
     /// Whether this peer may enqueue at least one task: `[access] enqueue` or any task's `allow`.

@@ -135,7 +135,8 @@ pub enum Answer {
     Json(String),
     /// An error.
     Error(Error),
-    /// 200 with newline-delimited JSON as it comes; the sender bounds it.
+    /// 200 with newline-delimited JSON as it comes; the sender bounds it. A line `{"error": Error}` ends
+    /// a stream that is not whole.
     Stream(tokio::sync::mpsc::Receiver<String>),
 }
 

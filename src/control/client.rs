@@ -83,7 +83,9 @@ impl ClientError {
             Self::Denied(_) => Some("the directory or the socket is closed to this user".to_owned()),
             Self::Timeout(_) => Some("--timeout sets another bound".to_owned()),
             Self::Broken(_) => Some("`taskd status` says whether it is there again".to_owned()),
-            Self::Strange(_) => Some("is the daemon of another version, or the socket not taskd's?".to_owned()),
+            Self::Strange(_) => {
+                Some("is the daemon of another version, or the socket not taskd's?".to_owned())
+            }
             Self::Connect { .. } => None,
             Self::Api(error) => error.hint.clone(),
         }
@@ -222,10 +224,9 @@ impl Client {
 
     /// Waits until the daemon ends this connection; at once without one.
     pub async fn wait_closed(&mut self) {
-        let Some(mut sender) = self.sender.take() else { return };
-        // Ready as long as the connection is; an error once it is not.
-        while sender.ready().await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let Some(sender) = self.sender.take() else { return };
+        while !sender.is_closed() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -341,5 +342,15 @@ impl Lines {
 }
 
 fn text_of(line: Vec<u8>) -> Result<String, ClientError> {
+    /// The line that ends a stream which is not whole.
+    #[derive(serde::Deserialize)]
+    struct BrokenOff {
+        error: Error,
+    }
+    if line.starts_with(b"{\"error\":")
+        && let Ok(BrokenOff { error }) = serde_json::from_slice(&line)
+    {
+        return Err(ClientError::Api(error));
+    }
     String::from_utf8(line).map_err(|_| ClientError::Strange("a line that is not UTF-8".to_owned()))
 }

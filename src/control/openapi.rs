@@ -74,7 +74,10 @@ fn operation(route: &Route, error: &Value, generator: &mut schemars::SchemaGener
         Shape::Lines(schema) => ("application/x-ndjson", schema(generator)),
     };
     let mut responses = Map::new();
-    responses.insert("200".to_owned(), json!({ "description": "Done.", "content": { kind: { "schema": schema } } }));
+    responses.insert(
+        "200".to_owned(),
+        json!({ "description": "Done.", "content": { kind: { "schema": schema } } }),
+    );
     for kind in KINDS {
         let name = serde_json::to_value(kind).ok();
         let name = name.as_ref().and_then(Value::as_str).unwrap_or_default();
@@ -91,7 +94,9 @@ fn operation(route: &Route, error: &Value, generator: &mut schemars::SchemaGener
     let who = match route.need {
         Need::Read => "Needs [access] read.",
         Need::Enqueue => "Needs [access] enqueue, or a place in the task's allow.",
-        Need::Own => "For whoever enqueued the message, and for others by [access] (read to read, admin to change).",
+        Need::Own => {
+            "For whoever enqueued the message, and for others by [access] (read to read, admin to change)."
+        }
         Need::Admin => "Needs [access] admin.",
     };
     let mut operation = json!({

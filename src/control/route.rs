@@ -433,7 +433,8 @@ mod tests {
             let Found::Route(route, seen) = find(method, path) else { panic!("{path} not found") };
             assert_eq!((route.name, seen), (name, capture));
         }
-        for path in ["", "/", "/v1", "/v1/messages/", "/v1/messages//why", "/v1/messages/a/b", "/v1/status/"] {
+        for path in ["", "/", "/v1", "/v1/messages/", "/v1/messages//why", "/v1/messages/a/b", "/v1/status/"]
+        {
             assert!(matches!(find("GET", path), Found::Nothing), "{path}");
         }
         assert!(matches!(find("DELETE", "/v1/status"), Found::OtherMethod));
@@ -448,8 +449,7 @@ mod tests {
             } else {
                 assert_ne!(route.need, Need::Read, "{} changes something", route.path);
             }
-            let twins =
-                ROUTES.iter().filter(|r| (r.method, r.path) == (route.method, route.path)).count();
+            let twins = ROUTES.iter().filter(|r| (r.method, r.path) == (route.method, route.path)).count();
             assert_eq!(twins, 1, "{} stands twice", route.path);
         }
     }

@@ -103,8 +103,9 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Error> {
         out.push(match b {
             b'+' => b' ',
             b'%' => {
-                let mut digit =
-                    || bytes.next().and_then(|d| char::from(d).to_digit(16)).and_then(|d| u8::try_from(d).ok());
+                let mut digit = || {
+                    bytes.next().and_then(|d| char::from(d).to_digit(16)).and_then(|d| u8::try_from(d).ok())
+                };
                 let (Some(high), Some(low)) = (digit(), digit()) else { return Err(wrong()) };
                 high << 4 | low
             }
@@ -150,7 +151,8 @@ fn scan(body: &[u8]) -> Result<(), Error> {
                 let negative = b == b'-';
                 let mut value = if negative { 0 } else { u128::from(b - b'0') };
                 let mut whole = true;
-                while let Some(c) = bytes.next_if(|c| matches!(c, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'))
+                while let Some(c) =
+                    bytes.next_if(|c| matches!(c, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'))
                 {
                     if c.is_ascii_digit() {
                         value = value.saturating_mul(10).saturating_add(u128::from(c - b'0'));

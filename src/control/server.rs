@@ -118,7 +118,10 @@ impl Shared {
         };
         let mine = places.by_uid.get(&peer.uid).copied().unwrap_or(0);
         let refusal = if places.total >= most {
-            Some(Error::new(ErrorKind::Unavailable, format!("taskd has {} connections already", places.total)))
+            Some(Error::new(
+                ErrorKind::Unavailable,
+                format!("taskd has {} connections already", places.total),
+            ))
         } else if !admin && mine >= self.limits.per_uid {
             Some(Error::new(
                 ErrorKind::Full,

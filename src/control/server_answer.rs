@@ -96,9 +96,7 @@ impl Connection {
             Ok(Answer::Json(json)) => response(StatusCode::OK, Content::whole(json), calling),
             Ok(Answer::Stream(lines)) => {
                 let mut response = response(StatusCode::OK, Content::Lines(lines), calling);
-                response
-                    .headers_mut()
-                    .insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
                 response
             }
             Ok(Answer::Error(error)) => refuse(error.into(), calling),
@@ -159,8 +157,7 @@ impl Connection {
 
     /// The whole body, within its bounds of size and time.
     async fn body(&self, body: Incoming, limit: usize) -> Result<Held, Refused> {
-        let too_large =
-            || Refused { status: None, error: route_input::too_large(limit), close: true };
+        let too_large = || Refused { status: None, error: route_input::too_large(limit), close: true };
         if body.size_hint().lower() > limit as u64 {
             return Err(too_large());
         }
