@@ -135,7 +135,8 @@ pub enum Answer {
     Json(String),
     /// An error.
     Error(Error),
-    /// 200 with newline-delimited JSON as it comes; the sender bounds it.
+    /// 200 with newline-delimited JSON as it comes; the sender bounds it. A line `{"error": Error}` ends
+    /// a stream that is not whole.
     Stream(tokio::sync::mpsc::Receiver<String>),
 }
 
@@ -231,6 +232,33 @@ impl Error {
         self.hint = Some(hint.into());
         self
     }
+}
+
+/// Most messages of one request, enqueued or imported.
+pub const MAX_BATCH: usize = 10_000;
+
+/// Body of `POST /v1/drain`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DrainBody {
+    /// Take it back.
+    pub off: bool,
+}
+
+/// Body of `POST /v1/stop`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StopBody {
+    /// Do not wait for running attempts.
+    pub now: bool,
+}
+
+/// Body of `POST /v1/store/backup`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackupBody {
+    /// Absolute path of the copy, as the daemon sees it.
+    pub path: String,
 }
 
 /// One message to enqueue.

@@ -1,7 +1,12 @@
-//! The control API: HTTP/1.1 with JSON over the unix socket. What is asked and answered ([`api`]), who may
-//! ([`access`]), the server and the client.
+//! The control API: HTTP/1.1 with JSON over the unix socket. What is asked and answered ([`api`]), the
+//! table of routes ([`route`]), who may ([`access`]), the server, the client, the OpenAPI text.
 
 pub mod access;
 pub mod api;
 pub mod client;
+pub mod openapi;
+pub mod route;
+mod route_input;
 pub mod server;
+mod server_answer;
+mod server_io;

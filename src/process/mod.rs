@@ -2,4 +2,5 @@
 //! unsafe code.
 
 pub mod launch;
+pub mod peer;
 pub mod protocol;

@@ -1,0 +1,36 @@
+//! `taskd config`: the effective settings.
+
+use std::process::ExitCode;
+
+use super::output::{self, Failure};
+use super::{ConfigFile, Context};
+
+/// Options of `taskd config`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+EXAMPLES
+  taskd config
+  taskd config --show-origin
+  taskd config --schema > taskd.schema.json
+
+EXIT CODES
+  0    printed
+  66   the file cannot be read
+  78   the config has faults")]
+pub struct Args {
+    /// Say for each value which file and line it comes from
+    #[arg(long, conflicts_with = "schema")]
+    pub show_origin: bool,
+    /// Print the JSON Schema of the file, for editors
+    #[arg(long)]
+    pub schema: bool,
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigFile,
+}
+
+/// Runs the command.
+#[must_use]
+pub fn run(_args: Args, context: &Context) -> ExitCode {
+    output::report(&Failure::internal("config is not wired"), context.json)
+}

@@ -1,0 +1,317 @@
+//! `taskd status`: this node, or one message.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use crate::control::api::{MessageView, StatusView};
+use crate::control::route::Method;
+use crate::model::state::State;
+
+use super::output::{self, BOLD, Ending, Failure, RESET, YELLOW, clean};
+use super::table::{Column, pairs, render, size};
+use super::{Context, checked, moment};
+
+/// Options of `taskd status`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+EXAMPLES
+  taskd status
+  taskd status 0198f0aa-7c1e-7b5e-9f3a-2f6b1c9d8e7f
+  taskd status --json | jq .counts.waiting
+
+EXIT CODES
+  0    printed
+  69   no such message; taskd is not running
+  75   not now; try again
+  77   not permitted: needs [access] read, or one's own message")]
+pub struct Args {
+    /// A message; without one, this node
+    #[arg(value_name = "ID")]
+    pub id: Option<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What taskd or the connection says.
+pub fn run(args: &Args, context: &Context) -> Ending {
+    let path = match &args.id {
+        Some(id) => format!("/v1/messages/{}", checked("id", id)?),
+        None => "/v1/status".to_owned(),
+    };
+    context.block_on(async {
+        let answer = context.client().text(Method::Get, &path, None, true, Duration::ZERO).await?;
+        let (now, zone) = (moment::now(), moment::zone(None).map_err(Failure::internal)?);
+        if args.id.is_some() {
+            context.show(&answer, |view: &MessageView| message(view, now, &zone))?;
+        } else {
+            context.show(&answer, |view: &StatusView| node(view, now, &zone))?;
+        }
+        Ok(0)
+    })
+}
+
+/// This node.
+#[must_use]
+pub fn node(view: &StatusView, now: i64, zone: &TimeZone) -> String {
+    let state = if view.state == "running" {
+        view.state.clone()
+    } else {
+        format!("{YELLOW}{}{RESET}", clean(&view.state))
+    };
+    let since = moment::both(view.since, now, zone);
+    let mut text = format!(
+        "{BOLD}taskd {} on {}{RESET}: {state}, up since {since}\n\n",
+        clean(&view.version),
+        clean(&view.node)
+    );
+    let c = &view.counts;
+    let unknown = if c.unknown > 0 { format!(", {} unknown", c.unknown) } else { String::new() };
+    text.push_str(&pairs(&[
+        ("Store", view.broker.clone()),
+        ("Processes", view.supervision.clone()),
+        ("Users", view.users.clone()),
+        ("Settings", format!("generation {}, daemon start {}", view.generation, view.epoch)),
+        (
+            "Messages",
+            format!("{} waiting, {} scheduled, {} running{unknown}", c.waiting, c.scheduled, c.running),
+        ),
+        ("Attempts", format!("{} succeeded, {} failed since the daemon started", c.succeeded, c.failed)),
+    ]));
+    let pools = view.pools.iter().map(|p| {
+        vec![
+            p.name.clone(),
+            format!("{}/{}", p.busy, p.processes),
+            p.children.len().to_string(),
+            p.degraded.clone().unwrap_or_else(|| "whole".to_owned()),
+        ]
+    });
+    text.push('\n');
+    text.push_str(&render(
+        &[Column::Text("POOL"), Column::Number("BUSY"), Column::Number("CHILDREN"), Column::Text("STATE")],
+        pools.collect(),
+    ));
+    let running: Vec<Vec<String>> = view
+        .pools
+        .iter()
+        .flat_map(|p| &p.children)
+        .flat_map(|child| {
+            child
+                .running
+                .iter()
+                .map(|r| vec![r.id.clone(), r.task.clone(), child.slot.clone(), moment::span(r.for_ms)])
+        })
+        .collect();
+    if !running.is_empty() {
+        text.push('\n');
+        text.push_str(&render(
+            &[Column::Whole("RUNNING"), Column::Text("TASK"), Column::Text("SLOT"), Column::Whole("FOR")],
+            running,
+        ));
+    }
+    if !view.notes.is_empty() {
+        text.push('\n');
+        for note in &view.notes {
+            text.push_str(&format!("{YELLOW}note:{RESET} {}\n", clean(note)));
+        }
+    }
+    text
+}
+
+/// One message.
+#[must_use]
+pub fn message(view: &MessageView, now: i64, zone: &TimeZone) -> String {
+    let at = |ms: i64| moment::both(ms, now, zone);
+    let mut lines = vec![
+        ("Id", view.id.clone()),
+        ("Task", view.task.clone()),
+        ("Queue", format!("{}, priority {}", view.queue, view.priority)),
+        ("State", view.state.to_string()),
+    ];
+    if !view.args.is_empty() || !view.kwargs.is_empty() {
+        lines.push(("Arguments", arguments(view)));
+    }
+    let by = view.uid.map_or_else(String::new, |uid| format!(" by uid {uid}"));
+    lines.push(("Enqueued", format!("{}{by}", at(view.enqueued))));
+    let times = [
+        ("Due", view.due.filter(|_| !view.state.is_final())),
+        ("Expires", view.expires.filter(|_| !view.state.is_final())),
+        ("Started", view.started),
+        ("Finished", view.finished),
+    ];
+    lines.extend(times.into_iter().filter_map(|(name, ms)| Some((name, at(ms?)))));
+    if let Some(ms) = view.waited_ms {
+        lines.push(("Waited", moment::span(ms)));
+    }
+    if view.attempt > 0 {
+        let lost = if view.losses > 0 { format!(", {} lost", view.losses) } else { String::new() };
+        lines.push(("Attempts", format!("{}, of these {} retries{lost}", view.attempt, view.retries)));
+    }
+    if let Some(pid) = view.pid.filter(|_| view.state == State::Running) {
+        lines.push(("Process", pid.to_string()));
+    }
+    if let Some(node) = &view.node {
+        lines.push(("Node", node.clone()));
+    }
+    if let Some(p) = &view.progress {
+        lines.push(("Progress", format!("{}/{} {}", p.current, p.total, p.message)));
+    }
+    let Some(outcome) = &view.outcome else { return pairs(&lines) };
+    lines.push(("Ended", outcome.cause.to_string()));
+    if let Some(f) = &outcome.failure {
+        lines.push(("Error", format!("{}: {}", f.kind, f.message)));
+    }
+    if let Some(result) = &outcome.result {
+        let text = result.as_str().map_or_else(|| result.to_string(), str::to_owned);
+        lines.push(("Result", if outcome.truncated { format!("{text} (cut)") } else { text }));
+    }
+    let u = &outcome.usage;
+    lines.push((
+        "Used",
+        format!(
+            "{} of time, {} of CPU, {} of memory",
+            moment::span(u.wall_ms),
+            moment::span(u.user_us.saturating_add(u.system_us) / 1000),
+            size(u.max_rss)
+        ),
+    ));
+    if u.killed_leftovers > 0 {
+        lines.push(("Left over", format!("{} processes, killed at its end", u.killed_leftovers)));
+    }
+    if u.dropped_output > 0 {
+        lines.push(("Dropped", format!("{} of output", size(u.dropped_output))));
+    }
+    let mut text = pairs(&lines);
+    if let Some(f) = outcome.failure.as_ref().filter(|f| !f.traceback.trim().is_empty()) {
+        text.push('\n');
+        for line in f.traceback.trim_end().lines() {
+            text.push_str(&format!("  {}\n", clean(line)));
+        }
+    }
+    text
+}
+
+/// Arguments as one would write them on the command line, values as JSON.
+fn arguments(view: &MessageView) -> String {
+    let named = view.kwargs.iter().map(|(key, value)| format!("{key}={value}"));
+    let mut all: Vec<String> = view.args.iter().map(ToString::to_string).chain(named).collect();
+    if all.len() > 50 {
+        let more = all.len() - 50;
+        all.truncate(50);
+        all.push(format!("and {more} more"));
+    }
+    output::clean(&all.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::api::{ChildView, CountsView, PoolView, RunningView};
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    fn fits(text: &str) -> bool {
+        plain(text).lines().all(|l| l.chars().count() <= 80)
+    }
+
+    #[test]
+    fn a_node_in_words() {
+        let id = "0198f0aa-7c1e-7b5e-9f3a-2f6b1c9d8e7f";
+        let running = RunningView { id: id.into(), task: "send_email".into(), for_ms: 4_200 };
+        let child =
+            ChildView { slot: "default/0".into(), pid: 7, user: String::new(), running: vec![running] };
+        let view = StatusView {
+            version: "0.1.0".into(),
+            node: "web1".into(),
+            state: "running".into(),
+            since: 0,
+            epoch: 1,
+            generation: 2,
+            broker: "embedded, /var/lib/taskd".into(),
+            supervision: "process groups".into(),
+            users: "all as uid 1000".into(),
+            pools: vec![PoolView {
+                name: "default".into(),
+                processes: 2,
+                busy: 1,
+                children: vec![child],
+                degraded: None,
+            }],
+            counts: CountsView {
+                waiting: 12,
+                scheduled: 3,
+                running: 1,
+                unknown: 0,
+                succeeded: 120,
+                failed: 4,
+            },
+            notes: vec!["no cgroup v2 here".into()],
+        };
+        let text = node(&view, 7_200_000, &TimeZone::UTC);
+        assert!(fits(&text));
+        assert_eq!(
+            plain(&text),
+            "\
+taskd 0.1.0 on web1: running, up since 1970-01-01 00:00:00 (2h ago)
+
+Store      embedded, /var/lib/taskd
+Processes  process groups
+Users      all as uid 1000
+Settings   generation 2, daemon start 1
+Messages   12 waiting, 3 scheduled, 1 running
+Attempts   120 succeeded, 4 failed since the daemon started
+
+POOL     BUSY  CHILDREN  STATE
+default   1/2         1  whole
+
+RUNNING                               TASK        SLOT       FOR
+0198f0aa-7c1e-7b5e-9f3a-2f6b1c9d8e7f  send_email  default/0  4.2s
+
+note: no cgroup v2 here
+"
+        );
+    }
+
+    #[test]
+    fn a_message_in_words() {
+        let json = serde_json::json!({
+            "id": "0198f0aa-7c1e-7b5e-9f3a-2f6b1c9d8e7f", "task": "send_email", "queue": "mail",
+            "state": "FAILURE", "args": ["a b", 3], "kwargs": {"user_id": 42}, "priority": 5, "attempt": 3,
+            "retries": 2, "losses": 0, "uid": 1000, "enqueued": 0, "started": 1000, "finished": 3500,
+            "waited_ms": 1000, "node": "web1",
+            "outcome": {
+                "cause": {"kind": "exit", "code": 1}, "success": false,
+                "failure": {"type": "ExitCode", "message": "exit code 1", "traceback": "no route\nto host\n"},
+                "usage": {"wall_ms": 2500, "user_us": 90_000, "system_us": 10_000, "max_rss": 12_582_912},
+            },
+        });
+        let view: MessageView = serde_json::from_value(json).unwrap();
+        let text = message(&view, 63_500, &TimeZone::UTC);
+        assert!(fits(&text));
+        assert_eq!(
+            plain(&text),
+            "\
+Id         0198f0aa-7c1e-7b5e-9f3a-2f6b1c9d8e7f
+Task       send_email
+Queue      mail, priority 5
+State      FAILURE
+Arguments  \"a b\" 3 user_id=42
+Enqueued   1970-01-01 00:00:00 (1m 3s ago) by uid 1000
+Started    1970-01-01 00:00:01 (1m 2s ago)
+Finished   1970-01-01 00:00:03 (1m ago)
+Waited     1.0s
+Attempts   3, of these 2 retries
+Node       web1
+Ended      exit code 1
+Error      ExitCode: exit code 1
+Used       2.5s of time, 100ms of CPU, 12.0M of memory
+
+  no route
+  to host
+"
+        );
+    }
+}

@@ -1,0 +1,79 @@
+//! `taskd tasks`: what is declared.
+
+use std::time::Duration;
+
+use crate::control::api::TaskView;
+use crate::control::route::Method;
+
+use super::Context;
+use super::output::Ending;
+use super::table::{Column, render};
+
+/// Options of `taskd tasks`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+EXAMPLES
+  taskd tasks
+  taskd tasks --json | jq -r '.[].name'
+
+EXIT CODES
+  0    printed
+  69   taskd is not running
+  75   not now; try again
+  77   not permitted: needs [access] read")]
+pub struct Args {}
+
+/// Runs the command.
+///
+/// # Errors
+/// What taskd or the connection says.
+pub fn run(_args: &Args, context: &Context) -> Ending {
+    context.block_on(async {
+        let answer = context.client().text(Method::Get, "/v1/tasks", None, true, Duration::ZERO).await?;
+        context.show(&answer, |tasks: &Vec<TaskView>| text(tasks))?;
+        Ok(0)
+    })
+}
+
+/// The table.
+#[must_use]
+pub fn text(tasks: &[TaskView]) -> String {
+    if tasks.is_empty() {
+        return "no task is declared; add [tasks.NAME] to the config and run `taskd reload`\n".to_owned();
+    }
+    let rows = tasks.iter().map(|t| {
+        let kind = if t.enabled { t.kind.clone() } else { format!("{}, disabled", t.kind) };
+        vec![t.name.clone(), kind, t.queue.clone(), t.params.join(" ")]
+    });
+    let columns =
+        [Column::Text("TASK"), Column::Text("KIND"), Column::Text("QUEUE"), Column::Text("PARAMETERS")];
+    render(&columns, rows.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_fit_the_terminal() {
+        let task = |name: &str, enabled, params: &[&str]| TaskView {
+            name: name.into(),
+            kind: "exec".into(),
+            queue: "default".into(),
+            params: params.iter().map(|p| (*p).to_owned()).collect(),
+            enabled,
+        };
+        let shown = text(&[
+            task("send_email", true, &["user_id=int", "template=string=welcome"]),
+            task("old", false, &[]),
+        ]);
+        assert_eq!(
+            anstream::adapter::strip_str(&shown).to_string(),
+            "TASK        KIND            QUEUE    PARAMETERS\n\
+             send_email  exec            default  user_id=int template=string=welcome\n\
+             old         exec, disabled  default\n"
+        );
+        let long = text(&[task(&"x".repeat(128), false, &[&"y".repeat(100); 3])]);
+        assert!(anstream::adapter::strip_str(&long).to_string().lines().all(|l| l.len() <= 80), "{long}");
+    }
+}

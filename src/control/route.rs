@@ -1,0 +1,456 @@
+//! The one table of what can be asked: method, path, the right it needs, how it is read. What is not in
+//! it does not exist. The server, the OpenAPI text and the test of all routes against all roles use it.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+use super::access::Policy;
+use super::api::{
+    BackupBody, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported, LogLine, MessageView, Peer,
+    QueueView, Request, Rights, StatusView, StopBody, TaskView, WhyView,
+};
+use super::route_input as input;
+use super::route_input::Input;
+
+/// Largest body that holds one message: the message's own bound and its envelope.
+pub const SINGLE: usize = crate::model::message::MAX_BYTES + (64 << 10);
+
+/// Largest body that holds many messages (bulk enqueue, import).
+pub const BULK: usize = 8 << 20;
+
+/// Largest body of a verb with options.
+const SMALL: usize = 64 << 10;
+
+/// The method of a route; no other is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Reads; never changes anything.
+    Get,
+    /// Changes something.
+    Post,
+}
+
+impl Method {
+    /// As HTTP writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+        }
+    }
+}
+
+/// The right that a route needs before its body is even read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// `[access] read`.
+    Read,
+    /// `[access] enqueue` or a place in some task's `allow`; the handler checks each task.
+    Enqueue,
+    /// Any right at all; the handler lets pass who may read everything, or whose message it is.
+    Own,
+    /// `[access] admin`.
+    Admin,
+}
+
+impl Need {
+    /// Whether this peer may use a route of this need.
+    #[must_use]
+    pub fn permits(self, policy: &Policy, peer: &Peer, rights: &Rights) -> bool {
+        match self {
+            Self::Read => rights.read,
+            Self::Enqueue => policy.may_enqueue_something(peer, rights),
+            Self::Own => rights.read || policy.may_enqueue_something(peer, rights),
+            Self::Admin => rights.admin,
+        }
+    }
+
+    /// The key of `[access]` that gives it.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Enqueue | Self::Own => "enqueue",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// A parameter of the query string.
+#[derive(Clone, Copy, Debug)]
+pub struct Query {
+    /// Its name.
+    pub name: &'static str,
+    /// Its JSON type: `string`, `integer` or `boolean`.
+    pub kind: &'static str,
+    /// What it does.
+    pub about: &'static str,
+}
+
+/// A schema, by the generator of the whole document.
+pub type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// What a route takes as its body.
+#[derive(Clone, Copy)]
+pub struct Body {
+    /// Largest size, in bytes.
+    pub limit: usize,
+    /// Whether it may be left out.
+    pub optional: bool,
+    /// Its schema.
+    pub schema: SchemaOf,
+}
+
+/// What a route answers.
+#[derive(Clone, Copy)]
+pub enum Shape {
+    /// One JSON value.
+    Json(SchemaOf),
+    /// One JSON value a line.
+    Lines(SchemaOf),
+}
+
+/// One row of the table.
+pub struct Route {
+    /// Its method.
+    pub method: Method,
+    /// Its path; `{id}` or `{queue}` as a whole segment takes a name.
+    pub path: &'static str,
+    /// The right it needs.
+    pub need: Need,
+    /// The OpenAPI `operationId`.
+    pub name: &'static str,
+    /// One line.
+    pub about: &'static str,
+    /// What its query string may hold.
+    pub query: &'static [Query],
+    /// Its body, if it takes one.
+    pub body: Option<Body>,
+    /// Its answer.
+    pub answer: Shape,
+    pub(super) parse: fn(&Input<'_>) -> Result<Request, Error>,
+}
+
+fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+/// One [`Enqueue`] or an array of them.
+fn one_or_many(generator: &mut SchemaGenerator) -> Schema {
+    let (one, many) = (of::<Enqueue>(generator), of::<Vec<Enqueue>>(generator));
+    schemars::json_schema!({ "oneOf": [one, many] })
+}
+
+const BASE: Route = Route {
+    method: Method::Get,
+    path: "/",
+    need: Need::Admin,
+    name: "",
+    about: "",
+    query: &[],
+    body: None,
+    answer: Shape::Json(of::<Done>),
+    parse: input::nothing,
+};
+
+const POST: Route = Route { method: Method::Post, ..BASE };
+
+const fn body<T: JsonSchema>(limit: usize, optional: bool) -> Option<Body> {
+    Some(Body { limit, optional, schema: of::<T> })
+}
+
+/// Everything that can be asked; the most frequent first.
+pub static ROUTES: &[Route] = &[
+    Route {
+        path: "/v1/messages",
+        need: Need::Enqueue,
+        name: "enqueue",
+        about: "Enqueue one message, or an array of them: all or none.",
+        body: Some(Body { limit: BULK, optional: false, schema: one_or_many }),
+        answer: Shape::Json(of::<Vec<Enqueued>>),
+        parse: input::enqueue,
+        ..POST
+    },
+    Route {
+        path: "/v1/messages/{id}/result",
+        need: Need::Own,
+        name: "result",
+        about: "The message once it is final, or as it is after the wait.",
+        query: &[Query {
+            name: "wait_ms",
+            kind: "integer",
+            about: "Wait at most this long for a final state; default 0, at most 60,000.",
+        }],
+        answer: Shape::Json(of::<MessageView>),
+        parse: input::result,
+        ..BASE
+    },
+    Route {
+        path: "/v1/messages/{id}",
+        need: Need::Own,
+        name: "message",
+        about: "Everything about one message.",
+        answer: Shape::Json(of::<MessageView>),
+        parse: input::message,
+        ..BASE
+    },
+    Route {
+        path: "/v1/messages/{id}/logs",
+        need: Need::Own,
+        name: "logs",
+        about: "What its attempts printed.",
+        query: &[Query {
+            name: "follow",
+            kind: "boolean",
+            about: "Go on until the message is final; default false.",
+        }],
+        answer: Shape::Lines(of::<LogLine>),
+        parse: input::logs,
+        ..BASE
+    },
+    Route {
+        path: "/v1/messages/{id}/why",
+        need: Need::Own,
+        name: "why",
+        about: "Why it is not running yet, in a sentence.",
+        answer: Shape::Json(of::<WhyView>),
+        parse: input::why,
+        ..BASE
+    },
+    Route {
+        path: "/v1/messages/{id}/cancel",
+        need: Need::Own,
+        name: "cancel",
+        about: "End it, whether it waits or runs.",
+        parse: input::cancel,
+        ..POST
+    },
+    Route {
+        path: "/v1/messages/{id}/retry",
+        need: Need::Own,
+        name: "retry",
+        about: "Put a message that is final back into its queue, as a new life of the same id.",
+        parse: input::retry,
+        ..POST
+    },
+    Route {
+        path: "/v1/messages",
+        need: Need::Read,
+        name: "list",
+        about: "Messages, newest first.",
+        query: &[
+            Query { name: "state", kind: "string", about: "Comma-separated state names." },
+            Query { name: "task", kind: "string", about: "Only this task." },
+            Query { name: "queue", kind: "string", about: "Only this queue." },
+            Query {
+                name: "since",
+                kind: "integer",
+                about: "Only those enqueued at or after this time, milliseconds since the epoch.",
+            },
+            Query { name: "limit", kind: "integer", about: "At most this many, 1 to 10,000; default 100." },
+        ],
+        answer: Shape::Json(of::<Vec<MessageView>>),
+        parse: input::list,
+        ..BASE
+    },
+    Route {
+        path: "/v1/status",
+        need: Need::Read,
+        name: "status",
+        about: "This node, its pools and counts.",
+        answer: Shape::Json(of::<StatusView>),
+        parse: input::status,
+        ..BASE
+    },
+    Route {
+        path: "/v1/queues",
+        need: Need::Read,
+        name: "queues",
+        about: "Every queue.",
+        answer: Shape::Json(of::<Vec<QueueView>>),
+        parse: input::queues,
+        ..BASE
+    },
+    Route {
+        path: "/v1/tasks",
+        need: Need::Read,
+        name: "tasks",
+        about: "Every declared task.",
+        answer: Shape::Json(of::<Vec<TaskView>>),
+        parse: input::tasks,
+        ..BASE
+    },
+    Route {
+        path: "/v1/queues/{queue}/pause",
+        name: "pause",
+        about: "Take nothing more off this queue until it is resumed; survives restarts.",
+        parse: input::pause,
+        ..POST
+    },
+    Route {
+        path: "/v1/queues/{queue}/resume",
+        name: "resume",
+        about: "Take messages off this queue again.",
+        parse: input::resume,
+        ..POST
+    },
+    Route {
+        path: "/v1/queues/{queue}/purge",
+        name: "purge",
+        about: "Revoke everything that waits or is scheduled in this queue.",
+        parse: input::purge,
+        ..POST
+    },
+    Route {
+        path: "/v1/reload",
+        name: "reload",
+        about: "Read and check the config again, and use it if it has no fault.",
+        parse: input::reload,
+        ..POST
+    },
+    Route {
+        path: "/v1/drain",
+        name: "drain",
+        about: "Take nothing new off any queue until a restart, or take that back.",
+        body: body::<DrainBody>(SMALL, true),
+        parse: input::drain,
+        ..POST
+    },
+    Route {
+        path: "/v1/stop",
+        name: "stop",
+        about: "Shut down; the connection is kept open until the daemon is gone.",
+        body: body::<StopBody>(SMALL, true),
+        parse: input::stop,
+        ..POST
+    },
+    Route {
+        path: "/v1/store/backup",
+        name: "backup",
+        about: "Write a consistent copy of the store, while it is in use.",
+        body: body::<BackupBody>(SMALL, false),
+        parse: input::backup,
+        ..POST
+    },
+    Route {
+        path: "/v1/store/verify",
+        name: "verify",
+        about: "Check the store's integrity.",
+        parse: input::verify,
+        ..POST
+    },
+    Route {
+        path: "/v1/store/export",
+        name: "export",
+        about: "Every message that is not final.",
+        answer: Shape::Lines(of::<Exported>),
+        parse: input::export,
+        ..BASE
+    },
+    Route {
+        path: "/v1/store/import",
+        name: "import",
+        about: "Take over exported messages; ids that are known are left as they are.",
+        body: body::<Vec<Exported>>(BULK, false),
+        parse: input::import,
+        ..POST
+    },
+];
+
+/// What a path leads to.
+pub enum Found<'a> {
+    /// A route and the name in its path.
+    Route(&'static Route, Option<&'a str>),
+    /// Other methods are served at this path.
+    OtherMethod,
+    /// Nothing.
+    Nothing,
+}
+
+/// Finds the route of a method and a path (without its query string).
+#[must_use]
+pub fn find<'a>(method: &str, path: &'a str) -> Found<'a> {
+    let mut other = false;
+    for route in ROUTES {
+        let Some(capture) = fits(route.path, path) else { continue };
+        if route.method.name() == method {
+            return Found::Route(route, capture);
+        }
+        other = true;
+    }
+    if other { Found::OtherMethod } else { Found::Nothing }
+}
+
+/// Whether a path is of this pattern, and the segment that stands where the pattern has `{…}`.
+fn fits<'a>(pattern: &str, path: &'a str) -> Option<Option<&'a str>> {
+    let (mut p, mut s) = (pattern.split('/'), path.split('/'));
+    let mut capture = None;
+    loop {
+        match (p.next(), s.next()) {
+            (None, None) => return Some(capture),
+            (Some(want), Some(have)) if want == have => {}
+            (Some(want), Some(have)) if want.starts_with('{') && !have.is_empty() => capture = Some(have),
+            _ => return None,
+        }
+    }
+}
+
+impl Route {
+    /// Reads a request of this route. `capture` is the name in its path, `query` the text after `?`.
+    ///
+    /// # Errors
+    /// What is wrong with the name, the query or the body, in one line.
+    pub fn request(&self, capture: Option<&str>, query: &str, body: &[u8]) -> Result<Request, Error> {
+        let input = Input::new(self, capture, query, body)?;
+        (self.parse)(&input)
+    }
+
+    /// The answer to a peer without the right.
+    #[must_use]
+    pub fn forbidden(&self, peer: &Peer) -> Error {
+        let key = self.need.key();
+        Error::new(
+            ErrorKind::Forbidden,
+            format!("uid {} may not {} here: [access] {key} does not name it", peer.uid, self.name),
+        )
+        .hint(format!("add the user, or @ and one of its groups, to [access] {key} in taskd's config"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_found_whole_or_not_at_all() {
+        for (method, path, name, capture) in [
+            ("POST", "/v1/messages", "enqueue", None),
+            ("GET", "/v1/messages", "list", None),
+            ("GET", "/v1/messages/abc", "message", Some("abc")),
+            ("GET", "/v1/messages/abc/why", "why", Some("abc")),
+            ("POST", "/v1/queues/mail/purge", "purge", Some("mail")),
+        ] {
+            let Found::Route(route, seen) = find(method, path) else { panic!("{path} not found") };
+            assert_eq!((route.name, seen), (name, capture));
+        }
+        for path in ["", "/", "/v1", "/v1/messages/", "/v1/messages//why", "/v1/messages/a/b", "/v1/status/"]
+        {
+            assert!(matches!(find("GET", path), Found::Nothing), "{path}");
+        }
+        assert!(matches!(find("DELETE", "/v1/status"), Found::OtherMethod));
+        assert!(matches!(find("POST", "/v1/status"), Found::OtherMethod));
+    }
+
+    #[test]
+    fn every_get_only_reads_and_every_change_needs_more_than_read() {
+        for route in ROUTES {
+            if route.method == Method::Get {
+                assert!(route.body.is_none(), "{} takes a body", route.path);
+            } else {
+                assert_ne!(route.need, Need::Read, "{} changes something", route.path);
+            }
+            let twins = ROUTES.iter().filter(|r| (r.method, r.path) == (route.method, route.path)).count();
+            assert_eq!(twins, 1, "{} stands twice", route.path);
+        }
+    }
+}
