@@ -1,1 +1,5 @@
 //! What taskd tells: the journal, logs, systemd notifications.
+
+pub mod fields;
+pub mod log;
+pub mod notify;
