@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::output::{self, Failure};
+use super::output::{self, Ending, Failure};
 use super::{ConfigFile, Context};
+use crate::config::{self, Env, Loaded, Source};
+use crate::control::api::ErrorKind;
 
 /// Options of `taskd check`.
 #[derive(Clone, Debug, clap::Args)]
@@ -28,6 +30,38 @@ pub struct Args {
 
 /// Runs the command.
 #[must_use]
-pub fn run(_args: Args, context: &Context) -> ExitCode {
-    output::report(&Failure::internal("check is not wired"), context.json)
+pub fn run(args: Args, context: &Context) -> ExitCode {
+    output::ended(check(args, context), context.json)
+}
+
+fn check(args: Args, context: &Context) -> Ending {
+    let loaded = load(&Source::find(args.file.or(args.config.config)), context)?;
+    if context.json {
+        output::json(br#"{"faults":[]}"#)?;
+        return Ok(0);
+    }
+    for note in &loaded.notes {
+        output::note(note);
+    }
+    output::print(&match loaded.files.as_slice() {
+        [] => "no config file: every default holds, and that is no fault\n".to_owned(),
+        files => format!("{}: no faults\n", files.join(", ")),
+    })?;
+    Ok(0)
+}
+
+/// Reads and checks the config; its faults are printed here, all at once.
+///
+/// # Errors
+/// The config has faults: exit 78.
+pub fn load(source: &Source, context: &Context) -> Result<Loaded, Failure> {
+    config::load(source, &Env::real()).or_else(|report| {
+        if context.json {
+            let faults = serde_json::json!({ "faults": report.to_json() });
+            output::json(faults.to_string().as_bytes())?;
+        } else {
+            output::complain(&report.render(true))?;
+        }
+        Err(Failure::Quiet(ErrorKind::Config.exit_code()))
+    })
 }

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::output::{self, Failure};
-use super::{ConfigFile, Context};
+use super::output::{self, Ending};
+use super::{ConfigFile, Context, check};
+use crate::config::{self, Source};
 
 /// Options of `taskd config`.
 #[derive(Clone, Debug, clap::Args)]
@@ -31,6 +32,20 @@ pub struct Args {
 
 /// Runs the command.
 #[must_use]
-pub fn run(_args: Args, context: &Context) -> ExitCode {
-    output::report(&Failure::internal("config is not wired"), context.json)
+pub fn run(args: Args, context: &Context) -> ExitCode {
+    output::ended(show(args, context), context.json)
+}
+
+fn show(args: Args, context: &Context) -> Ending {
+    if args.schema {
+        output::print(&format!("{:#}\n", config::schema()))?;
+        return Ok(0);
+    }
+    let loaded = check::load(&Source::find(args.config.config), context)?;
+    if context.json {
+        output::json(config::show_json(&loaded).to_string().as_bytes())?;
+    } else {
+        output::print(&config::show(&loaded, args.show_origin))?;
+    }
+    Ok(0)
 }

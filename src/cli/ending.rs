@@ -1,7 +1,7 @@
 //! What a message's end means for the exit code of whoever waited for it.
 
 use crate::control::api::MessageView;
-use crate::model::outcome::Cause;
+use crate::model::outcome::{Cause, Outcome};
 use crate::model::state::State;
 
 use super::output::clean;
@@ -32,17 +32,25 @@ pub fn exit_code(view: &MessageView) -> u8 {
             _ => 69,
         };
     };
-    match (view.state, &outcome.cause) {
-        (State::Revoked | State::Expired, _) => 69,
-        (State::Dead, _) => 70,
-        (State::Failure, Cause::Exit { code: 0 }) => 65,
-        (_, Cause::Exit { code }) => low_byte(*code),
-        (_, Cause::Signal { signal, .. }) => low_byte(128_i32.saturating_add(*signal)),
-        (_, Cause::TimeLimit { .. }) => 124,
-        (_, Cause::Memory) => 137,
-        (_, Cause::SpawnFailed) => 126,
-        (_, Cause::Revoked | Cause::Expired | Cause::Rejected) => 69,
-        (_, Cause::WorkerLost | Cause::Interrupted) => 70,
+    match view.state {
+        State::Revoked | State::Expired => 69,
+        State::Dead => 70,
+        _ => code_of(outcome),
+    }
+}
+
+/// The exit code of an attempt that `taskd exec` ran.
+#[must_use]
+pub fn code_of(outcome: &Outcome) -> u8 {
+    match &outcome.cause {
+        Cause::Exit { code: 0 } if !outcome.success => 65,
+        Cause::Exit { code } => low_byte(*code),
+        Cause::Signal { signal, .. } => low_byte(128_i32.saturating_add(*signal)),
+        Cause::TimeLimit { .. } => 124,
+        Cause::Memory => 137,
+        Cause::SpawnFailed => 126,
+        Cause::Revoked | Cause::Expired | Cause::Rejected => 69,
+        Cause::WorkerLost | Cause::Interrupted => 70,
     }
 }
 
@@ -73,7 +81,6 @@ pub fn sentence(view: &MessageView) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::outcome::Outcome;
 
     fn view(state: State, cause: Option<Cause>) -> MessageView {
         let outcome = cause.map(|c| Outcome::of_cause(c, "why"));

@@ -3,8 +3,17 @@
 use std::process::ExitCode;
 
 use super::arguments::Arguments;
-use super::output::{self, Failure};
-use super::{ConfigFile, Context};
+use super::output::{self, Ending, Failure};
+use super::{ConfigFile, Context, check, ending};
+use crate::config::Source;
+use crate::control::api::{Error, ErrorKind};
+use crate::daemon::clock;
+use crate::model::message::Message;
+use crate::model::name::MessageId;
+use crate::model::outcome::Cause;
+use crate::model::params::bind;
+use crate::process::privileges::{self, Account};
+use crate::process::runner::run_once;
 
 /// Options of `taskd exec`.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,6 +49,67 @@ pub struct Args {
 
 /// Runs the command.
 #[must_use]
-pub fn run(_args: Args, context: &Context) -> ExitCode {
-    output::report(&Failure::internal("exec is not wired"), context.json)
+pub fn run(args: Args, context: &Context) -> ExitCode {
+    output::ended(exec(args, context), context.json)
+}
+
+fn exec(args: Args, context: &Context) -> Ending {
+    let values = args.arguments.values()?;
+    let settings = check::load(&Source::find(args.config.config), context)?.settings;
+    let Some(task) = settings.tasks.get(&args.name) else {
+        let names: Vec<&str> = settings.tasks.keys().map(String::as_str).collect();
+        let error = Error::new(ErrorKind::UnknownTask, format!("no task is named {}", args.name));
+        return Err(error.hint(format!("the config declares {}", names.join(", "))).into());
+    };
+    let queue = settings.route(task).to_owned();
+    bind(task, &values.args, &values.kwargs).map_err(|faults| {
+        let mut error = Error::new(ErrorKind::BadArguments, format!("task {}: its arguments do not fit", task.name));
+        error.details = faults;
+        Failure::from(error)
+    })?;
+    let pool = settings.pool_of(&queue);
+    if let Some(user) = task.user.as_deref().or(pool.and_then(|p| p.user.as_deref())) {
+        become_user(user)?;
+    }
+    let message = Message {
+        id: MessageId(uuid::Uuid::now_v7().to_string()),
+        task: task.name.clone(),
+        queue,
+        args: values.args,
+        kwargs: values.kwargs,
+        priority: task.priority,
+        eta: None,
+        expires: None,
+        enqueued: clock::now().wall,
+        uid: None,
+        retries: 0,
+        headers: serde_json::Map::new(),
+    };
+    let outcome = run_once(task, &message, &settings.taskd.node, "exec");
+    let usage = &outcome.usage;
+    if context.json {
+        output::note(serde_json::to_string(&outcome).unwrap_or_default());
+    } else {
+        output::note(format_args!(
+            "{}: {} after {} ms, CPU {} ms, peak memory {} KiB",
+            task.name,
+            outcome.cause,
+            usage.wall_ms,
+            (usage.user_us + usage.system_us) / 1000,
+            usage.max_rss / 1024
+        ));
+        if let Some(failure) = outcome.failure.as_ref().filter(|_| matches!(outcome.cause, Cause::SpawnFailed)) {
+            output::note(&failure.message);
+        }
+    }
+    Ok(ending::code_of(&outcome))
+}
+
+fn become_user(name: &str) -> Result<(), Failure> {
+    let refuse = |why: String| Failure::from(Error::new(ErrorKind::Forbidden, why));
+    let account = Account::lookup(name).map_err(|e| refuse(e.to_string()))?;
+    if nix::unistd::geteuid().as_raw() == account.uid {
+        return Ok(());
+    }
+    privileges::become_user(&account).map_err(|e| refuse(e.to_string()).hint("root may run it as that user"))
 }

@@ -156,9 +156,9 @@ The socket is --socket, else $TASKD_SOCKET, else /run/taskd/taskd.sock.";
 /// The config file of the commands that read it themselves.
 #[derive(Clone, Debug, Args)]
 pub struct ConfigFile {
-    /// The config file
-    #[arg(long, value_name = "FILE", env = "TASKD_CONFIG", default_value = "/etc/taskd.toml")]
-    pub config: PathBuf,
+    /// The config file [default: /etc/taskd.toml]
+    #[arg(long, value_name = "FILE", env = "TASKD_CONFIG")]
+    pub config: Option<PathBuf>,
 }
 
 /// What every command gets.
@@ -166,6 +166,8 @@ pub struct ConfigFile {
 pub struct Context {
     /// The control socket.
     pub socket: PathBuf,
+    /// `--socket`, if it was given.
+    pub socket_flag: Option<PathBuf>,
     /// `--timeout`, if it was given.
     pub timeout: Option<Duration>,
     /// `--json`.
@@ -175,10 +177,11 @@ pub struct Context {
 impl Context {
     fn new(global: Global) -> Self {
         let from_environment = || std::env::var_os("TASKD_SOCKET").filter(|s| !s.is_empty());
+        let socket_flag = global.socket.clone();
         let socket = global
             .socket
             .unwrap_or_else(|| from_environment().unwrap_or_else(|| DEFAULT_SOCKET.into()).into());
-        Self { socket, timeout: global.timeout, json: global.json }
+        Self { socket, socket_flag, timeout: global.timeout, json: global.json }
     }
 
     /// A client of the socket; it connects at its first call.
@@ -297,7 +300,8 @@ fn unused(cli: &Cli) -> Option<Failure> {
         _ => return None,
     };
     let option = match &cli.global {
-        Global { socket: Some(_), .. } => "--socket",
+        // For `run` it is where to listen.
+        Global { socket: Some(_), .. } if command != "run" => "--socket",
         Global { timeout: Some(_), .. } => "--timeout",
         _ => return None,
     };

@@ -169,6 +169,24 @@ pub fn note(text: impl Display) {
     let _ = writeln!(anstream::stderr().lock(), "taskd: {text}");
 }
 
+/// Prints text with its styles, where they are wanted, to stderr.
+///
+/// # Errors
+/// As [`print`].
+pub fn complain(text: &str) -> Result<(), Failure> {
+    let mut out = anstream::stderr().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| unwritten(&e))
+}
+
+/// The exit code of a command that asks no daemon; a failure is said first.
+#[must_use]
+pub fn ended(ending: Ending, json: bool) -> ExitCode {
+    match ending {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => report(&failure, json),
+    }
+}
+
 /// Says why a command failed, in words or as the API's error JSON, and gives its exit code.
 #[must_use]
 pub fn report(failure: &Failure, json: bool) -> ExitCode {

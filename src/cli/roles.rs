@@ -2,10 +2,20 @@
 
 use std::process::ExitCode;
 
-use super::output::{self, Failure};
+use crate::daemon;
+use crate::observe::log;
+use crate::process::{launcher, runner, title};
 
-/// Runs a role.
+/// Runs a role: the word after the `@`.
 #[must_use]
 pub fn run(role: &str) -> ExitCode {
-    output::report(&Failure::internal(format!("the role @{role} is not wired")), false)
+    let result = match role {
+        "daemon" => launcher::daemon_start().map(daemon::start::run),
+        "runner" => launcher::runner_start().map(|(part, socket)| runner::serve(part, socket, &mut title::set)),
+        other => Err(format!("there is no role @{other}")),
+    };
+    result.unwrap_or_else(|why| {
+        log::say(&why);
+        ExitCode::from(70)
+    })
 }

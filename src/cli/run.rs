@@ -1,9 +1,12 @@
 //! `taskd run`: the launcher, in the foreground.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::output::{self, Failure};
 use super::{ConfigFile, Context};
+use crate::config::{self, Env, Source};
+use crate::observe::log::Target;
+use crate::process::launcher::{self, LauncherOptions};
 
 /// Options of `taskd run`.
 #[derive(Clone, Debug, clap::Args)]
@@ -11,6 +14,7 @@ use super::{ConfigFile, Context};
 EXAMPLES
   taskd run
   taskd run --config ./taskd.toml
+  taskd run --config ./taskd.toml --state-dir ./state --socket ./taskd.sock
 
 SIGTERM ends it once running tasks had [taskd] shutdown_grace; SIGHUP reloads the config.
 
@@ -23,10 +27,18 @@ pub struct Args {
     /// The config.
     #[command(flatten)]
     pub config: ConfigFile,
+    /// Keep the store here instead of in [taskd] state_dir
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Runs the command.
 #[must_use]
-pub fn run(_args: Args, context: &Context) -> ExitCode {
-    output::report(&Failure::internal("run is not wired"), context.json)
+pub fn run(args: Args, context: &Context) -> ExitCode {
+    let source = Source::find(args.config.config).with_flags(args.state_dir, context.socket_flag.clone());
+    let load = move || match config::load(&source, &Env::real()) {
+        Ok(loaded) => Ok(loaded.settings),
+        Err(report) => Err(report.render(false)),
+    };
+    launcher::run(LauncherOptions::new(Box::new(load), Box::new(config::changes), Target::detect()))
 }

@@ -1,6 +1,19 @@
 //! Processes: the launcher, the runner, what they say to each other and to the daemon. The only room with
 //! unsafe code.
 
+pub mod descendants;
+pub mod instance;
 pub mod launch;
+pub mod launcher;
+pub mod listen;
+pub mod memfd;
+pub mod output;
+pub mod output_sink;
+pub mod packet;
 pub mod peer;
+pub mod privileges;
 pub mod protocol;
+pub mod runner;
+pub mod signals;
+pub mod spawn;
+pub mod title;

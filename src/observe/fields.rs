@@ -1,0 +1,110 @@
+//! Every journal field that taskd writes and the ids of its life-cycle events.
+//!
+//! `tracing` wants field names written out where an event is made; a test compares what was sent with this
+//! list. An id never changes its meaning: `journalctl MESSAGE_ID=…` and catalogs depend on it.
+
+/// A journal field: its name and what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// As in `journalctl NAME=value`.
+    pub name: &'static str,
+    /// What it holds.
+    pub about: &'static str,
+}
+
+/// A life-cycle event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What happens, as `taskd` words it.
+    pub name: &'static str,
+    /// `MESSAGE_ID`: 128 bits, drawn once.
+    pub id: &'static str,
+}
+
+macro_rules! fields {
+    ($($konst:ident $about:literal),* $(,)?) => {
+        $(#[doc = $about] pub const $konst: &str = stringify!($konst);)*
+        /// All of them.
+        pub const FIELDS: &[Field] = &[$(Field { name: $konst, about: $about }),*];
+    };
+}
+
+macro_rules! events {
+    ($($konst:ident $name:literal $id:literal),* $(,)?) => {
+        $(#[doc = concat!("`MESSAGE_ID` of: ", $name, ".")] pub const $konst: &str = $id;)*
+        /// All of them.
+        pub const EVENTS: &[Event] = &[$(Event { name: $name, id: $id }),*];
+    };
+}
+
+fields! {
+    MESSAGE_ID "Which life-cycle event this is.",
+    TASKD_ID "The message's id.",
+    TASKD_TASK "The task's name.",
+    TASKD_QUEUE "The queue it came from.",
+    TASKD_ATTEMPT "Number of the attempt, from 1.",
+    TASKD_NODE "The node's name.",
+    TASKD_INSTANCE "The store's instance id.",
+    TASKD_STREAM "`stdout` or `stderr`, with a line that a task printed.",
+    TASKD_PID "Process id of the task's main process, or of the process that the event is about.",
+    TASKD_SLOT "The place of a child, as `pool/index`.",
+    TASKD_USER "The user a child or task runs as.",
+    TASKD_CAUSE "Why an attempt ended: `exit`, `signal`, `time_limit`, `memory`, `revoked`, `worker_lost`, `spawn_failed`, `interrupted`.",
+    TASKD_EXIT "Exit code.",
+    TASKD_SIGNAL "Number of the signal that ended a process.",
+    TASKD_STATE "The message's state after the event.",
+    TASKD_WAIT_MS "Milliseconds between being due and being started.",
+    TASKD_RUN_MS "Milliseconds of the run.",
+    TASKD_CPU_MS "Milliseconds of CPU time that the run used.",
+    TASKD_MEMORY_PEAK "Peak memory of the run, in bytes.",
+    TASKD_RETRIES "Retries so far.",
+    TASKD_DELAY_MS "Milliseconds until the retry.",
+    TASKD_EPOCH "Which start of the daemon under this launcher.",
+    TASKD_GENERATION "Generation of the settings.",
+    TASKD_DROPPED "Lines that were lost because the log was not read fast enough.",
+}
+
+events! {
+    RECEIVED "a message was accepted" "df463997d09a4a0b84bc335f0fa7c879",
+    STARTED "an attempt started" "e26165756e5f4c62b41a31820e85f066",
+    SUCCEEDED "a message succeeded" "ac547516f78245bd9e426eec4cf47b69",
+    RETRIED "an attempt failed and is retried" "943f466775544613acf2d25a4d059b6f",
+    FAILED "a message failed" "43934a131c9f40939b3f63a7c0d2ea59",
+    REVOKED "a message was revoked" "81c02a91ab60444f994256abe1ee9d3e",
+    EXPIRED "a message expired" "8f96a4c64dac4d09ab64305772dc86ea",
+    DEAD "a message is dead after too many losses" "2d196bf33d9044e69636ec374063e339",
+    CHILD_LOST "a child ended unexpectedly" "96809040d2bf42f899f7f1730222527b",
+    DAEMON_REPLACED "the daemon was replaced" "eac2dc9ea6f74c5daaa8c57997a50e10",
+    STORE_FAULT "the store has a fault" "f9fd7c442f9f414698c2c186066dca98",
+    UNKNOWN "a message of an undeclared task was set aside" "3c1de0ab50ea4b7a9b1f0b7ad6d1b9a3",
+    GIVEN_BACK "an attempt was interrupted and its message goes back to its queue" "5f0f4e5f4a414b52a0ce3c7f9ef0cb5e",
+    RELOADED "the settings were reloaded" "819877a4ae7f4db5a512ecd5764cbaac",
+    RELOAD_REFUSED "a reload was refused" "98da1271e12049bfa44720aaa0aaf4ca",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_what_journald_takes_and_unique() {
+        let names: BTreeSet<_> = FIELDS.iter().map(|f| f.name).collect();
+        assert_eq!(names.len(), FIELDS.len());
+        for name in names {
+            assert!(name.len() <= 64, "{name}");
+            assert!(name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'), "{name}");
+            assert!(!name.starts_with('_'), "journald drops {name}");
+        }
+    }
+
+    #[test]
+    fn event_ids_are_128_bits_and_unique() {
+        let ids: BTreeSet<_> = EVENTS.iter().map(|e| e.id).collect();
+        assert_eq!(ids.len(), EVENTS.len());
+        for id in ids {
+            assert_eq!(id.len(), 32, "{id}");
+            assert!(id.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()), "{id}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Logs: to journald with their fields, or readable to stderr. Neither ever stalls its writer.
+//!
+//! tracing-journald (and a pipe or terminal that nobody reads) blocks the thread that logs, and a daemon
+//! that waits for its log misses its deadlines. So events are handed to a thread of their own over a bounded
+//! queue ([`relay`]); what does not fit is dropped, counted, and told as soon as there is room.
+
+mod relay;
+
+use std::io::{IsTerminal, Write};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::prelude::*;
+
+/// Events that wait for the log's thread; above it they are dropped and counted.
+const QUEUE: usize = 4_096;
+
+/// How long the end of the process waits for the last lines.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Where logs go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// journald, with fields.
+    Journal,
+    /// Stderr, readable; colored on a terminal.
+    Stderr,
+}
+
+impl Target {
+    /// The journal where systemd connected stderr to it (`JOURNAL_STREAM` names its device and inode),
+    /// stderr elsewhere, also after a redirection of it.
+    #[must_use]
+    pub fn detect() -> Self {
+        let told = std::env::var("JOURNAL_STREAM").ok();
+        let stderr = std::fs::metadata("/proc/self/fd/2").ok();
+        match (told, stderr) {
+            (Some(told), Some(file)) if told == format!("{}:{}", file.dev(), file.ino()) => Self::Journal,
+            _ => Self::Stderr,
+        }
+    }
+}
+
+/// Keeps the log's thread; dropping it writes what is left, for a second at most.
+#[must_use = "dropping it ends the log"]
+#[derive(Debug)]
+pub struct Log {
+    relay: Arc<relay::Relay>,
+    target: Target,
+}
+
+impl Log {
+    /// Where logs really go: stderr where the journal was asked for but does not answer.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        self.target
+    }
+
+    /// Changes what is logged from now on (a reload may change `log_level`).
+    ///
+    /// # Errors
+    /// When this is no level.
+    pub fn set_level(&self, level: &str) -> Result<(), String> {
+        self.relay.set_level(parse(level)?);
+        Ok(())
+    }
+
+    /// Lines dropped so far because the log was not read fast enough.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.relay.dropped()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.relay.flush(FLUSH);
+    }
+}
+
+/// Starts logging, once in a process. To be called while no other thread runs.
+///
+/// # Errors
+/// When this is no level, when logging was started before, or when there is no thread for it.
+pub fn init(level: &str, target: Target) -> Result<Log, String> {
+    let level = parse(level)?;
+    let (relay, front) = relay::Relay::new(QUEUE, level);
+    let (target, trouble) = match (target, journal()) {
+        (Target::Journal, Ok(journal)) => {
+            relay.start(tracing_subscriber::registry().with(journal))?;
+            (Target::Journal, None)
+        }
+        (wanted, journal) => {
+            relay.start(stderr())?;
+            let trouble = if wanted == Target::Journal { journal.err() } else { None };
+            (Target::Stderr, trouble)
+        }
+    };
+    tracing_subscriber::registry().with(relay.gate()).with(front).try_init().map_err(|e| e.to_string())?;
+    if let Some(error) = trouble {
+        tracing::warn!(%error, "journald cannot be reached, logs go to stderr");
+    }
+    Ok(Log { relay, target })
+}
+
+/// One line for a person, before logs were started or where they cannot be.
+pub fn say(text: &str) {
+    // Nobody is left to be told that stderr does not work.
+    let _ = writeln!(std::io::stderr(), "taskd: {text}");
+}
+
+fn parse(level: &str) -> Result<LevelFilter, String> {
+    level.parse().map_err(|_| format!("{level:?} is no log level: error, warn, info, debug or trace"))
+}
+
+/// No prefix: `TASKD_ID` is to be found as `journalctl TASKD_ID=…`. The default mapping would make every
+/// info a notice.
+fn journal() -> std::io::Result<tracing_journald::Layer> {
+    let priorities = PriorityMappings {
+        error: Priority::Error,
+        warn: Priority::Warning,
+        info: Priority::Informational,
+        debug: Priority::Debug,
+        trace: Priority::Debug,
+    };
+    Ok(tracing_journald::layer()?
+        .with_field_prefix(None)
+        .with_syslog_identifier("taskd".to_owned())
+        .with_priority_mappings(priorities))
+}
+
+fn stderr() -> impl Subscriber + Send + Sync {
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_target(false)
+        .with_timer(Clock)
+        .fmt_fields(Readable);
+    tracing_subscriber::registry().with(layer)
+}
+
+/// Local time, to the millisecond.
+struct Clock;
+
+impl FormatTime for Clock {
+    fn format_time(&self, w: &mut Writer<'_>) -> std::fmt::Result {
+        write!(w, "{}", jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S%.3f"))
+    }
+}
+
+/// The message, then `name=value` of what a person wants to see: the journal's own fields are lower-cased,
+/// without their prefix, and ids of events are left out.
+struct Readable;
+
+impl<'writer> tracing_subscriber::fmt::FormatFields<'writer> for Readable {
+    fn format_fields<R: tracing_subscriber::field::RecordFields>(
+        &self,
+        mut writer: Writer<'writer>,
+        fields: R,
+    ) -> std::fmt::Result {
+        let mut visit = ReadableVisit { message: String::new(), rest: String::new() };
+        fields.record(&mut visit);
+        write!(writer, "{}{}", visit.message, visit.rest)
+    }
+}
+
+struct ReadableVisit {
+    message: String,
+    rest: String,
+}
+
+impl tracing::field::Visit for ReadableVisit {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        use std::fmt::Write;
+        let name = field.name();
+        // Writing to a String cannot fail.
+        let _ = match name {
+            "message" => write!(self.message, "{value:?}"),
+            super::fields::MESSAGE_ID => Ok(()),
+            _ => {
+                let name = name.strip_prefix("TASKD_").unwrap_or(name).to_ascii_lowercase();
+                write!(self.rest, " {name}={value:?}")
+            }
+        };
+    }
+
+    fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_checked() {
+        assert_eq!(parse("warn").unwrap(), LevelFilter::WARN);
+        assert!(parse("loud").unwrap_err().contains("loud"));
+    }
+
+    #[test]
+    fn stderr_is_the_journal_only_when_systemd_says_so() {
+        // The variable is not set under a test.
+        assert_eq!(Target::detect(), Target::Stderr);
+    }
+}

@@ -1,0 +1,295 @@
+//! What the launcher knows, and its one loop.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::child::Living;
+use super::daemon::Daemon;
+use super::family::{self, End};
+use super::signals::Signals;
+use super::state_dir::{Owner, StateDir};
+use super::stop::Phase;
+use super::users::{self, Who};
+use super::{LauncherOptions, StartFault, exec};
+use crate::config::settings::Settings;
+use crate::observe::log::{Log, Target};
+use crate::observe::notify::Notify;
+use crate::process::instance;
+use crate::process::launch::ChildId;
+use crate::process::listen::ControlSocket;
+use crate::process::memfd;
+use crate::process::privileges::Account;
+
+/// Everything.
+pub(super) struct Core<'log> {
+    pub(super) options: LauncherOptions,
+    pub(super) signals: Signals,
+    pub(super) log: &'log Log,
+    pub(super) notify: Notify,
+    pub(super) who: Who,
+    /// Keeps the lock; names the instance.
+    pub(super) state: StateDir,
+    /// Kept so that its file is removed at the end.
+    _control: ControlSocket,
+    /// What the daemon listens on.
+    pub(super) listener: Rc<OwnedFd>,
+    /// As the config says.
+    pub(super) loaded: Settings,
+    /// With users filled in.
+    pub(super) settings: Settings,
+    /// The latter as the daemon gets them.
+    pub(super) sealed: Rc<OwnedFd>,
+    /// How users are separated.
+    pub(super) users: String,
+    pub(super) daemon: Option<Daemon>,
+    /// Starts of the daemon so far.
+    pub(super) epoch: u64,
+    /// When daemons died lately.
+    pub(super) deaths: VecDeque<Instant>,
+    /// When to try again to start a daemon, after the system had no room for one.
+    pub(super) retry_daemon: Option<Instant>,
+    pub(super) children: BTreeMap<ChildId, Living>,
+    pub(super) last_child: u64,
+    /// Ended and reaped; told once what they left is gone.
+    pub(super) ended: Vec<(ChildId, End, Instant)>,
+    /// A child's end was not, or perhaps not, taken in by a daemon.
+    pub(super) children_lost: bool,
+    /// When an end was told last.
+    pub(super) last_told: Option<Instant>,
+    /// READY=1 was sent.
+    pub(super) ready: bool,
+    pub(super) phase: Phase,
+    /// When the last wish to stop came.
+    pub(super) last_wish: Option<Instant>,
+    last_ping: Instant,
+    /// When the launcher started, milliseconds since the epoch.
+    pub(super) since: i64,
+    /// Something ended that has to be looked after.
+    look_around: bool,
+}
+
+impl<'log> Core<'log> {
+    /// Everything up to the start of the first daemon.
+    pub(super) fn start(
+        options: LauncherOptions,
+        signals: Signals,
+        mut loaded: Settings,
+        log: &'log Log,
+    ) -> Result<Self, StartFault> {
+        loaded.generation = 1;
+        let who = Who::now();
+        let (settings, users) =
+            users::resolve(&loaded, &who, &Account::lookup).map_err(StartFault::config)?;
+        let owner = Owner::of(settings.taskd.user.as_deref(), who.uid).map_err(StartFault::config)?;
+        // The lock first: a socket file that nobody answers on may be another taskd's that is starting, too.
+        let state = StateDir::open(&settings.taskd.state_dir, &owner)?;
+        let control = ControlSocket::open(&settings.taskd.socket).map_err(StartFault::config)?;
+        let busy = |what: &'static str| move |e| StartFault::busy(format!("cannot {what}: {e}"));
+        exec::reserve_numbers().map_err(busy("open /dev/null"))?;
+        nix::sys::prctl::set_child_subreaper(true).map_err(|e| busy("become a sub-reaper")(e.into()))?;
+        let killed = instance::end_earlier_life(&state.instance, options.limits.gone_within)
+            .map_err(StartFault::busy)?;
+        if killed > 0 {
+            tracing::warn!("{killed} processes of an earlier life were still there and were ended");
+        }
+        if control.is_passed() && control.path().as_ref() != Some(&settings.taskd.socket) {
+            tracing::warn!(
+                "the socket that systemd holds is not `socket` = {}",
+                settings.taskd.socket.display()
+            );
+        }
+        tracing::info!("{users}");
+        let listener = control.as_fd().try_clone_to_owned().map_err(busy("keep the socket"))?;
+        let sealed = seal(&settings).map_err(busy("hand over the settings"))?;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let mut core = Self {
+            options,
+            signals,
+            log,
+            notify: Notify::from_env(),
+            who,
+            state,
+            _control: control,
+            listener: Rc::new(listener),
+            loaded,
+            settings,
+            sealed: Rc::new(sealed),
+            users,
+            daemon: None,
+            epoch: 0,
+            deaths: VecDeque::new(),
+            retry_daemon: None,
+            children: BTreeMap::new(),
+            last_child: 0,
+            ended: Vec::new(),
+            children_lost: false,
+            last_told: None,
+            ready: false,
+            phase: Phase::Serving,
+            last_wish: None,
+            last_ping: Instant::now(),
+            since: i64::try_from(since).unwrap_or(i64::MAX),
+            look_around: false,
+        };
+        core.notify.status("starting");
+        core.start_daemon();
+        Ok(core)
+    }
+
+    /// Whether a journal takes the logs.
+    pub(super) fn journal(&self) -> bool {
+        self.log.target() == Target::Journal
+    }
+
+    /// The loop. Returns the exit code.
+    pub(super) fn serve(&mut self) -> u8 {
+        loop {
+            if let Some(code) = self.over() {
+                return code;
+            }
+            let deadline = self.next_deadline();
+            let seen = self.wait(deadline);
+            self.forgive_stall(deadline);
+            if seen.signals {
+                let wishes = self.signals.read();
+                self.look_around |= wishes.reap;
+                if wishes.quit {
+                    self.end_now("SIGQUIT");
+                } else if wishes.stop {
+                    self.wish_to_stop();
+                }
+                if wishes.reload {
+                    self.reload();
+                }
+            }
+            if seen.daemon {
+                self.hear_daemon();
+            }
+            self.flush_daemon();
+            if std::mem::take(&mut self.look_around) {
+                self.reap_all();
+            }
+            self.pass_time();
+        }
+    }
+
+    fn wait(&self, deadline: Option<Instant>) -> Seen {
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        if let Some(daemon) = &self.daemon {
+            let more = if daemon.queue.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
+            if let Some(socket) = &daemon.socket {
+                fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN | more));
+            }
+        }
+        let timeout = match deadline {
+            None => PollTimeout::NONE,
+            // Rounded up: waking a moment too early would only mean to sleep again.
+            Some(at) => {
+                let left = at.saturating_duration_since(Instant::now());
+                PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        match poll(&mut fds, timeout) {
+            Ok(_) => {
+                let any = |n: usize| fds.get(n).and_then(PollFd::any).unwrap_or(false);
+                Seen { signals: any(0), daemon: any(1) }
+            }
+            // Looking at everything is always right, and a poll that cannot work must not spin silently.
+            Err(Errno::EINTR) => Seen { signals: true, daemon: true },
+            Err(error) => {
+                tracing::error!("poll failed: {error}");
+                std::thread::sleep(Duration::from_millis(100));
+                Seen { signals: true, daemon: true }
+            }
+        }
+    }
+
+    /// When this process itself was kept from running (SIGSTOP, a frozen cgroup, a suspended machine), the
+    /// daemon's silence may be nobody's fault: it gets its full time anew.
+    fn forgive_stall(&mut self, deadline: Option<Instant>) {
+        let now = Instant::now();
+        let late = deadline.is_some_and(|at| now.saturating_duration_since(at) > Duration::from_secs(1));
+        if let Some(daemon) = self.daemon.as_mut().filter(|_| late) {
+            daemon.heard = now;
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let ping = self.ping_every().map(|every| self.last_ping + every);
+        let ended = self.ended.iter().map(|(_, _, at)| *at + self.options.limits.gone_within).min();
+        [ping, ended, self.silent_at(), self.retry_daemon, self.phase.deadline()].into_iter().flatten().min()
+    }
+
+    /// systemd wants a sign of life each WatchdogSec; half of it is what its manual asks for.
+    fn ping_every(&self) -> Option<Duration> {
+        self.options.limits.watchdog.map(|period| period / 2).filter(|_| self.notify.connected())
+    }
+
+    fn pass_time(&mut self) {
+        let now = Instant::now();
+        // Whenever it is awake anyway after half of that, so that it need not be woken for it alone.
+        if self.ping_every().is_some_and(|every| now >= self.last_ping + every / 2) {
+            self.notify.alive();
+            self.last_ping = now;
+        }
+        if self.silent_at().is_some_and(|at| now >= at) {
+            self.end_silent_daemon();
+        }
+        if self.retry_daemon.is_some_and(|at| now >= at) {
+            self.retry_daemon = None;
+            self.start_daemon();
+        }
+        if self.ended.iter().any(|(_, _, at)| now >= *at + self.options.limits.gone_within) {
+            let left = family::kill_strangers(&self.known());
+            self.tell_ended(&left);
+        }
+        self.pass_stop_time(now);
+    }
+
+    /// Takes in every end, ends what was left behind, tells the daemon once that is gone.
+    fn reap_all(&mut self) {
+        while let Some((pid, end)) = family::reap() {
+            if self.daemon.as_ref().is_some_and(|d| d.pid == pid) {
+                self.daemon_died(end);
+            } else if let Some(id) = self.child_of_pid(pid) {
+                self.child_ended(id, end);
+            }
+        }
+        let left = family::kill_strangers(&self.known());
+        self.tell_ended(&left);
+    }
+
+    /// Looks for leftovers and ends at the next round of the loop.
+    pub(super) fn look_around(&mut self) {
+        self.look_around = true;
+    }
+
+    /// Pids of the daemon and of all living children.
+    pub(super) fn known(&self) -> BTreeSet<u32> {
+        self.daemon
+            .iter()
+            .filter(|d| !d.gone)
+            .map(|d| d.pid)
+            .chain(self.children.values().map(|c| c.child.pid))
+            .collect()
+    }
+
+    fn child_of_pid(&self, pid: u32) -> Option<ChildId> {
+        self.children.values().find(|c| c.child.pid == pid).map(|c| c.child.child)
+    }
+}
+
+struct Seen {
+    signals: bool,
+    daemon: bool,
+}
+
+/// Settings as the daemon gets them.
+pub(super) fn seal(settings: &Settings) -> std::io::Result<OwnedFd> {
+    memfd::write_sealed("taskd-settings", &serde_json::to_vec(settings)?)
+}

@@ -1,0 +1,165 @@
+//! The launcher: the unit's main process. Single-threaded but for its log, no tokio, no network; everything
+//! it does is one `poll` loop ([`core`]).
+//!
+//! It owns what must outlive the daemon (the control socket, the children's sockets, the settings) and what
+//! needs root (becoming users); the daemon asks for it in packets and can ask for nothing else.
+
+mod child;
+mod core;
+mod daemon;
+mod entry;
+mod exec;
+mod family;
+mod reload;
+mod signals;
+mod state_dir;
+mod stop;
+mod users;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::config::settings::Settings;
+use crate::observe::log::{self, Target};
+
+pub use entry::{daemon_start, runner_start};
+pub use exec::Program;
+
+/// First argument of the process that is the daemon.
+pub const DAEMON: &str = "@daemon";
+
+/// First argument of a process that is a runner.
+pub const RUNNER: &str = "@runner";
+
+/// Exit code when the config (or what it asks for) is wrong: systemd does not restart after it.
+pub const EXIT_CONFIG: u8 = 78;
+
+/// Exit code when something else is in the way now: another taskd, an operating system error.
+pub const EXIT_BUSY: u8 = 75;
+
+/// Exit code after too many deaths of the daemon.
+pub const EXIT_DAEMON: u8 = 70;
+
+/// Reads and checks the config; the error is the rendered report.
+pub type Load = Box<dyn Fn() -> Result<Settings, String>>;
+
+/// Compares settings: what changes, a line each, or the keys that need a restart.
+pub type Diff = Box<dyn Fn(&Settings, &Settings) -> Result<Vec<String>, Vec<String>>>;
+
+/// What the launcher works with.
+pub struct LauncherOptions {
+    /// Reads the config, at start and at each reload.
+    pub load: Load,
+    /// What a reload changes.
+    pub diff: Diff,
+    /// Where logs go.
+    pub log: Target,
+    /// What is started as the daemon.
+    pub daemon: Program,
+    /// What is started as a runner.
+    pub runner: Program,
+    /// Times and bounds.
+    pub limits: Limits,
+}
+
+/// Times and bounds of the launcher.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// `WatchdogSec=`; absent: nobody watches, and nobody is woken for it.
+    pub watchdog: Option<Duration>,
+    /// So many deaths of the daemon …
+    pub deaths: usize,
+    /// … within this time end everything.
+    pub deaths_within: Duration,
+    /// A daemon gets `shutdown_grace` and this much more to finish.
+    pub finish_margin: Duration,
+    /// Children get this long between SIGTERM and SIGKILL at the end.
+    pub kill_after: Duration,
+    /// Signals to stop that follow each other faster than this are one wish.
+    pub same_wish: Duration,
+    /// Processes of an earlier life, and what an ended child left, get this long to be gone after SIGKILL.
+    pub gone_within: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            watchdog: None,
+            deaths: 5,
+            deaths_within: Duration::from_secs(60),
+            finish_margin: Duration::from_secs(10),
+            kill_after: Duration::from_secs(5),
+            same_wish: Duration::from_millis(200),
+            gone_within: Duration::from_secs(5),
+        }
+    }
+}
+
+impl LauncherOptions {
+    /// The real thing: this program as daemon and runner, the watchdog that systemd asks for.
+    #[must_use]
+    pub fn new(load: Load, diff: Diff, log: Target) -> Self {
+        let watchdog = crate::observe::notify::Notify::watchdog_period();
+        Self {
+            load,
+            diff,
+            log,
+            daemon: Program::this(DAEMON),
+            runner: Program::this(RUNNER),
+            limits: Limits { watchdog, ..Limits::default() },
+        }
+    }
+}
+
+/// Why the launcher did not start.
+#[derive(Debug)]
+pub(crate) struct StartFault {
+    code: u8,
+    message: String,
+}
+
+impl StartFault {
+    fn config(message: impl std::fmt::Display) -> Self {
+        Self { code: EXIT_CONFIG, message: message.to_string() }
+    }
+
+    fn busy(message: impl std::fmt::Display) -> Self {
+        Self { code: EXIT_BUSY, message: message.to_string() }
+    }
+}
+
+/// Runs taskd until it is told to stop. To be called from the main thread, before any other is started:
+/// signals are blocked here for all, and children die with the thread that starts them.
+#[must_use]
+pub fn run(options: LauncherOptions) -> ExitCode {
+    let signals = match signals::Signals::block() {
+        Ok(signals) => signals,
+        Err(error) => {
+            log::say(&format!("cannot wait for signals: {error}"));
+            return ExitCode::from(EXIT_BUSY);
+        }
+    };
+    let settings = match (options.load)() {
+        Ok(settings) => settings,
+        Err(report) => {
+            log::say(&format!("the config has faults\n{}", report.trim_end()));
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let log = match log::init(&settings.taskd.log_level, options.log) {
+        Ok(log) => log,
+        Err(error) => {
+            log::say(&error);
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let code = match core::Core::start(options, signals, settings, &log) {
+        Ok(mut core) => core.serve(),
+        Err(fault) => {
+            tracing::error!("{}", fault.message);
+            fault.code
+        }
+    };
+    drop(log);
+    ExitCode::from(code)
+}

@@ -1,0 +1,98 @@
+//! Reading the config again: all of it checked before any of it counts.
+
+use std::rc::Rc;
+
+use super::core::{Core, seal};
+use super::users;
+use crate::config::settings::Settings;
+use crate::observe::fields;
+use crate::process::launch::{MAX_PACKET, ToDaemon};
+use crate::process::privileges::Account;
+
+/// Bytes of a text that surely fit into a packet, whatever JSON makes of them (`\u0000` at worst).
+const MAX_TEXT: usize = MAX_PACKET / 8;
+
+impl Core<'_> {
+    /// Reads the config and swaps the settings, or says why not. Wishes that come meanwhile wait in the
+    /// kernel, where they are one.
+    pub(super) fn reload(&mut self) {
+        if !self.phase.is_serving() {
+            tracing::info!("no reload while stopping");
+            return self.refuse("taskd is stopping".to_owned());
+        }
+        if self.ready {
+            self.notify.reloading();
+        }
+        match self.read_again() {
+            Ok(changes) => {
+                let generation = self.settings.generation;
+                tracing::info!(
+                    MESSAGE_ID = fields::RELOADED,
+                    TASKD_GENERATION = generation,
+                    "settings reloaded, {} changes",
+                    changes.len()
+                );
+                let changes = fitting(changes);
+                self.tell(ToDaemon::Settings { generation, changes }, vec![Rc::clone(&self.sealed)]);
+            }
+            Err(report) => {
+                tracing::error!(
+                    MESSAGE_ID = fields::RELOAD_REFUSED,
+                    "reload refused, nothing changed: {report}"
+                );
+                self.refuse(report);
+            }
+        }
+        if self.ready {
+            self.notify.ready();
+        }
+    }
+
+    fn refuse(&mut self, mut report: String) {
+        let mut end = report.len().min(MAX_TEXT);
+        while !report.is_char_boundary(end) {
+            end -= 1;
+        }
+        report.truncate(end);
+        self.tell(ToDaemon::SettingsRefused { report }, Vec::new());
+    }
+
+    /// Swaps, or changes nothing. An unchanged config keeps its generation, so that no runner is replaced.
+    fn read_again(&mut self) -> Result<Vec<String>, String> {
+        let mut loaded = (self.options.load)()?;
+        loaded.generation = self.loaded.generation;
+        if loaded == self.loaded {
+            return Ok(Vec::new());
+        }
+        let changes = (self.options.diff)(&self.loaded, &loaded)
+            .map_err(|keys| format!("these need a restart of taskd: {}", keys.join(", ")))?;
+        loaded.generation += 1;
+        let (settings, sentence) = users::resolve(&loaded, &self.who, &Account::lookup)?;
+        let sealed = seal(&settings).map_err(|e| format!("cannot hand over the settings: {e}"))?;
+        self.apply_level(&settings);
+        self.loaded = loaded;
+        self.settings = settings;
+        self.sealed = Rc::new(sealed);
+        self.users = sentence;
+        Ok(changes)
+    }
+
+    fn apply_level(&self, settings: &Settings) {
+        if let Err(error) = self.log.set_level(&settings.taskd.log_level) {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+/// As many lines as surely fit into a packet.
+fn fitting(changes: Vec<String>) -> Vec<String> {
+    let mut room = MAX_TEXT;
+    changes
+        .into_iter()
+        .take_while(|line| {
+            let fits = line.len() < room;
+            room = room.saturating_sub(line.len() + 8);
+            fits
+        })
+        .collect()
+}

@@ -1,0 +1,226 @@
+//! The state directory: there, owned by who must write it, ours alone, and with a name of its own.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::StartFault;
+use crate::process::privileges::{Account, PrivilegeFault};
+
+/// Held for the launcher's whole life.
+const LOCK: &str = "taskd.lock";
+
+/// Holds the store's `TASKD_INSTANCE`.
+const INSTANCE: &str = "instance";
+
+/// A locked state directory.
+#[derive(Debug)]
+pub(super) struct StateDir {
+    /// `TASKD_INSTANCE` of this store.
+    pub(super) instance: String,
+    _lock: Flock<File>,
+}
+
+impl StateDir {
+    /// Makes it where it is missing (owned by `owner`, 0700), checks that it belongs to `owner`, locks it.
+    pub(super) fn open(path: &Path, owner: &Owner) -> Result<Self, StartFault> {
+        make(path, owner)?;
+        check(path, owner)?;
+        let lock = lock(path)?;
+        let instance = instance(path)?;
+        Ok(Self { instance, _lock: lock })
+    }
+}
+
+/// Who must own the state directory: the daemon's user.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    /// Its name.
+    pub(super) name: String,
+    /// Its uid.
+    pub(super) uid: u32,
+    /// Its group, where it is another user than the launcher's.
+    pub(super) gid: Option<u32>,
+}
+
+impl Owner {
+    /// The user of this name, or whoever runs the launcher.
+    pub(super) fn of(name: Option<&str>, launcher: u32) -> Result<Self, PrivilegeFault> {
+        let Some(name) = name else {
+            return Ok(Self { name: Account::name_of(launcher), uid: launcher, gid: None });
+        };
+        let account = Account::lookup(name)?;
+        Ok(Self { name: account.name, uid: account.uid, gid: Some(account.gid) })
+    }
+}
+
+fn make(path: &Path, owner: &Owner) -> Result<(), StartFault> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        Err(e) => {
+            let path = path.display();
+            return Err(StartFault::config(format!(
+                "cannot make the state directory {path}: {e}; make it for {}, or set another `state_dir`",
+                owner.name
+            )));
+        }
+    }
+    // New and empty: giving it away cannot give away anything else.
+    let (uid, gid) = (owner.gid.map(|_| owner.uid), owner.gid);
+    chown(path, uid, gid).map_err(|e| StartFault::config(format!("cannot chown {}: {e}", path.display())))
+}
+
+fn check(path: &Path, owner: &Owner) -> Result<(), StartFault> {
+    let shown = path.display();
+    let found = std::fs::metadata(path)
+        .map_err(|e| StartFault::config(format!("cannot look at the state directory {shown}: {e}")))?;
+    if !found.is_dir() {
+        return Err(StartFault::config(format!("`state_dir` {shown} is not a directory")));
+    }
+    if found.uid() != owner.uid {
+        let (has, wants) = (Account::name_of(found.uid()), &owner.name);
+        return Err(StartFault::config(format!(
+            "the state directory {shown} belongs to {has} (uid {}), but the daemon runs as {wants} (uid {}): \
+             run `chown -R {wants}: {shown}`, or set `user` in [taskd] or another `state_dir`",
+            found.uid(),
+            owner.uid,
+        )));
+    }
+    if found.mode() & 0o002 != 0 {
+        return Err(StartFault::config(format!(
+            "everybody may write into the state directory {shown}: run `chmod o-w {shown}`"
+        )));
+    }
+    Ok(())
+}
+
+/// The directory belongs to the daemon's user, the launcher may be root: a link put there must not make it
+/// write into another file.
+fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path)?;
+    let found = file.metadata()?;
+    if found.is_file() && found.nlink() == 1 {
+        return Ok(file);
+    }
+    Err(io::Error::other("it is a link or no ordinary file; remove it"))
+}
+
+fn lock(dir: &Path) -> Result<Flock<File>, StartFault> {
+    let path = dir.join(LOCK);
+    let file = open(&path).map_err(cannot("open", &path))?;
+    let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+            let mut pid = String::new();
+            // The message is good without the number, too.
+            let _ = file.read_to_string(&mut pid);
+            let pid = pid.trim();
+            let pid = if pid.is_empty() { "unknown" } else { pid };
+            return Err(StartFault::busy(format!(
+                "already running as pid {pid} on the state directory {}; stop it, or set another `state_dir`",
+                dir.display()
+            )));
+        }
+        Err((_, e)) => return Err(cannot("lock", &path)(e.into())),
+    };
+    rewrite(&mut lock, &std::process::id().to_string()).map_err(cannot("write", &path))?;
+    Ok(lock)
+}
+
+fn instance(dir: &Path) -> Result<String, StartFault> {
+    let path = dir.join(INSTANCE);
+    let mut file = open(&path).map_err(cannot("open", &path))?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(cannot("read", &path))?;
+    if let Ok(id) = uuid::Uuid::try_parse(text.trim()) {
+        return Ok(id.to_string());
+    }
+    if !text.trim().is_empty() {
+        return Err(StartFault::config(format!("{} holds no id; remove it", path.display())));
+    }
+    let id = uuid::Uuid::new_v4().to_string();
+    rewrite(&mut file, &id).and_then(|()| file.sync_all()).map_err(cannot("write", &path))?;
+    Ok(id)
+}
+
+fn rewrite(file: &mut File, text: &str) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{text}")
+}
+
+fn cannot(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StartFault {
+    let path: PathBuf = path.to_owned();
+    move |e| StartFault::busy(format!("cannot {what} {}: {e}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn me() -> Owner {
+        Owner::of(None, nix::unistd::geteuid().as_raw()).unwrap()
+    }
+
+    #[test]
+    fn the_instance_is_made_once_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let first = StateDir::open(&path, &me()).unwrap().instance;
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(StateDir::open(&path, &me()).unwrap().instance, first);
+        std::fs::write(path.join(INSTANCE), "nonsense").unwrap();
+        assert!(StateDir::open(&path, &me()).unwrap_err().message.contains("holds no id"));
+    }
+
+    #[test]
+    fn a_second_one_is_told_who_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let _held = StateDir::open(dir.path(), &me()).unwrap();
+        let fault = StateDir::open(dir.path(), &me()).unwrap_err();
+        assert!(fault.message.contains(&format!("already running as pid {}", std::process::id())));
+        assert_eq!(fault.code, super::super::EXIT_BUSY);
+    }
+
+    #[test]
+    fn a_wrong_owner_is_told_with_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = Owner { name: "someone".to_owned(), uid: 4_000_000, gid: None };
+        let fault = StateDir::open(dir.path(), &other).unwrap_err();
+        let wanted = format!("chown -R someone: {}", dir.path().display());
+        assert!(fault.message.contains(&wanted), "{}", fault.message);
+        assert_eq!(fault.code, super::super::EXIT_CONFIG);
+    }
+
+    #[test]
+    fn links_files_and_open_directories_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("precious");
+        std::fs::write(&target, "keep").unwrap();
+        let state = dir.path().join("state");
+        std::fs::create_dir(&state).unwrap();
+        symlink(&target, state.join(LOCK)).unwrap();
+        assert!(StateDir::open(&state, &me()).is_err());
+        std::fs::remove_file(state.join(LOCK)).unwrap();
+        std::fs::hard_link(&target, state.join(LOCK)).unwrap();
+        assert!(StateDir::open(&state, &me()).is_err());
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "keep");
+        assert!(StateDir::open(&target, &me()).unwrap_err().message.contains("not a directory"));
+        std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(StateDir::open(&state, &me()).unwrap_err().message.contains("o-w"));
+        let fault = StateDir::open(&dir.path().join("a/b"), &me()).unwrap_err();
+        assert!(fault.message.contains("cannot make"), "{}", fault.message);
+    }
+}
