@@ -16,6 +16,7 @@ use crate::config::settings::Settings;
 use crate::control::access::{Policy, System};
 use crate::control::server;
 use crate::engine::event::Event;
+use crate::observe::log::{self, Log, Target};
 use crate::process::launch::{Child, Start, ToDaemon, ToLauncher};
 use crate::process::packet::Packets;
 
@@ -39,17 +40,25 @@ pub fn run(packets: Packets) -> ExitCode {
             Err(e) => return fail(&format!("the launcher's socket: {e}")),
         };
         match prepare(&mut launcher).await {
-            Ok(told) => match assemble(launcher, told) {
-                Ok((daemon, inputs)) => round::run(daemon, inputs).await,
-                Err((launcher, code, message)) => give_up(launcher, code, message).await,
-            },
+            Ok(told) => {
+                let target = if told.start.journal { Target::Journal } else { Target::Stderr };
+                // Kept to the end: dropping it writes the last lines.
+                let log = log::init(&told.settings.taskd.log_level, target);
+                if let Err(e) = &log {
+                    log::say(e);
+                }
+                match assemble(launcher, told, log.ok()) {
+                    Ok((daemon, inputs)) => round::run(daemon, inputs).await,
+                    Err((launcher, code, message)) => give_up(launcher, code, message).await,
+                }
+            }
             Err((code, message)) => give_up(launcher, code, message).await,
         }
     })
 }
 
 fn fail(message: &str) -> ExitCode {
-    tracing::error!("{message}");
+    log::say(message);
     ExitCode::from(71)
 }
 
@@ -100,7 +109,7 @@ pub fn settings(memfd: OwnedFd) -> Result<Settings, String> {
 
 type Assembled = Result<(Daemon, Inputs), (Launcher, u8, String)>;
 
-fn assemble(launcher: Launcher, told: Told) -> Assembled {
+fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
     let Told { start, settings, listener, children } = told;
     let settings = Arc::new(settings);
     let state_dir = &settings.taskd.state_dir;
@@ -139,7 +148,7 @@ fn assemble(launcher: Launcher, told: Told) -> Assembled {
     let fresh = start.epoch == 1;
     let children_lost = start.children_lost;
     let seed = clock::now().mono.0 ^ u64::from(std::process::id()) << 32;
-    let parts = Parts { settings, start, store, launcher, spool, policy: rules, later, heard };
+    let parts = Parts { settings, start, store, launcher, spool, policy: rules, later, heard, log };
     let mut daemon = Daemon::new(parts, seed);
     let first = plan::plan(&daemon.settings);
     daemon.step(Event::Plan(Arc::new(first)));

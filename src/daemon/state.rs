@@ -21,6 +21,7 @@ use crate::engine::command::{Command, Told};
 use crate::engine::event::{Ask, AskKey, ChildKey, Event};
 use crate::model::op::{Fault, Op, Reply, Ticket};
 use crate::model::time::Mono;
+use crate::observe::log::Log;
 use crate::process::launch::{Child, Start};
 
 /// The engine counts its tickets from 1; the daemon's own begin here.
@@ -113,6 +114,8 @@ pub struct Daemon {
     pub ready: bool,
     /// Exit code, once it is over.
     pub failed: Option<(u8, String)>,
+    /// Keeps the log; absent where it could not be started.
+    pub log: Option<Log>,
     ops: Vec<(Ticket, Op)>,
     then: BTreeMap<Ticket, Then>,
     told: BTreeMap<AskKey, ThenTold>,
@@ -139,6 +142,8 @@ pub struct Parts {
     pub later: mpsc::Sender<Call>,
     /// See [`Daemon::heard`].
     pub heard: mpsc::Sender<Heard>,
+    /// See [`Daemon::log`].
+    pub log: Option<Log>,
 }
 
 impl Daemon {
@@ -167,6 +172,7 @@ impl Daemon {
             finished: false,
             ready: false,
             failed: None,
+            log: parts.log,
             ops: Vec::new(),
             then: BTreeMap::new(),
             told: BTreeMap::new(),

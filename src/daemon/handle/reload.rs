@@ -27,6 +27,9 @@ pub fn swapped(d: &mut Daemon, fds: Vec<OwnedFd>, changes: Vec<String>) {
     };
     d.settings = Arc::new(settings);
     d.policy.send_replace(Arc::new(start::policy(&d.settings, d.start.owner)));
+    if let Some(Err(e)) = d.log.as_ref().map(|log| log.set_level(&d.settings.taskd.log_level)) {
+        tracing::error!("{e}");
+    }
     let next = plan::plan(&d.settings);
     d.step(Event::Plan(Arc::new(next)));
     tracing::info!("settings reloaded, generation {}: {}", d.settings.generation, changes.join("; "));
