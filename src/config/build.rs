@@ -265,9 +265,17 @@ impl<'a> Builder<'a, '_> {
     ) {
         let message = format!("there is no {what} `{name}`");
         let declare = format!("declare it with [{what}s.{}]", super::tree::quote_key(name));
-        let help = match suggest(name, known.map(String::as_str)) {
+        let help = match suggest(name, known.clone().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`? Or {declare}"),
-            None => declare,
+            None => {
+                let known: Vec<&str> = known.take(8).map(String::as_str).collect();
+                let there = if known.is_empty() {
+                    "there is none".to_owned()
+                } else {
+                    format!("there is {}", known.join(", "))
+                };
+                format!("{declare}; {there}")
+            }
         };
         let path = section.path(key);
         self.check.fault(Fault::new(FaultKind::Reference, section.place(key), path, message).help(help));
@@ -282,7 +290,11 @@ impl<'a> Builder<'a, '_> {
             }
             let times = ["cron", "every", "solar"].into_iter().filter(|k| section.has(k)).count();
             if times != 1 {
-                let message = if times == 0 { "the schedule says no time" } else { "the schedule says more than one time" };
+                let message = if times == 0 {
+                    "the schedule says no time"
+                } else {
+                    "the schedule says more than one time"
+                };
                 let fault = Fault::new(FaultKind::Reference, &section.at, section.path(""), message);
                 self.check.fault(fault.help("give exactly one of `cron`, `every` and `solar`"));
             }

@@ -84,7 +84,11 @@ fn differences(old: &Value, new: &Value) -> impl Iterator<Item = String> {
         let (a, b) = (short(&key, a), short(&key, b));
         let key = key_name(&key);
         // Values of the environment may be secrets.
-        Some(if a.len() + b.len() > 80 || key == "environment" { format!("{key} changed") } else { format!("{key}: {a} -> {b}") })
+        Some(if a.len() + b.len() > 80 || key == "environment" {
+            format!("{key} changed")
+        } else {
+            format!("{key}: {a} -> {b}")
+        })
     })
 }
 
@@ -158,7 +162,9 @@ mod tests {
     #[test]
     fn what_needs_a_restart_is_refused_by_name() {
         let old = settings("");
-        let new = settings("[taskd]\nnode = 'other'\nstate_dir = '/tmp/x'\nsocket = '/tmp/s'\nresults = 'none'\n[tasks.a]\ncommand='x'");
+        let new = settings(
+            "[taskd]\nnode = 'other'\nstate_dir = '/tmp/x'\nsocket = '/tmp/s'\nresults = 'none'\n[tasks.a]\ncommand='x'",
+        );
         assert_eq!(
             changes(&old, &new).unwrap_err(),
             [

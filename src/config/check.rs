@@ -51,8 +51,14 @@ impl Check<'_> {
                 }
                 Shape::List => {
                     let Value::Array(items) = &entry.node.value else {
-                        let message = format!("`{}` is {}, not a list of tables", spec.name, entry.node.value.kind());
-                        self.bad(&entry.node.at, spec.name, message, &format!("begin each with {}", spec.header()));
+                        let message =
+                            format!("`{}` is {}, not a list of tables", spec.name, entry.node.value.kind());
+                        self.bad(
+                            &entry.node.at,
+                            spec.name,
+                            message,
+                            &format!("begin each with {}", spec.header()),
+                        );
                         continue;
                     };
                     for item in items {
@@ -121,7 +127,7 @@ impl Check<'_> {
             let path = section.path(&entry.key);
             let Some(key) = spec.key(&entry.key) else {
                 if !spec.open {
-                    self.unknown_key(spec, entry, &path);
+                    self.unknown_key(&section, entry, &path);
                 }
                 continue;
             };
@@ -138,7 +144,7 @@ impl Check<'_> {
             }
         }
         for key in spec.required.iter().filter(|k| !section.has(k)) {
-            let message = format!("{} has no `{key}`", spec.header());
+            let message = format!("{} has no `{key}`", section.header());
             let doc = spec.key(key).map_or("", |k| k.doc);
             self.bad(at, &section.path(key), message, &format!("add `{key} = …`. {doc}"));
         }
@@ -151,8 +157,8 @@ impl Check<'_> {
         self.fault(fault.help("remove it, or make it a comment until then"));
     }
 
-    fn unknown_key(&mut self, spec: &TableSpec, entry: &Entry, path: &str) {
-        let fault = unknown(&entry.key, &entry.key_at, path, spec.keys, &spec.header());
+    fn unknown_key(&mut self, section: &Section, entry: &Entry, path: &str) {
+        let fault = unknown(&entry.key, &entry.key_at, path, section.spec.keys, &section.header());
         let elsewhere = TABLES.iter().find(|t| t.name != "defaults" && t.key(&entry.key).is_some());
         let fault = match (&fault.help, elsewhere) {
             (None, Some(t)) => {

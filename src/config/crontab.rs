@@ -10,8 +10,7 @@ struct Field {
     names: &'static [&'static str],
 }
 
-const MONTHS: &[&str] =
-    &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const MONTHS: &[&str] = &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 const WORDS: &[&str] = &["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
 
@@ -29,14 +28,18 @@ const SECONDS: Field = Field { what: "second", min: 0, max: 59, names: &[] };
 /// # Errors
 /// The first field that is wrong.
 pub(super) fn check(text: &str) -> Result<(), Wrong> {
-    let help = "write minute, hour, day of month, month and day of week, as \"0 3 * * *\", or a word as \"@daily\"";
+    let help =
+        "write minute, hour, day of month, month and day of week, as \"0 3 * * *\", or a word as \"@daily\"";
     if text.starts_with('@') {
         if WORDS.contains(&text) {
             return Ok(());
         }
         return Err(Wrong {
             message: format!("has the unknown word {text:?}"),
-            help: format!("the words are {}; at the start of taskd nothing fires by itself", WORDS.join(", ")),
+            help: format!(
+                "the words are {}; at the start of taskd nothing fires by itself",
+                WORDS.join(", ")
+            ),
         });
     }
     let parts: Vec<&str> = text.split_whitespace().collect();
@@ -114,8 +117,22 @@ mod tests {
             assert_eq!(check(good), Ok(()), "{good}");
         }
         for bad in [
-            "", "* * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 8", "5-1 * * * *", "10/20 * * * *",
-            "*/0 * * * *", "+1 * * * *", "1,,2 * * * *", "@reboot", "a b c d e", "* * * * * * *", "1- * * * *",
+            "",
+            "* * * *",
+            "60 * * * *",
+            "* 24 * * *",
+            "* * 0 * *",
+            "* * * 13 *",
+            "* * * * 8",
+            "5-1 * * * *",
+            "10/20 * * * *",
+            "*/0 * * * *",
+            "+1 * * * *",
+            "1,,2 * * * *",
+            "@reboot",
+            "a b c d e",
+            "* * * * * * *",
+            "1- * * * *",
         ] {
             assert!(check(bad).is_err(), "{bad:?} was accepted");
         }

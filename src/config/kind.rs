@@ -112,7 +112,12 @@ fn refuse<T>(check: &mut Check<'_>, path: &str, at: &At, wrong: Wrong) -> Option
     None
 }
 
-fn by<T>(check: &mut Check<'_>, path: &str, node: &Node, read: impl Fn(&str) -> Result<T, Wrong>) -> Option<T> {
+fn by<T>(
+    check: &mut Check<'_>,
+    path: &str,
+    node: &Node,
+    read: impl Fn(&str) -> Result<T, Wrong>,
+) -> Option<T> {
     let s = text(check, path, node)?;
     read(&s).map_or_else(|wrong| refuse(check, path, &node.at, wrong), Some)
 }
@@ -160,7 +165,8 @@ fn socket(check: &mut Check<'_>, path: &str, node: &Node) -> Option<String> {
     if s.len() <= MAX_SOCKET_PATH {
         return Some(s);
     }
-    let message = format!("the path of a socket has at most {MAX_SOCKET_PATH} bytes, this one has {}", s.len());
+    let message =
+        format!("the path of a socket has at most {MAX_SOCKET_PATH} bytes, this one has {}", s.len());
     check.bad(&node.at, path, message, "choose a shorter directory, as /run/taskd/taskd.sock");
     None
 }
@@ -170,7 +176,8 @@ fn zone(check: &mut Check<'_>, path: &str, node: &Node) -> Option<String> {
     if check.env.has_zone(&s) {
         return Some(s);
     }
-    let help = "write it as in /usr/share/zoneinfo, as \"Europe/Berlin\"; the package tzdata must be installed";
+    let help =
+        "write it as in /usr/share/zoneinfo, as \"Europe/Berlin\"; the package tzdata must be installed";
     check.bad(&node.at, path, format!("there is no time zone {}", quote(&s)), help);
     None
 }
@@ -287,7 +294,13 @@ fn choice(check: &mut Check<'_>, path: &str, node: &Node, words: &[&str]) -> Opt
     None
 }
 
-fn address(check: &mut Check<'_>, path: &str, node: &Node, words: &[&str], schemes: &[&str]) -> Option<String> {
+fn address(
+    check: &mut Check<'_>,
+    path: &str,
+    node: &Node,
+    words: &[&str],
+    schemes: &[&str],
+) -> Option<String> {
     let s = text(check, path, node)?;
     if words.contains(&s.as_str()) {
         return Some(s);
@@ -328,7 +341,8 @@ fn texts(check: &mut Check<'_>, path: &str, node: &Node) -> Option<Vec<(String, 
 /// A program and its arguments: arguments may be empty, the program may not.
 fn argv(check: &mut Check<'_>, path: &str, node: &Node) -> Option<Vec<(String, At)>> {
     if let Value::Text(_) = node.value {
-        let help = "write a list, as [\"/usr/bin/program\", \"argument\"], or use `command` for a shell's text";
+        let help =
+            "write a list, as [\"/usr/bin/program\", \"argument\"], or use `command` for a shell's text";
         check.bad(&node.at, path, format!("{} must be a list of strings", last(path)), help);
         return None;
     }
@@ -340,7 +354,9 @@ fn argv(check: &mut Check<'_>, path: &str, node: &Node) -> Option<Vec<(String, A
     let mut out = Vec::new();
     for (i, item) in items.iter().enumerate() {
         match &item.value {
-            Value::Text(s) if i > 0 && no_nul(check, path, &item.at, s) => out.push((s.clone(), item.at.clone())),
+            Value::Text(s) if i > 0 && no_nul(check, path, &item.at, s) => {
+                out.push((s.clone(), item.at.clone()))
+            }
             Value::Text(_) if i > 0 => {}
             _ => out.extend(text(check, path, item).map(|s| (s, item.at.clone()))),
         }
@@ -367,7 +383,10 @@ fn environment(check: &mut Check<'_>, path: &str, node: &Node) -> Option<BTreeMa
             continue;
         }
         let Value::Text(s) = &entry.node.value else {
-            let help = format!("environment variables are texts: write \"{}\"", entry.node.value.to_toml().replace('"', ""));
+            let help = format!(
+                "environment variables are texts: write \"{}\"",
+                entry.node.value.to_toml().replace('"', "")
+            );
             check.bad(&entry.node.at, &path, format!("{} must be a string", last(&path)), &help);
             continue;
         };
@@ -387,7 +406,12 @@ fn variable(check: &mut Check<'_>, path: &str, at: &At, s: &str) -> bool {
         return false;
     }
     if s.starts_with("TASKD_") {
-        check.bad(at, path, format!("`{s}` is set by taskd itself"), "choose a name that does not begin with TASKD_");
+        check.bad(
+            at,
+            path,
+            format!("`{s}` is set by taskd itself"),
+            "choose a name that does not begin with TASKD_",
+        );
         return false;
     }
     true

@@ -54,7 +54,8 @@ impl Origins<'_> {
             if value.is_empty() {
                 continue;
             }
-            let place = place.and_then(|p| self.files.get(p.file).map(|f| (f, f.line_column(p.span.start).0)));
+            let place =
+                place.and_then(|p| self.files.get(p.file).map(|f| (f, f.line_column(p.span.start).0)));
             self.list.push(Origin {
                 table: header.to_owned(),
                 key: key.name.to_owned(),

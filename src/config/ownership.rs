@@ -33,7 +33,10 @@ fn fault(path: &Path, owner: u32, top: &Path) -> Option<String> {
         }
         let sticky_directory = depth > 0 && meta.mode() & STICKY != 0;
         if meta.mode() & SHARED_WRITE != 0 && !sticky_directory {
-            return Some(format!("{name} can be written by others than its owner (mode {:04o})", meta.mode() & 0o7777));
+            return Some(format!(
+                "{name} can be written by others than its owner (mode {:04o})",
+                meta.mode() & 0o7777
+            ));
         }
     }
     None

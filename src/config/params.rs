@@ -104,7 +104,13 @@ fn one(check: &mut Check<'_>, path: &str, name: &str, node: &Node) -> Option<Par
                 let fits = if entry.key == "max_length" { "strings" } else { "numbers" };
                 check.bad(&entry.key_at, &path, format!("`{}` is for {fits} only", entry.key), "remove it");
             }
-            _ => check.fault(unknown(&entry.key, &entry.key_at, &path, PARAM, &format!("the parameter `{name}`"))),
+            _ => check.fault(unknown(
+                &entry.key,
+                &entry.key_at,
+                &path,
+                PARAM,
+                &format!("the parameter `{name}`"),
+            )),
         }
     }
     if check.faults.len() > faults {

@@ -130,17 +130,40 @@ impl File {
     }
 
     /// One line of the file with what is marked on it; of a longer span only its first line.
-    fn snippet(&self, span: &Range<usize>, kind: AnnotationKind, label: &str) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
+    fn snippet(
+        &self,
+        span: &Range<usize>,
+        kind: AnnotationKind,
+        label: &str,
+    ) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
         let line = self.line(span.start);
         let start = self.clamp(span.start).clamp(line.start, line.end);
         let end = self.clamp(span.end).clamp(start, line.end);
         let mark = kind.span(start - line.start..end - line.start);
         let mark = if label.is_empty() { mark } else { mark.label(label.to_owned()) };
-        Snippet::source(self.text.get(line.clone()).unwrap_or_default())
+        Snippet::source(mask(self.text.get(line.clone()).unwrap_or_default()))
             .line_start(self.line_column(line.start).0)
             .path(self.name.as_str())
             .annotation(mark)
     }
+}
+
+/// The line with the user and password of an address as asterisks, byte for byte so that places stay.
+fn mask(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(start) = rest.find("://") {
+        let (head, tail) = rest.split_at(start + 3);
+        out.push_str(head);
+        let end = tail.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')).unwrap_or(tail.len());
+        let (address, after) = tail.split_at(end);
+        let secret = address.rfind('@').unwrap_or(0);
+        out.push_str(&"*".repeat(secret));
+        out.push_str(address.get(secret..).unwrap_or_default());
+        rest = after;
+    }
+    out.push_str(rest);
+    out
 }
 
 /// Every fault of a config; empty where there is none.
@@ -282,7 +305,9 @@ mod tests {
 
     #[test]
     fn no_span_is_too_wild_to_be_shown() {
-        for (text, span) in [("", 0..0), ("", 7..9), ("ab\n", 3..3), ("ü", 1..1), ("a\nb\nc", 0..5), ("\n\n", 1..2)] {
+        for (text, span) in
+            [("", 0..0), ("", 7..9), ("ab\n", 3..3), ("ü", 1..1), ("a\nb\nc", 0..5), ("\n\n", 1..2)]
+        {
             let r = report(text, span.clone());
             assert!(r.render(false).contains("f.toml"), "{text:?} {span:?}");
             let _ = r.to_json();

@@ -65,6 +65,11 @@ impl Section {
         self.values.get(key).map_or(&self.at, |s| &s.at)
     }
 
+    /// Its header, as it is written in the file.
+    pub(super) fn header(&self) -> String {
+        if self.name.is_empty() { self.spec.header() } else { format!("[{}]", self.path("")) }
+    }
+
     /// The path of one of its keys, as it would be written in a file.
     pub(super) fn path(&self, key: &str) -> String {
         let mut path = self.spec.name.to_owned();

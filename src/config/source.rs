@@ -109,7 +109,8 @@ fn read(path: &Path, env: &Env) -> Result<String, Box<Fault>> {
     if env.check_ownership
         && let Some(why) = ownership_fault(path)
     {
-        let help = "taskd runs as root and would obey whoever can write it: chown root and chmod go-w what is named";
+        let help =
+            "taskd runs as root and would obey whoever can write it: chown root and chmod go-w what is named";
         return Err(Box::new(about(path, format!("refusing {name}: {why}")).help(help)));
     }
     // Only what the check above saw is read: nobody but root can change where the path leads.

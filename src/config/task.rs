@@ -122,7 +122,14 @@ impl<'a> Builder<'a, '_> {
         }
         if policy.backoff && policy.backoff_max_ms < policy.delay_ms {
             let message = "`retry_backoff_max` is below `retry_delay`";
-            self.conflict(section, at, "retry_delay", "retry_backoff_max", message, "raise retry_backoff_max");
+            self.conflict(
+                section,
+                at,
+                "retry_delay",
+                "retry_backoff_max",
+                message,
+                "raise retry_backoff_max",
+            );
         }
         policy
     }
@@ -133,13 +140,28 @@ impl<'a> Builder<'a, '_> {
             && s >= h
         {
             let message = "`soft_time_limit` is not below `time_limit`: the program would be killed before it is asked to end";
-            self.conflict(section, at, "soft_time_limit", "time_limit", message, "leave some seconds between them");
+            self.conflict(
+                section,
+                at,
+                "soft_time_limit",
+                "time_limit",
+                message,
+                "leave some seconds between them",
+            );
         }
         (soft, hard)
     }
 
     /// Notes two keys that do not fit together; points at both, wherever they stand.
-    fn conflict(&mut self, section: &Section, at: &Layers<'_>, key: &str, other: &str, message: &str, help: &str) {
+    fn conflict(
+        &mut self,
+        section: &Section,
+        at: &Layers<'_>,
+        key: &str,
+        other: &str,
+        message: &str,
+        help: &str,
+    ) {
         let place = at.set(key).map_or(&section.at, |s| &s.at);
         let mut fault = Fault::new(FaultKind::Reference, place, section.path(key), message).help(help);
         if let Some(set) = at.set(other) {
@@ -175,14 +197,21 @@ impl<'a> Builder<'a, '_> {
         }
         let pool = pool.map_or("", |p| p.name.as_str());
         if user.is_none() && named.is_none() && users.daemon.is_some() && exposed.insert(pool.to_owned()) {
-            let message = format!("tasks of the pool `{pool}` would run as root: there is no user `taskd-run`");
+            let message =
+                format!("tasks of the pool `{pool}` would run as root: there is no user `taskd-run`");
             let help = format!("create it, or set `user` in [pools.{}] or in the task", quote_key(pool));
             let fault = Fault::new(FaultKind::Reference, &section.at, section.path("user"), message);
             self.check.fault(fault.help(help));
         }
     }
 
-    fn program(&mut self, section: &'a Section, at: &Layers<'a>, task: &Task, pool: Option<&Pool>) -> Program {
+    fn program(
+        &mut self,
+        section: &'a Section,
+        at: &Layers<'a>,
+        task: &Task,
+        pool: Option<&Pool>,
+    ) -> Program {
         // A task's own `exec` replaces a `command` of [defaults]: the first layer with either decides.
         let Some(from) = at.written().find(|s| s.has("command") || s.has("exec")) else {
             let resident = pool.is_some_and(|p| {
@@ -209,11 +238,14 @@ impl<'a> Builder<'a, '_> {
             return Program::Command(command.to_owned());
         }
         let argv = from.get("exec").and_then(Set::many).unwrap_or_default();
-        let used = self.placeholders(section, argv, params);
+        // Where the declarations themselves have a fault, nothing is said of what they would declare.
+        let declared = at.written().find(|s| s.has("params")).is_none_or(|s| s.get("params").is_some());
+        let used = self.placeholders(section, argv, declared.then_some(params));
         if !used.is_empty() && task.stdin == Stdin::None {
             for (p, _) in params.iter().filter(|(p, _)| !used.contains(p.name.as_str())) {
                 let path = section.path("params");
-                self.notes.push(format!("{path}.{}: reaches the program neither in `exec` nor on stdin", p.name));
+                self.notes
+                    .push(format!("{path}.{}: reaches the program neither in `exec` nor on stdin", p.name));
             }
         }
         Program::Exec(argv.iter().map(|(s, _)| s.clone()).collect())
@@ -229,14 +261,25 @@ impl<'a> Builder<'a, '_> {
                 self.check.fault(Fault::new(FaultKind::Reference, at, &path, message).help(help));
             }
             let braced = format!("{{{}}}", p.name);
-            if command.match_indices(&braced).any(|(i, _)| command.get(..i).is_some_and(|c| !c.ends_with('$'))) {
-                self.notes.push(format!("{path}: in `command` {braced} is not replaced; write \"${}\"", p.name));
+            if command
+                .match_indices(&braced)
+                .any(|(i, _)| command.get(..i).is_some_and(|c| !c.ends_with('$')))
+            {
+                self.notes
+                    .push(format!("{path}: in `command` {braced} is not replaced; write \"${}\"", p.name));
             }
         }
     }
 
     /// Every placeholder of `exec`, each of which must be declared.
-    fn placeholders<'n>(&mut self, section: &Section, argv: &'n [(String, At)], params: &[(Param, At)]) -> BTreeSet<&'n str> {
+    fn placeholders<'n>(
+        &mut self,
+        section: &Section,
+        argv: &'n [(String, At)],
+        params: Option<&[(Param, At)]>,
+    ) -> BTreeSet<&'n str> {
+        let declared = params.is_some();
+        let params = params.unwrap_or_default();
         let mut used = BTreeSet::new();
         for (i, (element, at)) in argv.iter().enumerate() {
             for name in placeholder::names(element) {
@@ -246,8 +289,10 @@ impl<'a> Builder<'a, '_> {
                     let message = "which program is run cannot depend on an argument";
                     let fault = Fault::new(FaultKind::Reference, at, path, message);
                     self.check.fault(fault.help("write the program's path, and a task for each program"));
-                } else if !params.iter().any(|(p, _)| p.name == name) {
-                    let declare = format!("declare it with params.{name} = \"string\", or write {{{{{name}}}}} for braces");
+                } else if declared && !params.iter().any(|(p, _)| p.name == name) {
+                    let declare = format!(
+                        "declare it with params.{name} = \"string\", or write {{{{{name}}}}} for braces"
+                    );
                     let help = match suggest(name, params.iter().map(|(p, _)| p.name.as_str())) {
                         Some(near) => format!("did you mean {{{near}}}? Or {declare}"),
                         None => declare,
@@ -261,14 +306,16 @@ impl<'a> Builder<'a, '_> {
     }
 
     fn task_notes(&mut self, section: &Section, at: &Layers<'_>, task: &Task) {
-        let without_retries = ["retry_delay", "retry_backoff", "retry_backoff_max", "retry_jitter", "retry_on"];
+        let without_retries =
+            ["retry_delay", "retry_backoff", "retry_backoff_max", "retry_jitter", "retry_on"];
         if task.retry.max_retries == 0 {
             for key in without_retries.into_iter().filter(|k| section.get(k).is_some()) {
                 self.notes.push(format!("{}: has no effect while max_retries is 0", section.path(key)));
             }
         }
         if section.get("soft_signal").is_some() && at.set("soft_time_limit").is_none() {
-            self.notes.push(format!("{}: has no effect without soft_time_limit", section.path("soft_signal")));
+            self.notes
+                .push(format!("{}: has no effect without soft_time_limit", section.path("soft_signal")));
         }
     }
 
@@ -276,7 +323,8 @@ impl<'a> Builder<'a, '_> {
         let header = format!("[tasks.{}]", quote_key(&section.name));
         let allow: Vec<String> = task.allow.iter().flatten().map(|a| quote(a)).collect();
         let allow = if task.allow.is_some() { format!("[{}]", allow.join(", ")) } else { String::new() };
-        let user = task.user.clone().or_else(|| settings.pool_of(settings.route(task)).and_then(|p| p.user.clone()));
+        let user =
+            task.user.clone().or_else(|| settings.pool_of(settings.route(task)).and_then(|p| p.user.clone()));
         let environment: Vec<String> =
             environment(at).iter().map(|(k, v)| format!("{} = {}", quote_key(k), quote(v))).collect();
         let dynamic = [

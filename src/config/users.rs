@@ -22,7 +22,9 @@ impl Users {
         let named = taskd.and_then(|s| s.get("user").map(|set| (s, set)));
         users.daemon = match named {
             Some((section, set)) => users.known(check, set, &section.path("user"), "the daemon"),
-            None if check.env.is_root() && check.env.uid_of(DAEMON_USER).is_some() => Some(DAEMON_USER.to_owned()),
+            None if check.env.is_root() && check.env.uid_of(DAEMON_USER).is_some() => {
+                Some(DAEMON_USER.to_owned())
+            }
             None => None,
         };
         users.daemon_uid = users.daemon.as_deref().and_then(|n| check.env.uid_of(n));
@@ -36,7 +38,8 @@ impl Users {
         let name = self.known(check, set, path, "tasks")?;
         if self.daemon_uid.is_some() && check.env.uid_of(&name) == self.daemon_uid {
             let message = format!("tasks cannot run as `{name}`, which is the daemon's own user");
-            let help = "a task could kill the daemon and read its store: give tasks another user, as `taskd-run`";
+            let help =
+                "a task could kill the daemon and read its store: give tasks another user, as `taskd-run`";
             check.fault(Fault::new(FaultKind::Reference, &set.at, path, message).help(help));
             return None;
         }
@@ -71,7 +74,9 @@ impl Users {
             (None, None, true) => Some(format!(
                 "there are no users `{DAEMON_USER}` and `{TASK_USER}`: the daemon, and tasks without `user`, run as {who}"
             )),
-            (None, Some(_), true) => Some(format!("there is no user `{DAEMON_USER}`: the daemon runs as {who}")),
+            (None, Some(_), true) => {
+                Some(format!("there is no user `{DAEMON_USER}`: the daemon runs as {who}"))
+            }
             (Some(_), _, true) => None,
         }
     }

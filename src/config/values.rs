@@ -185,7 +185,8 @@ pub fn time_of_day(text: &str) -> Result<u32, Wrong> {
 /// Milliseconds as [`duration`] reads them, in the fewest words.
 #[must_use]
 pub fn show_duration(ms: u64) -> String {
-    let units = [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+    let units =
+        [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
     let mut rest = ms;
     let mut parts = Vec::new();
     for (unit, size) in units {
@@ -226,7 +227,24 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(ms), "{text}");
         }
-        for bad in ["", " ", "10", "s", "1M", "1month", "1y", "5 parsecs", "-5s", "1..5s", ".5s", "5.s", "1h 30", "P1D", "1e9s", "١s"] {
+        for bad in [
+            "",
+            " ",
+            "10",
+            "s",
+            "1M",
+            "1month",
+            "1y",
+            "5 parsecs",
+            "-5s",
+            "1..5s",
+            ".5s",
+            "5.s",
+            "1h 30",
+            "P1D",
+            "1e9s",
+            "١s",
+        ] {
             assert!(duration(bad).is_err(), "{bad:?} was accepted");
         }
         assert!(duration("1M").unwrap_err().help.contains("\"m\""));

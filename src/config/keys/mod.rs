@@ -180,7 +180,8 @@ const fn later(name: &'static str, shape: Shape, keys: &'static [Key], doc: &'st
 /// `[taskd]`.
 pub const TASKD: TableSpec = table("taskd", Shape::One, daemon::TASKD, "The node itself.");
 /// `[results]`.
-pub const RESULTS: TableSpec = table("results", Shape::One, daemon::RESULTS, "What is kept of finished messages.");
+pub const RESULTS: TableSpec =
+    table("results", Shape::One, daemon::RESULTS, "What is kept of finished messages.");
 /// `[access]`.
 pub const ACCESS: TableSpec = table("access", Shape::One, daemon::ACCESS, "Who may do what on the socket.");
 /// `[pools.NAME]`.
@@ -209,12 +210,12 @@ pub const WORKFLOWS: TableSpec =
 /// `[web]`.
 pub const WEB: TableSpec = later("web", Shape::One, &[], "The dashboard.");
 /// `[notify]`.
-pub const NOTIFY: TableSpec = later("notify", Shape::One, task::NOTIFY, "Who is told of failures, for every task.");
+pub const NOTIFY: TableSpec =
+    later("notify", Shape::One, task::NOTIFY, "Who is told of failures, for every task.");
 
 /// Every table of the file, in the order in which it is shown.
-pub const TABLES: &[TableSpec] = &[
-    TASKD, RESULTS, ACCESS, POOLS, QUEUES, ROUTES, DEFAULTS, TASKS, SCHEDULES, WORKFLOWS, WEB, NOTIFY,
-];
+pub const TABLES: &[TableSpec] =
+    &[TASKD, RESULTS, ACCESS, POOLS, QUEUES, ROUTES, DEFAULTS, TASKS, SCHEDULES, WORKFLOWS, WEB, NOTIFY];
 
 /// What other programs call a key, and its name here.
 const ALIASES: &[(&str, &str)] = &[
