@@ -37,6 +37,12 @@ impl<'a> Layers<'a> {
         self.set(key).or_else(|| self.built_in.get(key))
     }
 
+    /// The path of a key, in the table where it stands.
+    pub(super) fn path(&self, key: &str) -> String {
+        let found = self.written().find(|s| s.has(key)).or(self.own);
+        found.map(|s| s.path(key)).unwrap_or_default()
+    }
+
     pub(super) fn text(&self, key: &str) -> Option<String> {
         self.get(key).and_then(Set::text).map(str::to_owned)
     }

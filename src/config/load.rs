@@ -133,6 +133,16 @@ fn finish(files: Vec<File>, faults: Vec<Fault>, notes: Vec<String>, env: &Env) -
     }
     let mut report = Report { faults: check.faults, files };
     report.sort();
+    if built.is_none() && report.is_empty() {
+        // Only a broken list of keys leads here; a report without a fault would say nothing at all.
+        let place = Place::Outside("taskd".to_owned());
+        report.faults.push(Fault::somewhere(
+            FaultKind::File,
+            place,
+            "",
+            "the list of keys is broken: please report this",
+        ));
+    }
     match built {
         Some((settings, origins, notes)) if report.is_empty() => {
             let files = report.files.into_iter().map(|f| f.name).collect();

@@ -16,6 +16,7 @@ mod origin;
 mod ownership;
 mod params;
 mod placeholder;
+mod program;
 mod report;
 mod schema;
 mod section;

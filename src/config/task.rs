@@ -2,16 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::params::Param;
 use crate::model::task::{Acks, Program, ResultKind, RetryPolicy, Stdin, Surroundings, Task};
 
 use super::build::{Builder, Layers};
-use super::keys::suggest;
-use super::placeholder;
 use super::report::{Fault, FaultKind};
 use super::section::{Section, Set};
 use super::settings::{Pool, Settings};
-use super::tree::{At, quote, quote_key};
+use super::tree::{quote, quote_key};
 use super::users::Users;
 
 impl<'a> Builder<'a, '_> {
@@ -31,7 +28,7 @@ impl<'a> Builder<'a, '_> {
             self.task_origins(section, &at, &task, settings);
             settings.tasks.insert(task.name.clone(), task);
         }
-        // A task without its own queue and user makes no sense of `[defaults]` faults: they are said once.
+        // Said once, not for every task that has no queue of its own.
         if let Some(base) = base
             && let Some(queue) = base.get("queue").and_then(Set::text)
             && !settings.queues.contains_key(queue)
@@ -91,7 +88,7 @@ impl<'a> Builder<'a, '_> {
             && !self.check.env.is_root()
         {
             let message = format!("nice {n} needs root, and taskd was started as `{}`", self.check.env.user);
-            let fault = Fault::new(FaultKind::Reference, &set.at, "nice", message);
+            let fault = Fault::new(FaultKind::Reference, &set.at, at.path("nice"), message);
             self.check.fault(fault.help("use 0 to 19, or start taskd as root"));
         }
         Surroundings {
@@ -163,7 +160,8 @@ impl<'a> Builder<'a, '_> {
         help: &str,
     ) {
         let place = at.set(key).map_or(&section.at, |s| &s.at);
-        let mut fault = Fault::new(FaultKind::Reference, place, section.path(key), message).help(help);
+        // Where both stand in [defaults], the fault is theirs, once, and not that of every task.
+        let mut fault = Fault::new(FaultKind::Reference, place, at.path(key), message).help(help);
         if let Some(set) = at.set(other) {
             fault = fault.also(&set.key_at, format!("`{other}` stands here"));
         }
@@ -203,106 +201,6 @@ impl<'a> Builder<'a, '_> {
             let fault = Fault::new(FaultKind::Reference, &section.at, section.path("user"), message);
             self.check.fault(fault.help(help));
         }
-    }
-
-    fn program(
-        &mut self,
-        section: &'a Section,
-        at: &Layers<'a>,
-        task: &Task,
-        pool: Option<&Pool>,
-    ) -> Program {
-        // A task's own `exec` replaces a `command` of [defaults]: the first layer with either decides.
-        let Some(from) = at.written().find(|s| s.has("command") || s.has("exec")) else {
-            let resident = pool.is_some_and(|p| {
-                self.all("pools").any(|s| s.name == p.name && (s.has("worker") || s.has("celery_app")))
-            });
-            let elsewhere = at.written().any(|s| s.has("external"));
-            if !resident && !elsewhere && !task.name.contains(['*', '?']) {
-                let message = format!("the task `{}` has neither `command` nor `exec`", task.name);
-                let help = "add `command = \"…\"` for a shell's text, or `exec = [\"/path/to/program\", …]`";
-                let fault = Fault::new(FaultKind::Reference, &section.at, section.path(""), message);
-                self.check.fault(fault.help(help));
-            }
-            return Program::Worker;
-        };
-        if let (true, Some(exec)) = (from.has("command"), from.get("exec")) {
-            let message = "`command` and `exec` exclude each other";
-            let fault = Fault::new(FaultKind::Reference, &exec.key_at, from.path("exec"), message);
-            let other = from.get("command").map_or(&from.at, |c| &c.key_at);
-            self.check.fault(fault.help("remove one of them").also(other, "`command` stands here"));
-        }
-        let params = at.set("params").and_then(Set::params).unwrap_or_default();
-        if let Some(command) = from.get("command").and_then(Set::text) {
-            self.command_params(section, params, command);
-            return Program::Command(command.to_owned());
-        }
-        let argv = from.get("exec").and_then(Set::many).unwrap_or_default();
-        // Where the declarations themselves have a fault, nothing is said of what they would declare.
-        let declared = at.written().find(|s| s.has("params")).is_none_or(|s| s.get("params").is_some());
-        let used = self.placeholders(section, argv, declared.then_some(params));
-        if !used.is_empty() && task.stdin == Stdin::None {
-            for (p, _) in params.iter().filter(|(p, _)| !used.contains(p.name.as_str())) {
-                let path = section.path("params");
-                self.notes
-                    .push(format!("{path}.{}: reaches the program neither in `exec` nor on stdin", p.name));
-            }
-        }
-        Program::Exec(argv.iter().map(|(s, _)| s.clone()).collect())
-    }
-
-    /// Parameters of a `command` become environment variables.
-    fn command_params(&mut self, section: &Section, params: &[(Param, At)], command: &str) {
-        for (p, at) in params {
-            let path = format!("{}.{}", section.path("params"), p.name);
-            if p.name.ends_with("_proxy") {
-                let message = format!("the parameter `{}` would redirect what the command downloads", p.name);
-                let help = "in a `command`, parameters are environment variables: choose another name";
-                self.check.fault(Fault::new(FaultKind::Reference, at, &path, message).help(help));
-            }
-            let braced = format!("{{{}}}", p.name);
-            if command
-                .match_indices(&braced)
-                .any(|(i, _)| command.get(..i).is_some_and(|c| !c.ends_with('$')))
-            {
-                self.notes
-                    .push(format!("{path}: in `command` {braced} is not replaced; write \"${}\"", p.name));
-            }
-        }
-    }
-
-    /// Every placeholder of `exec`, each of which must be declared.
-    fn placeholders<'n>(
-        &mut self,
-        section: &Section,
-        argv: &'n [(String, At)],
-        params: Option<&[(Param, At)]>,
-    ) -> BTreeSet<&'n str> {
-        let declared = params.is_some();
-        let params = params.unwrap_or_default();
-        let mut used = BTreeSet::new();
-        for (i, (element, at)) in argv.iter().enumerate() {
-            for name in placeholder::names(element) {
-                used.insert(name);
-                let path = section.path("exec");
-                if i == 0 {
-                    let message = "which program is run cannot depend on an argument";
-                    let fault = Fault::new(FaultKind::Reference, at, path, message);
-                    self.check.fault(fault.help("write the program's path, and a task for each program"));
-                } else if declared && !params.iter().any(|(p, _)| p.name == name) {
-                    let declare = format!(
-                        "declare it with params.{name} = \"string\", or write {{{{{name}}}}} for braces"
-                    );
-                    let help = match suggest(name, params.iter().map(|(p, _)| p.name.as_str())) {
-                        Some(near) => format!("did you mean {{{near}}}? Or {declare}"),
-                        None => declare,
-                    };
-                    let message = format!("{{{name}}} is not declared as a parameter");
-                    self.check.fault(Fault::new(FaultKind::Reference, at, path, message).help(help));
-                }
-            }
-        }
-        used
     }
 
     fn task_notes(&mut self, section: &Section, at: &Layers<'_>, task: &Task) {

@@ -110,3 +110,17 @@ fn where_owners_are_checked_a_file_of_somebody_else_is_refused() {
     assert!(fault.message.starts_with("refusing "), "{}", fault.message);
     assert!(fault.help.as_deref().unwrap().contains("chown root"));
 }
+
+#[test]
+fn a_program_that_others_can_write_is_not_run_by_root() {
+    let dir = Dir::new().with("program", "#!/bin/sh\n");
+    let program = dir.path("program");
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let mut env = super::server();
+    env.check_ownership = true;
+    let text = format!("[tasks.a]\nexec = ['{}']\nuser = 'root'\n", program.display());
+    let found = super::faults_on(&text, &env);
+    assert!(found[0].starts_with("tasks.a.exec: root would run "), "{found:?}");
+    assert!(super::load(&text.replace("'root'", "'shop'"), &env).is_ok());
+    assert!(super::load("[tasks.a]\nexec = ['/bin/true']\nuser = 'root'\n", &env).is_ok());
+}
