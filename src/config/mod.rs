@@ -1,3 +1,38 @@
 //! The config file: text -> checked -> [`settings::Settings`], with every fault at once.
+//!
+//! [`keys`] says every table and key once. [`load`] reads `/etc/taskd.toml` and then `/etc/taskd.d/*.toml`
+//! in name order and lays them over one another: later wins by key, and `[[routes]]` of a later file come
+//! first, so that they win too. What the check must know of the machine comes in through [`Env`].
 
+mod build;
+mod changes;
+mod check;
+mod crontab;
+mod env;
+pub mod keys;
+mod kind;
+mod load;
+mod origin;
+mod ownership;
+mod params;
+mod placeholder;
+mod program;
+mod report;
+mod schema;
+mod section;
 pub mod settings;
+mod source;
+mod task;
+mod tree;
+mod users;
+pub mod values;
+
+pub use changes::changes;
+pub use check::NOT_YET;
+pub use env::{DAEMON_USER, Env, TASK_USER};
+pub use load::{Loaded, load, load_texts, show, show_json};
+pub use origin::Origin;
+pub use ownership::ownership_fault;
+pub use report::{Fault, FaultKind, Report};
+pub use schema::schema;
+pub use source::{DEFAULT_FILE, Source};

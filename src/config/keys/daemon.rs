@@ -1,0 +1,70 @@
+//! Keys of `[taskd]`, `[results]`, `[access]`, `[pools.NAME]`, `[queues.NAME]` and `[[routes]]`.
+
+use super::{Key, Kind, keys};
+
+const WEEK: u64 = 604_800_000;
+const KIB: u64 = 1 << 10;
+const GIB: u64 = 1 << 30;
+
+/// The longest a finished record may be kept: ten years.
+pub(super) const LONGEST: u64 = 520 * WEEK;
+/// The largest result: with every byte escaped it still fits a line of the child protocol (16 MiB).
+pub(super) const LARGEST_RESULT: u64 = 2 << 20;
+
+pub(super) const TASKD: &[Key] = keys! {
+    "node": Kind::Name, Now, "", "This node's name; by default the host name.";
+    "broker": Kind::Address(&["embedded"], &["redis", "rediss", "redis+sentinel", "amqp", "amqps", "postgres"]), Now,
+        "\"embedded\"", "Where messages wait: the embedded store, or a broker that nodes share.";
+    "results": Kind::Address(&["broker", "none"], &["redis", "rediss", "memcached", "postgres"]), Now,
+        "\"broker\"", "Where results are kept: in the broker's own store, or nowhere.";
+    "state_dir": Kind::Path, Now, "\"/var/lib/taskd\"", "Directory of the embedded store and of the output of tasks.";
+    "socket": Kind::SocketPath, Now, "\"/run/taskd/taskd.sock\"", "The control socket.";
+    "timezone": Kind::Zone, Now, "", "Time zone of times given without one; by default the system's.";
+    "shutdown_grace": Kind::Duration(0, WEEK), Now, "\"30s\"", "What running attempts get at a warm shutdown.";
+    "log_level": Kind::Choice(&["error", "warn", "info", "debug", "trace"]), Now, "\"info\"", "How much taskd logs.";
+    "user": Kind::User, Now, "", "The daemon's user; by default `taskd` where taskd is started as root and that user exists.";
+    "max_memory_pressure": Kind::Number(0.0, 100.0), Later, "", "Nothing new starts while memory pressure is above this.";
+    "allow_eviction": Kind::Bool, Later, "", "Use a Redis server that may drop keys when its memory is full.";
+};
+
+pub(super) const RESULTS: &[Key] = keys! {
+    "expires": Kind::Duration(1_000, LONGEST), Now, "\"1d\"", "How long a finished record is kept.";
+    "max_size": Kind::Size(0, LARGEST_RESULT), Now, "\"64K\"", "Bound of one result; what is longer is cut.";
+    "max_records": Kind::Int(1, 1_000_000_000), Now, "100_000", "How many finished records are kept at most.";
+    "output_max_size": Kind::Size(0, GIB), Now, "\"1M\"", "Bound of the kept output of one attempt.";
+    "output_rate": Kind::Size(KIB, GIB), Now, "\"256K\"", "Bytes of output a second that a child may pass on.";
+};
+
+pub(super) const ACCESS: &[Key] = keys! {
+    "read": Kind::People, Now, "[\"@taskd-users\"]", "Who may read everything: users and @groups.";
+    "enqueue": Kind::People, Now, "[\"@taskd-users\"]", "Who may enqueue; whoever enqueued a message may also read and cancel it.";
+    "admin": Kind::People, Now, "[\"root\"]", "Who may do everything.";
+    "celery_control": Kind::BoolOr(&["read"]), Later, "", "What `celery inspect` and `celery control` may do.";
+};
+
+pub(super) const POOL: &[Key] = keys! {
+    "processes": Kind::Int(1, 1_000), Now, "", "Number of children; by default the number of CPUs.";
+    "user": Kind::User, Now, "", "Default user of this pool's tasks; by default `taskd-run` where taskd is started as root and that user exists.";
+    "group": Kind::GroupName, Later, "", "Default group of this pool's tasks.";
+    "max_tasks_per_child": Kind::Int(1, 1_000_000_000), Later, "", "A child is replaced after this many tasks.";
+    "max_memory_per_child": Kind::Size(1 << 20, 1 << 50), Later, "", "A child is replaced after the attempt that leaves it above this.";
+    "max_child_age": Kind::Duration(1_000, LONGEST), Later, "", "A child is replaced when it is older.";
+    "worker": Kind::Argv, Later, "", "A program of yours that is kept alive and runs many tasks.";
+    "celery_app": Kind::Text, Later, "", "A Celery app whose tasks this pool runs, as `shop.celery:app`.";
+    "preload": Kind::Bool, Later, "", "Load the Celery app once and fork the children from it.";
+};
+
+pub(super) const QUEUE: &[Key] = keys! {
+    "pool": Kind::Name, Now, "\"default\"", "The pool that drains it.";
+    "weight": Kind::Int(1, 1_000), Now, "1", "Its share of the slots while several queues of a pool wait.";
+    "strict": Kind::Bool, Now, "false", "Goes before every queue of its pool that is not strict.";
+    "concurrency": Kind::Int(1, 1_000_000), Now, "", "How many of its messages run at once at most.";
+    "max_length": Kind::Int(1, 1_000_000_000), Now, "", "How many messages may wait in it; then enqueue is refused.";
+    "rate_limit": Kind::Rate, Later, "", "How many of its messages start in a period at most.";
+    "shared": Kind::Bool, Later, "", "Celery workers drain it too: what is unknown here goes back.";
+};
+
+pub(super) const ROUTE: &[Key] = keys! {
+    "task": Kind::Glob, Now, "", "Pattern over task names: `*` is any run of characters, `?` any one.";
+    "queue": Kind::Name, Now, "", "The queue of the tasks that match.";
+};

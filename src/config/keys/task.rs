@@ -1,0 +1,95 @@
+//! Keys of `[tasks.NAME]`, which are those of `[defaults]` too.
+
+use super::daemon::{LARGEST_RESULT, LONGEST};
+use super::{Key, Kind, keys};
+
+const YEAR: u64 = 366 * 86_400_000;
+const MIB: u64 = 1 << 20;
+
+pub(super) const TASK: &[Key] = keys! {
+    "command": Kind::Text, Now, "", "A text for /bin/sh -c; arguments are \"$1\" \"$2\" and environment variables, never parsed by the shell.";
+    "exec": Kind::Argv, Now, "", "A program and its arguments; {name} is replaced by a parameter inside its element.";
+    "params": Kind::Params, Now, "", "Declared parameters, as `params.user_id = \"int\"`; positional arguments bind to them in this order.";
+    "queue": Kind::Name, Now, "", "Its queue; by default what the routes say, else `default`.";
+    "priority": Kind::Int(0, 9), Now, "0", "Priority of messages that name none; 9 goes first.";
+    "max_retries": Kind::Int(0, 1_000_000), Now, "0", "How often a failed message is tried again.";
+    "retry_delay": Kind::Duration(0, YEAR), Now, "\"10s\"", "How long after a failure it is tried again.";
+    "retry_backoff": Kind::Bool, Now, "false", "Double the delay at each retry.";
+    "retry_backoff_max": Kind::Duration(0, YEAR), Now, "\"10m\"", "The longest delay that doubling leads to.";
+    "retry_jitter": Kind::Bool, Now, "true", "With retry_backoff: draw each delay between zero and what it would be.";
+    "retry_on": Kind::Codes, Now, "[]", "Exit codes that ask for a retry; empty: any failure does.";
+    "success_on": Kind::Codes, Now, "[]", "Exit codes that are a success, besides 0.";
+    "soft_time_limit": Kind::Duration(1, YEAR), Now, "", "After this time the program is asked to end, by soft_signal.";
+    "time_limit": Kind::Duration(1, YEAR), Now, "", "After this time everything the attempt started is killed.";
+    "soft_signal": Kind::Signal, Now, "\"SIGTERM\"", "The signal of the soft limit.";
+    "acks": Kind::Choice(&["late", "early"]), Now, "\"late\"", "When a message is done with: after its attempt (a lost one runs again) or before (it never runs twice).";
+    "ignore_result": Kind::Bool, Now, "false", "Keep no result.";
+    "result": Kind::Choice(&["stdout", "json", "none"]), Now, "\"stdout\"", "What becomes the result: the trimmed output, the output as JSON, or nothing.";
+    "result_expires": Kind::Duration(1_000, LONGEST), Now, "", "How long its finished records are kept; by default [results] expires.";
+    "result_max_size": Kind::Size(0, LARGEST_RESULT), Now, "", "Bound of its result; by default [results] max_size.";
+    "expires": Kind::Duration(1, YEAR), Now, "", "Messages that have not started this long after they were accepted are dropped as EXPIRED.";
+    "stdin": Kind::Choice(&["none", "json"]), Now, "\"none\"", "What the program reads on stdin: nothing, or the call as one JSON object.";
+    "environment": Kind::Environment, Now, "", "Environment variables; joined with those of [defaults], name by name.";
+    "environment_file": Kind::Path, Now, "", "A file of environment variables as systemd's EnvironmentFile=, read at each start.";
+    "pass_environment": Kind::EnvironmentNames, Now, "[]", "Environment variables that are taken over from taskd's own environment.";
+    "working_directory": Kind::Path, Now, "\"/\"", "The directory it starts in.";
+    "umask": Kind::Umask, Now, "\"022\"", "File mode mask, in octal.";
+    "nice": Kind::Int(-20, 19), Now, "", "Scheduling priority as nice(1); below 0 only where taskd is started as root.";
+    "limit_nofile": Kind::Int(8, 1 << 30), Now, "", "How many files it may have open.";
+    "allow": Kind::People, Now, "", "Who may enqueue it: users and @groups; by default whoever [access] enqueue names, and root only where it runs as root.";
+    "allow_dash": Kind::Bool, Now, "false", "Values may begin with - even where a placeholder begins its element.";
+    "dash_dash": Kind::Bool, Now, "true", "Put -- between the program's own arguments and appended ones.";
+    "enabled": Kind::Bool, Now, "true", "Whether it may be enqueued.";
+    "user": Kind::User, Now, "", "The user it runs as; by default its pool's.";
+    "remote": Kind::Bool, Now, "true", "Whether a message from a shared broker may run it; false by default where it runs as root.";
+    "group": Kind::GroupName, Later, "", "The group it runs as.";
+    "rate_limit": Kind::Rate, Later, "", "How many of its messages start in a period at most, over all nodes.";
+    "rate_limit_key": Kind::Name, Later, "", "The parameter for each value of which rate_limit counts.";
+    "unique": Kind::Table(UNIQUE), Later, "", "At most one message with the same arguments.";
+    "concurrency": Kind::Int(1, 1_000_000), Later, "", "How many of its messages run at once at most, over all nodes.";
+    "concurrency_key": Kind::Name, Later, "", "The parameter for each value of which concurrency counts.";
+    "memory_max": Kind::Size(MIB, 1 << 50), Later, "", "Hard limit of the memory of one attempt.";
+    "cpu_quota": Kind::Percent, Later, "", "Hard limit of its CPU time; 200% is two CPUs.";
+    "tasks_max": Kind::Int(1, 1 << 22), Later, "", "How many processes and threads one attempt may have.";
+    "io_class": Kind::Choice(&["none", "realtime", "best-effort", "idle"]), Later, "", "Scheduling class of its I/O as ionice(1).";
+    "on_memory": Kind::Table(ON_MEMORY), Later, "", "What to do when an attempt ran into memory_max.";
+    "on_failure": Kind::Table(TELL), Later, "", "Who is told when it fails.";
+    "on_recovery": Kind::Table(TELL), Later, "", "Who is told when it succeeds again.";
+    "on_dead": Kind::Table(TELL), Later, "", "Who is told when a message of it is dead.";
+    "expected_by": Kind::TimeOfDay, Later, "", "Alarm when it has not run by this time of day.";
+    "credentials": Kind::Names, Later, "", "systemd credentials that it may read.";
+    "external": Kind::Bool, Later, "", "It is run by Celery workers, not here.";
+    "no_new_privileges": Kind::Bool, Later, "", "Its processes can gain no privileges.";
+    "private_tmp": Kind::Bool, Later, "", "It has a /tmp of its own.";
+    "protect_system": Kind::BoolOr(&["full", "strict"]), Later, "", "The system's directories are read-only for it.";
+    "private_network": Kind::Bool, Later, "", "It has no network.";
+    "read_write_paths": Kind::Paths, Later, "", "Directories that it may write nevertheless.";
+};
+
+/// `[notify]`: what a task's `on_…` keys say, for every task.
+pub(super) const NOTIFY: &[Key] = keys! {
+    "on_failure": Kind::Table(TELL), Later, "", "Who is told when a task fails.";
+    "on_recovery": Kind::Table(TELL), Later, "", "Who is told when a task succeeds again.";
+    "on_dead": Kind::Table(TELL), Later, "", "Who is told when a message is dead.";
+};
+
+const UNIQUE: &[Key] = keys! {
+    "key": Kind::Names, Later, "", "The parameters that must be the same.";
+    "while": Kind::Choice(&["queued", "running", "both"]), Later, "", "How long it holds.";
+    "period": Kind::Duration(1, YEAR), Later, "", "How long it holds at most.";
+    "on_conflict": Kind::Choice(&["return", "error", "replace"]), Later, "", "What becomes of the second message.";
+};
+
+const ON_MEMORY: &[Key] = keys! {
+    "memory_max": Kind::SizeOrTimes, Later, "", "The limit of the next attempt.";
+    "queue": Kind::Name, Later, "", "The queue of the next attempt.";
+    "max": Kind::Int(1, 100), Later, "", "How often.";
+};
+
+const TELL: &[Key] = keys! {
+    "exec": Kind::Argv, Later, "", "A program that is started.";
+    "webhook": Kind::Text, Later, "", "An address that gets a POST.";
+    "mail": Kind::Text, Later, "", "A mail address.";
+    "after": Kind::Int(1, 1_000_000), Later, "", "Only after this many failures in a row.";
+    "at_most": Kind::Rate, Later, "", "How often at most.";
+};

@@ -1,0 +1,205 @@
+//! What the keys become.
+
+use taskd::config::settings::Settings;
+use taskd::model::params::ParamType;
+use taskd::model::task::{Acks, Program, ResultKind, RetryPolicy, Stdin};
+
+use super::good;
+
+fn settings(text: &str) -> Settings {
+    good(text).settings
+}
+
+#[test]
+fn an_empty_file_has_every_default() {
+    let s = settings("");
+    assert_eq!(
+        (s.taskd.node.as_str(), s.taskd.broker.as_str(), s.taskd.results.as_str()),
+        ("testhost", "embedded", "broker")
+    );
+    assert_eq!(s.taskd.state_dir.to_str(), Some("/var/lib/taskd"));
+    assert_eq!(s.taskd.socket.to_str(), Some("/run/taskd/taskd.sock"));
+    assert_eq!(
+        (s.taskd.shutdown_grace_ms, s.taskd.log_level.as_str(), s.taskd.timezone),
+        (30_000, "info", None)
+    );
+    assert_eq!(
+        (s.results.expires_ms, s.results.max_size, s.results.max_records),
+        (86_400_000, 65_536, 100_000)
+    );
+    assert_eq!((s.results.output_max_size, s.results.output_rate), (1 << 20, 256 << 10));
+    assert_eq!(
+        (s.access.read, s.access.enqueue, s.access.admin),
+        (vec!["@taskd-users".to_owned()], vec!["@taskd-users".to_owned()], vec!["root".to_owned()])
+    );
+    assert_eq!(s.pools["default"].processes, 2);
+    let q = &s.queues["default"];
+    assert_eq!(
+        (q.pool.as_str(), q.weight, q.strict, q.concurrency, q.max_length),
+        ("default", 1, false, None, None)
+    );
+    assert!(s.tasks.is_empty() && s.routes.is_empty());
+}
+
+#[test]
+fn a_task_without_more_has_the_defaults_of_the_model() {
+    let s = settings("[tasks.a]\ncommand = 'x'");
+    let a = &s.tasks["a"];
+    assert_eq!(a.retry, RetryPolicy::default());
+    assert_eq!((a.soft_time_limit_ms, a.time_limit_ms, a.soft_signal), (None, None, 15));
+    assert_eq!((a.acks, a.result, a.stdin), (Acks::Late, ResultKind::Stdout, Stdin::None));
+    assert_eq!((a.result_max_size, a.result_expires_ms, a.expires_ms), (65_536, 86_400_000, None));
+    assert_eq!(
+        (a.allow_dash, a.dash_dash, a.enabled, a.remote, a.ignore_result),
+        (false, true, true, true, false)
+    );
+    assert_eq!((a.queue.clone(), a.user.clone(), a.allow.clone(), a.priority), (None, None, None, 0));
+    assert_eq!(a.surroundings, Default::default());
+}
+
+#[test]
+fn every_key_reaches_the_settings() {
+    let s = settings(
+        r#"
+[results]
+max_size = "1K"
+[queues.q]
+weight = 7
+strict = true
+concurrency = 3
+max_length = 1_000
+[tasks.a]
+exec = ["/bin/x", "{b}", "lit{{b}}"]
+params.b = "int"
+params.a = { type = "float", default = 1, min = 0, max = 2.5 }
+params.c = { type = "string", one_of = ["x", "y"], max_length = 1 }
+queue = "q"
+priority = 9
+max_retries = 3
+retry_delay = "1s"
+retry_backoff = true
+retry_backoff_max = "1h"
+retry_jitter = false
+retry_on = [75, 1]
+success_on = [2]
+soft_time_limit = "30s"
+time_limit = "40s"
+soft_signal = "INT"
+acks = "early"
+ignore_result = true
+result = "json"
+result_expires = "1h"
+result_max_size = 2048
+expires = "1h"
+stdin = "json"
+environment = { LANG = "C" }
+environment_file = "/etc/x"
+pass_environment = ["HOME"]
+working_directory = "/srv"
+umask = "077"
+nice = 5
+limit_nofile = 100
+allow = ["@web", "ada"]
+allow_dash = true
+dash_dash = false
+enabled = false
+remote = false
+"#,
+    );
+    let q = &s.queues["q"];
+    assert_eq!((q.weight, q.strict, q.concurrency, q.max_length), (7, true, Some(3), Some(1_000)));
+    let a = &s.tasks["a"];
+    assert_eq!(a.program, Program::Exec(vec!["/bin/x".into(), "{b}".into(), "lit{{b}}".into()]));
+    assert_eq!(
+        a.params.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(),
+        ["b", "a", "c"],
+        "declared order"
+    );
+    assert_eq!(
+        (a.params[1].kind, a.params[1].min, a.params[1].max),
+        (ParamType::Float, Some(0.0), Some(2.5))
+    );
+    assert_eq!(a.params[1].default, Some(1.0.into()));
+    assert_eq!((a.params[2].one_of.len(), a.params[2].max_length), (2, Some(1)));
+    assert_eq!(
+        a.retry,
+        RetryPolicy {
+            max_retries: 3,
+            delay_ms: 1_000,
+            backoff: true,
+            backoff_max_ms: 3_600_000,
+            jitter: false,
+            retry_on: vec![75, 1],
+            success_on: vec![2],
+        }
+    );
+    assert_eq!((a.soft_time_limit_ms, a.time_limit_ms, a.soft_signal), (Some(30_000), Some(40_000), 2));
+    assert_eq!((a.acks, a.result, a.stdin), (Acks::Early, ResultKind::Json, Stdin::Json));
+    assert_eq!((a.result_max_size, a.result_expires_ms, a.expires_ms), (2_048, 3_600_000, Some(3_600_000)));
+    assert_eq!(
+        (a.allow_dash, a.dash_dash, a.enabled, a.remote, a.ignore_result),
+        (true, false, false, false, true)
+    );
+    assert_eq!((a.queue.as_deref(), a.priority), (Some("q"), 9));
+    assert_eq!(a.allow.as_deref(), Some(&["@web".to_owned(), "ada".to_owned()][..]));
+    let p = &a.surroundings;
+    assert_eq!(p.environment["LANG"], "C");
+    assert_eq!(
+        (p.environment_file.as_deref(), p.working_directory.as_deref()),
+        (Some("/etc/x"), Some("/srv"))
+    );
+    assert_eq!(
+        (p.pass_environment.clone(), p.umask, p.nice, p.limit_nofile),
+        (vec!["HOME".to_owned()], Some(0o077), Some(5), Some(100))
+    );
+}
+
+#[test]
+fn defaults_stand_below_every_task() {
+    let s = settings(
+        "[defaults]\ntime_limit = '1h'\nmax_retries = 2\nexec = ['/bin/run']\nenvironment = { A = 'base', B = 'base' }\n\
+         [tasks.a]\ntime_limit = '5s'\nenvironment = { B = 'own', C = 'own' }\n[tasks.b]\ncommand = 'x'\n",
+    );
+    let (a, b) = (&s.tasks["a"], &s.tasks["b"]);
+    assert_eq!((a.time_limit_ms, b.time_limit_ms), (Some(5_000), Some(3_600_000)));
+    assert_eq!((a.retry.max_retries, b.retry.max_retries), (2, 2));
+    assert_eq!(a.program, Program::Exec(vec!["/bin/run".into()]));
+    assert_eq!(b.program, Program::Command("x".into()), "its own command replaces the exec of [defaults]");
+    let joined: Vec<_> = a.surroundings.environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(joined, [("A", "base"), ("B", "own"), ("C", "own")]);
+}
+
+#[test]
+fn settings_without_effect_are_noted() {
+    for (text, wanted) in [
+        (
+            "[tasks.a]\ncommand='x'\nretry_delay='1s'",
+            "tasks.a.retry_delay: has no effect while max_retries is 0",
+        ),
+        (
+            "[tasks.a]\ncommand='x'\nsoft_signal='INT'",
+            "tasks.a.soft_signal: has no effect without soft_time_limit",
+        ),
+        (
+            "[tasks.a]\ncommand='echo {p}'\nparams.p='int'",
+            "tasks.a.params.p: in `command` {p} is not replaced; write \"$p\"",
+        ),
+        (
+            "[tasks.a]\nexec=['x','{p}']\nparams.p='int'\nparams.q='int'",
+            "tasks.a.params.q: reaches the program neither",
+        ),
+        (
+            "[[routes]]\ntask='*'\nqueue='default'\n[[routes]]\ntask='a'\nqueue='default'",
+            "routes: \"a\" never matches, since \"*\"",
+        ),
+        ("[defaults]\nqueue='default'\n[[routes]]\ntask='*'\nqueue='default'", "routes: none applies"),
+    ] {
+        let notes = good(text).notes;
+        assert!(notes.len() == 1 && notes[0].starts_with(wanted), "{text:?} gave {notes:?}");
+    }
+    assert_eq!(
+        good("[tasks.a]\ncommand='echo ${p}'\nparams.p='int'").notes,
+        [""; 0],
+        "the shell's own braces"
+    );
+}
