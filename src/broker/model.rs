@@ -1,1 +1,194 @@
 //! The pure model of a store: for the simulation and the contract suite.
+//!
+//! Deterministic, in memory, no clock of its own; what it answers is what every other store must answer.
+
+mod broker;
+mod lives;
+mod shelf;
+mod sweep;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use broker::ModelBroker;
+use shelf::{Row, Shelf};
+
+use super::rules;
+use crate::model::message::{Delivery, Message, Record};
+use crate::model::name::MessageId;
+use crate::model::op::{Caps, Fault, Filter, Op, Permit, QueueCount, Reply};
+use crate::model::time::Wall;
+
+/// What [`Model`], and every store that holds all its data in one place, can do.
+pub const CAPS: Caps = Caps { atomic_settle: true, permits: true, ticks: true, listing: true, shared: false };
+
+/// A store in memory.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    shelf: Shelf,
+    seq: u64,
+    token: i64,
+    /// The store's clock: the latest time at which a message became ready; never goes back.
+    clock: Wall,
+    paused: BTreeSet<String>,
+    permits: BTreeMap<String, BTreeSet<String>>,
+    ticks: BTreeMap<String, BTreeSet<Wall>>,
+    nodes: BTreeMap<String, (String, Wall)>,
+}
+
+impl Model {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Every record, id records included, in order of acceptance.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.shelf.rows().map(|row| &row.record)
+    }
+
+    /// Every record that is leased, oldest token first.
+    pub fn leased(&self) -> impl Iterator<Item = &Record> {
+        self.shelf.leased.values().filter_map(|seq| self.shelf.at(*seq)).map(|row| &row.record)
+    }
+
+    /// Does one operation.
+    ///
+    /// # Errors
+    /// [`Fault::Refused`] for an operation that makes no sense; nothing took place then.
+    pub fn apply(&mut self, op: Op) -> Result<Reply, Fault> {
+        Ok(match op {
+            Op::Publish { messages, max_length, now } => return self.publish(messages, &max_length, now),
+            Op::Lease { queue, credit, now } => self.lease(&queue, credit, now),
+            Op::Start { id, token, now } => self.start(&id, token, now),
+            Op::Settle(settle) => return self.settle(*settle),
+            Op::Defer { id, token, until, counted, lost, now } => {
+                self.defer(&id, token, until, counted, lost, now)
+            }
+            Op::Extend { leases } => self.extend(leases),
+            Op::Revoke { id, now } => self.revoke(&id, now),
+            Op::Requeue { id, now } => return self.requeue(&id, now),
+            Op::Get { id } => self.answer(&id),
+            Op::List(filter) => self.list(&filter),
+            Op::Count => self.count(),
+            Op::Purge { queue, now } => self.purge(&queue, now),
+            Op::Move { id, token, unknown, now: _ } => self.relocate(&id, token, unknown),
+            Op::Known { tasks, now: _ } => self.known(&tasks),
+            Op::Sweep { now, retention } => self.sweep(now, retention),
+            Op::Recover => Reply::Deliveries(
+                self.shelf
+                    .leased
+                    .values()
+                    .filter_map(|seq| self.shelf.at(*seq))
+                    .filter_map(delivery)
+                    .collect(),
+            ),
+            Op::QueueState { queue, paused } => {
+                if paused {
+                    self.paused.insert(queue);
+                } else {
+                    self.paused.remove(&queue);
+                }
+                Reply::Done
+            }
+            Op::Acquire(permit) => self.acquire(permit),
+            Op::Release(permit) => {
+                self.release(&permit);
+                Reply::Permit(true)
+            }
+            Op::Tick { schedule, planned, message } => self.tick(schedule, planned, message),
+            Op::Node { name, announce, now } => self.node(name, announce, now),
+        })
+    }
+
+    /// When a stored message becomes ready. A wall clock that goes back must not put messages before
+    /// older ones.
+    fn ready_again(&mut self, now: Wall) -> Wall {
+        self.clock = self.clock.max(now);
+        self.clock
+    }
+
+    /// When a new message becomes ready. An empty store follows the wall clock back: there is nothing
+    /// whose order it could change.
+    fn ready_new(&mut self, now: Wall) -> Wall {
+        self.clock = if self.shelf.is_idle() { now } else { self.clock.max(now) };
+        self.clock
+    }
+
+    fn answer(&self, id: &MessageId) -> Reply {
+        Reply::Record(self.shelf.get(id).map(|row| Box::new(row.record.clone())))
+    }
+
+    fn list(&self, filter: &Filter) -> Reply {
+        let limit = filter.limit.clamp(1, rules::MAX_LIST) as usize;
+        let fits = |r: &Record| {
+            (filter.states.is_empty() || filter.states.contains(&r.state))
+                && filter.task.as_ref().is_none_or(|t| *t == r.message.task)
+                && filter.queue.as_ref().is_none_or(|q| *q == r.message.queue)
+                && filter.since.is_none_or(|s| r.message.enqueued >= s)
+                && filter.uid.is_none_or(|u| r.message.uid == Some(u))
+        };
+        let rows = self.shelf.rows().rev().filter(|row| !row.slim && fits(&row.record));
+        Reply::Records(rows.take(limit).map(|row| row.record.clone()).collect())
+    }
+
+    fn count(&self) -> Reply {
+        let mut all: BTreeMap<&str, QueueCount> =
+            self.shelf.counts().map(|c| (c.queue.as_str(), c.clone())).collect();
+        for queue in &self.paused {
+            let empty = || QueueCount { queue: queue.clone(), ..QueueCount::default() };
+            all.entry(queue).or_insert_with(empty).paused = true;
+        }
+        Reply::Counts(all.into_values().collect())
+    }
+
+    fn acquire(&mut self, permit: Permit) -> Reply {
+        let holders = self.permits.entry(permit.key).or_default();
+        let held = holders.contains(&permit.holder);
+        let free = holders.len() < permit.limit as usize;
+        if !held && free {
+            holders.insert(permit.holder);
+        }
+        Reply::Permit(held || free)
+    }
+
+    fn release(&mut self, permit: &Permit) {
+        if let Some(holders) = self.permits.get_mut(&permit.key) {
+            holders.remove(&permit.holder);
+            if holders.is_empty() {
+                self.permits.remove(&permit.key);
+            }
+        }
+    }
+
+    fn tick(&mut self, schedule: String, planned: Wall, message: Message) -> Reply {
+        let fired = self.ticks.entry(schedule).or_default();
+        let forgotten = fired.len() >= rules::TICKS_KEPT && fired.first().is_some_and(|f| planned < *f);
+        if forgotten || !fired.insert(planned) {
+            return Reply::Ticked(false);
+        }
+        if fired.len() > rules::TICKS_KEPT {
+            fired.pop_first();
+        }
+        let now = message.enqueued;
+        self.store(message, now);
+        Reply::Ticked(true)
+    }
+
+    fn node(&mut self, name: String, announce: String, now: Wall) -> Reply {
+        self.nodes.insert(name, (announce, now));
+        self.nodes.retain(|_, (_, at)| now.since(*at) <= rules::NODE_KEPT_MS);
+        Reply::Nodes(self.nodes.iter().map(|(n, (a, at))| (n.clone(), a.clone(), *at)).collect())
+    }
+}
+
+/// The delivery of a leased row.
+fn delivery(row: &Row) -> Option<Delivery> {
+    Some(Delivery {
+        message: row.record.message.clone(),
+        token: row.record.token?,
+        attempt: row.record.attempt,
+        losses: row.record.losses,
+        started: row.record.state == crate::model::state::State::Running,
+    })
+}

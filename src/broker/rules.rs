@@ -1,0 +1,130 @@
+//! Rules and numbers that every store keeps alike, so that none of them drifts from the model.
+
+use crate::model::message::{Message, Record};
+use crate::model::op::{Fault, Reply, Settle};
+use crate::model::outcome::{Cause, Outcome};
+use crate::model::state::State;
+use crate::model::time::Wall;
+
+/// One priority step is worth this many milliseconds of waiting. Ageing is exact and linear although the
+/// index never changes: every waiting message ages alike, so only the difference of two ranks matters.
+pub const AGEING_MS: i64 = 60_000;
+
+/// Rows that one Sweep or Known changes at most; then it answers `more`.
+pub const SWEEP_ROWS: usize = 1_000;
+
+/// An id is known at least this long after its final state (promise 7), in milliseconds.
+pub const ID_KEPT_MS: u64 = 24 * 3_600_000;
+
+/// Id records (finished, without arguments and outcome) that are kept per record that
+/// [`Retention::count`](crate::model::op::Retention) allows. A disk must be bounded: where more messages
+/// than this finish within [`ID_KEPT_MS`], the oldest ids are forgotten earlier.
+pub const IDS_PER_RECORD: u64 = 10;
+
+/// Bytes of stored records after which one List stops, whatever its limit: an answer is held in memory.
+pub const LIST_BYTES: usize = 16 << 20;
+
+/// Planned times that are remembered per schedule; an older one counts as fired.
+pub const TICKS_KEPT: usize = 1_024;
+
+/// A node that said nothing for this long is forgotten, in milliseconds.
+pub const NODE_KEPT_MS: u64 = 24 * 3_600_000;
+
+/// Most deliveries of one Lease.
+pub const MAX_CREDIT: u32 = 1_000;
+
+/// Most records of one List.
+pub const MAX_LIST: u32 = 10_000;
+
+/// The place in its queue of a message that became ready at `ready` (the store's clock, which never goes
+/// back): smaller goes first, ties by order of acceptance.
+#[must_use]
+pub const fn rank(ready: Wall, priority: u8) -> i64 {
+    ready.0.saturating_sub((priority as i64).saturating_mul(AGEING_MS))
+}
+
+/// The state of a message that is stored at `now`, and when it is due.
+#[must_use]
+pub fn first_state(message: &Message, now: Wall) -> (State, Option<Wall>) {
+    match message.eta {
+        Some(eta) if eta > now => (State::Scheduled, Some(eta)),
+        _ => (State::Waiting, None),
+    }
+}
+
+/// The outcome of a message whose `expires` passed before it started.
+#[must_use]
+pub fn expired() -> Outcome {
+    Outcome::of_cause(Cause::Expired, "it had not started when its `expires` passed")
+}
+
+/// The outcome of a message that was canceled while it waited.
+#[must_use]
+pub fn revoked() -> Outcome {
+    Outcome::of_cause(Cause::Revoked, "canceled before it started")
+}
+
+/// What stays of a finished record whose retention is over: enough to answer a repeat of its id.
+#[must_use]
+pub fn slim(mut record: Record) -> Record {
+    record.message.args = Vec::new();
+    record.message.kwargs = serde_json::Map::new();
+    record.message.headers = serde_json::Map::new();
+    record.message.eta = None;
+    record.message.expires = None;
+    record.outcome = None;
+    record
+}
+
+/// The message of a new life: as it was, `retries` from zero, without an `expires` that has passed (it
+/// belonged to the life that ended; with it, the new one could never start).
+#[must_use]
+pub fn reborn(mut message: Message, now: Wall) -> Message {
+    message.retries = 0;
+    message.expires = message.expires.filter(|e| *e > now);
+    message
+}
+
+/// Refuses a settle that is neither an end nor a planned retry.
+///
+/// # Errors
+/// [`Fault::Refused`] naming what does not fit.
+pub fn check_settle(s: &Settle) -> Result<(), Fault> {
+    match (s.state, s.due) {
+        (State::Retry, None) => Err(Fault::Refused(format!("{}: RETRY without the time it is due", s.id))),
+        (State::Retry, Some(_)) => Ok(()),
+        (state, _) if state.is_final() => Ok(()),
+        (state, _) => Err(Fault::Refused(format!("{}: {state} does not end an attempt", s.id))),
+    }
+}
+
+/// Refuses a publish whose bounds do not go with its messages.
+///
+/// # Errors
+/// [`Fault::Refused`].
+pub fn check_bounds(messages: usize, bounds: usize) -> Result<(), Fault> {
+    if bounds == 0 || bounds == messages {
+        return Ok(());
+    }
+    Err(Fault::Refused(format!("{messages} messages with {bounds} queue bounds")))
+}
+
+/// The refusal of a new life for a message whose arguments are gone.
+#[must_use]
+pub fn arguments_gone(id: &crate::model::name::MessageId) -> Fault {
+    Fault::Refused(format!(
+        "the arguments of {id} are not kept any more (the retention of its record is over); enqueue it anew"
+    ))
+}
+
+/// The answer to a write that took place.
+#[must_use]
+pub const fn applied() -> Reply {
+    Reply::Applied { applied: true, current: None }
+}
+
+/// The answer to a write under a token that is not valid any more.
+#[must_use]
+pub fn stale(current: Option<Record>) -> Reply {
+    Reply::Applied { applied: false, current: current.map(Box::new) }
+}
