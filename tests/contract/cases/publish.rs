@@ -32,6 +32,7 @@ pub fn a_batch_is_stored_and_known_ids_are_answered_with_what_is_there(h: &mut d
     let Published::Known(known) = &replies[1] else { panic!() };
     assert_eq!((&known.message, known.state), (&msg("a"), State::Waiting));
 
+    lease(h, 10);
     finish(h, "z", 0, None);
     h.restart();
     let known = h.ok(publish(vec![msg("z")]));

@@ -28,7 +28,13 @@ pub fn counts_follow_every_move(h: &mut dyn Harness) {
 
 pub fn list_is_newest_first_and_filters(h: &mut dyn Harness) {
     finish(h, "done", 0, None);
-    let other = Message { task: "other".to_owned(), uid: Some(7), enqueued: at(5), ..msg("other") };
+    let other = Message {
+        task: "other".to_owned(),
+        uid: Some(7),
+        enqueued: at(5),
+        queue: "o".to_owned(),
+        ..msg("other")
+    };
     let elsewhere = Message { queue: "e".to_owned(), ..msg("elsewhere") };
     let later = Message { eta: Some(at(100)), ..msg("later") };
     h.ok(publish(vec![other, elsewhere, later]));
