@@ -1,1 +1,3 @@
 //! Connections only: how to open, close and reopen what the adapters talk to.
+
+pub mod sqlite;

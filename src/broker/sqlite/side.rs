@@ -1,0 +1,83 @@
+//! What stands beside the messages: permits, ticks of schedules, nodes, the state of queues.
+
+use super::shelf::{Shelf, Stop};
+use crate::broker::rules;
+use crate::model::message::Message;
+use crate::model::op::Permit;
+use crate::model::time::Wall;
+
+impl Shelf {
+    pub(super) fn queue_state(&mut self, queue: &str, paused: bool) -> Result<(), Stop> {
+        let no = self.ledger.number_or_new(&self.c, queue)?;
+        self.c.prepare_cached("UPDATE queue SET paused = ?2 WHERE no = ?1")?.execute((no as i64, paused))?;
+        self.ledger.set_paused(no, paused);
+        Ok(())
+    }
+
+    pub(super) fn acquire(&self, permit: &Permit) -> Result<bool, Stop> {
+        let (key, holder) = (&permit.key, &permit.holder);
+        let mut held = self.c.prepare_cached("SELECT 1 FROM permit WHERE key = ?1 AND holder = ?2")?;
+        if held.exists((key, holder))? {
+            return Ok(true);
+        }
+        let taken = self
+            .c
+            .prepare_cached(
+                "INSERT INTO permit(key, holder) SELECT ?1, ?2 \
+                 WHERE (SELECT count(*) FROM permit WHERE key = ?1) < ?3",
+            )?
+            .execute((key, holder, permit.limit))?;
+        Ok(taken == 1)
+    }
+
+    pub(super) fn release(&self, permit: &Permit) -> Result<(), Stop> {
+        self.c
+            .prepare_cached("DELETE FROM permit WHERE key = ?1 AND holder = ?2")?
+            .execute((&permit.key, &permit.holder))?;
+        Ok(())
+    }
+
+    pub(super) fn tick(&mut self, schedule: &str, planned: Wall, message: &Message) -> Result<bool, Stop> {
+        let (fired, first): (i64, Option<i64>) = self
+            .c
+            .prepare_cached("SELECT count(*), min(planned) FROM tick WHERE schedule = ?1")?
+            .query_row([schedule], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let full = fired >= rules::TICKS_KEPT as i64;
+        if full && first.is_some_and(|first| planned.0 < first) {
+            return Ok(false);
+        }
+        let new = self
+            .c
+            .prepare_cached("INSERT INTO tick(schedule, planned) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+            .execute((schedule, planned.0))?;
+        if new == 0 {
+            return Ok(false);
+        }
+        if full {
+            self.c
+                .prepare_cached("DELETE FROM tick WHERE schedule = ?1 AND planned = ?2")?
+                .execute((schedule, first))?;
+        }
+        self.store(message, message.enqueued, 0)?;
+        Ok(true)
+    }
+
+    pub(super) fn node(
+        &self,
+        name: &str,
+        announce: &str,
+        now: Wall,
+    ) -> Result<Vec<(String, String, Wall)>, Stop> {
+        self.c
+            .prepare_cached(
+                "INSERT INTO node(name, announce, at) VALUES (?1, ?2, ?3) \
+                 ON CONFLICT (name) DO UPDATE SET announce = excluded.announce, at = excluded.at",
+            )?
+            .execute((name, announce, now.0))?;
+        let silent = now.0.saturating_sub(rules::NODE_KEPT_MS as i64);
+        self.c.prepare_cached("DELETE FROM node WHERE at < ?1")?.execute([silent])?;
+        let mut all = self.c.prepare_cached("SELECT name, announce, at FROM node ORDER BY name")?;
+        let rows = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?, Wall(row.get(2)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}

@@ -1,0 +1,100 @@
+//! The end of an attempt, in one step.
+
+use serde_json::json;
+use taskd::model::message::Message;
+use taskd::model::op::{Fault, Op, Reply, Settle};
+use taskd::model::outcome::Outcome;
+use taskd::model::state::State;
+
+use crate::harness::*;
+
+pub fn the_end_is_one_step_with_everything_that_follows(h: &mut dyn Harness) {
+    let token = held(h, "a");
+    h.ok(Op::Start { id: id("a"), token, now: at(1) });
+    h.ok(Op::Acquire(permit("a", 1)));
+    let next = Message { queue: "other".to_owned(), ..msg("next") };
+    let later = Message { eta: Some(at(99)), ..msg("later") };
+    let s = Settle {
+        follow_ups: vec![next, later],
+        releases: vec![permit("a", 1)],
+        now: at(7),
+        ..settle("a", token, State::Success)
+    };
+    assert_eq!(end(h, s), (true, None));
+    h.restart();
+    let record = get(h, "a").unwrap();
+    assert_eq!((record.state, record.token, record.due), (State::Success, None, None));
+    assert_eq!((record.started, record.finished), (Some(at(1)), Some(at(7))));
+    assert_eq!(record.outcome, Some(success()));
+    assert_eq!(get(h, "next").unwrap().state, State::Waiting);
+    assert_eq!(get(h, "later").unwrap().state, State::Scheduled);
+    assert_eq!(h.ok(Op::Acquire(permit("b", 1))), Reply::Permit(true));
+    assert_eq!(count(h), (0, 1, 0, 0));
+}
+
+pub fn a_final_record_is_written_once(h: &mut dyn Harness) {
+    let token = held(h, "a");
+    assert!(end(h, settle("a", token, State::Success)).0);
+    let first = get(h, "a");
+    let second = Settle {
+        outcome: Outcome { result: Some(json!("other")), ..success() },
+        follow_ups: vec![msg("never")],
+        ..settle("a", token, State::Failure)
+    };
+    assert_eq!(end(h, second), (false, first.clone()));
+    assert_eq!((get(h, "a"), get(h, "never")), (first, None));
+}
+
+pub fn a_retry_keeps_its_id_and_counts(h: &mut dyn Harness) {
+    for round in 1..=3_u32 {
+        if round == 1 {
+            h.ok(publish(vec![msg("a")]));
+        }
+        let ms = i64::from(round) * 100;
+        let d = deliveries(h.ok(lease_at(1, ms)));
+        assert_eq!((d[0].attempt, d[0].message.retries), (round, round - 1));
+        let s = Settle { due: Some(at(ms + 50)), ..settle("a", d[0].token, State::Retry) };
+        assert!(end(h, s).0);
+        h.restart();
+        let record = get(h, "a").unwrap();
+        assert_eq!((record.state, record.due, record.token), (State::Retry, Some(at(ms + 50)), None));
+        assert_eq!((record.message.retries, record.finished), (round, None));
+        assert_eq!(record.outcome, Some(success()), "of the latest attempt");
+        assert_eq!(count(h), (0, 1, 0, 0));
+        assert_eq!(leased_ids(h, 1, ms), Vec::<String>::new());
+        assert_eq!(sweep(h, ms + 50).queues, ["q"]);
+    }
+}
+
+pub fn losses_are_counted(h: &mut dyn Harness) {
+    let token = held(h, "a");
+    h.ok(Op::Defer { id: id("a"), token, until: None, counted: true, lost: true, now: at(0) });
+    let d = lease(h, 1);
+    assert_eq!(d[0].losses, 1);
+    let s = Settle { lost: true, due: Some(at(1)), ..settle("a", d[0].token, State::Retry) };
+    end(h, s);
+    sweep(h, 1);
+    let d = deliveries(h.ok(lease_at(1, 1)));
+    assert_eq!((d[0].losses, d[0].attempt), (2, 3));
+    assert!(end(h, Settle { lost: true, ..settle("a", d[0].token, State::Dead) }).0);
+    assert_eq!(get(h, "a").unwrap().losses, 3);
+}
+
+pub fn an_end_that_is_none_is_refused(h: &mut dyn Harness) {
+    let token = held(h, "a");
+    for state in [State::Retry, State::Waiting, State::Running, State::Scheduled] {
+        let refused = h.one(Op::Settle(Box::new(settle("a", token, state))));
+        assert!(matches!(refused, Err(Fault::Refused(_))), "{state}: {refused:?}");
+    }
+    assert_eq!(get(h, "a").unwrap().token, Some(token));
+}
+
+pub fn a_known_follow_up_changes_nothing(h: &mut dyn Harness) {
+    finish(h, "there", 0, None);
+    let before = get(h, "there");
+    let token = held(h, "a");
+    let s = Settle { follow_ups: vec![msg("there"), msg("a")], ..settle("a", token, State::Success) };
+    assert!(end(h, s).0);
+    assert_eq!(get(h, "there"), before);
+    assert_eq!(count(h), (0, 0, 0, 0));
+}

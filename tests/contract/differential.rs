@@ -1,0 +1,254 @@
+//! Random operations, the same answers: the embedded store against the model, with restarts in between.
+
+use proptest::prelude::*;
+use taskd::model::message::{Message, Token};
+use taskd::model::op::{Filter, Op, Permit, Reply, Retention, Settle};
+use taskd::model::outcome::{Cause, Outcome};
+use taskd::model::state::{self, State};
+
+use crate::harness::*;
+
+/// One step of a run. Tokens are named by how long ago they were given: only a running store knows them.
+#[derive(Clone, Debug)]
+enum Step {
+    Op(Op),
+    /// With the token of the latest lease of this message, or the one before.
+    Start(u8, bool),
+    Settle {
+        m: u8,
+        old: bool,
+        state: State,
+        lost: bool,
+        due: i64,
+        expires_ms: Option<u64>,
+        follow: Vec<u8>,
+    },
+    Defer {
+        m: u8,
+        old: bool,
+        until: Option<i64>,
+        counted: bool,
+        lost: bool,
+    },
+    Move {
+        m: u8,
+        token: bool,
+        unknown: bool,
+    },
+    Extend(Vec<u8>),
+    Restart,
+}
+
+const QUEUES: [&str; 3] = ["q", "r", "s"];
+
+fn name(m: u8) -> String {
+    // Every other id is a UUID, which is stored differently.
+    if m % 2 == 0 { format!("m{m}") } else { format!("0198f1a2-7b3c-7d4e-8f50-0000000000{m:02x}") }
+}
+
+fn queue() -> impl Strategy<Value = String> {
+    (0..QUEUES.len()).prop_map(|n| QUEUES[n].to_owned())
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let maybe = || proptest::option::weighted(0.3, 0..400_i64);
+    (0..24_u8, queue(), 0..=9_u8, maybe(), maybe(), 0..400_i64, any::<bool>()).prop_map(
+        |(m, queue, priority, eta, expires, enqueued, long)| Message {
+            queue,
+            priority,
+            task: format!("t{}", m % 3),
+            eta: eta.map(at),
+            expires: expires.map(at),
+            enqueued: at(enqueued),
+            uid: (m % 5 != 0).then_some(u32::from(m % 4)),
+            args: vec![serde_json::json!(if long { "x".repeat(2_000) } else { String::new() })],
+            ..msg(&name(m))
+        },
+    )
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let ms = || (-100..400_i64).prop_map(at);
+    let mid = || (0..24_u8).prop_map(|m| id(&name(m)));
+    let permit = || {
+        (0..2_u8, 0..3_u8, 0..3_u32).prop_map(|(key, holder, limit)| Permit {
+            key: format!("k{key}"),
+            holder: format!("h{holder}"),
+            limit,
+        })
+    };
+    let filter = (
+        proptest::collection::vec(0..state::ALL.len(), 0..3),
+        proptest::option::of(0..3_u8),
+        proptest::option::of(queue()),
+        proptest::option::of(0..400_i64),
+        proptest::option::of(0..4_u32),
+        0..20_u32,
+    );
+    prop_oneof![
+        6 => (proptest::collection::vec(message(), 1..4), proptest::option::weighted(0.3, 0..6_u64), ms()).prop_map(
+            |(messages, bound, now)| {
+                let max_length = bound.map_or_else(Vec::new, |b| messages.iter().map(|_| Some(b)).collect());
+                Op::Publish { messages, max_length, now }
+            }
+        ),
+        6 => (queue(), 1..4_u32, ms()).prop_map(|(queue, credit, now)| Op::Lease { queue, credit, now }),
+        1 => (mid(), ms()).prop_map(|(id, now)| Op::Revoke { id, now }),
+        1 => (mid(), ms()).prop_map(|(id, now)| Op::Requeue { id, now }),
+        1 => mid().prop_map(|id| Op::Get { id }),
+        1 => filter.prop_map(|(states, task, queue, since, uid, limit)| Op::List(Filter {
+            states: states.into_iter().map(|s| state::ALL[s]).collect(),
+            task: task.map(|t| format!("t{t}")),
+            queue,
+            since: since.map(at),
+            uid,
+            limit,
+        })),
+        1 => (queue(), ms()).prop_map(|(queue, now)| Op::Purge { queue, now }),
+        1 => (proptest::collection::vec(0..4_u8, 0..3), ms()).prop_map(|(tasks, now)| Op::Known {
+            tasks: tasks.into_iter().map(|t| format!("t{t}")).collect(),
+            now
+        }),
+        3 => (ms(), prop_oneof![Just(86_400_000_i64), 0..400_i64], 0..400_u64, 0..6_u64, 0..3_u8).prop_map(
+            |(now, later, age_ms, count, far)| Op::Sweep {
+                now: if far == 0 { at(now.0 - T0 + later) } else { now },
+                retention: Retention { age_ms, count },
+            }
+        ),
+        1 => Just(Op::Recover),
+        1 => (queue(), any::<bool>()).prop_map(|(queue, paused)| Op::QueueState { queue, paused }),
+        1 => permit().prop_map(Op::Acquire),
+        1 => permit().prop_map(Op::Release),
+        1 => (0..2_u8, 0..4_i64, message()).prop_map(|(s, planned, message)| Op::Tick {
+            schedule: format!("s{s}"),
+            planned: at(planned),
+            message,
+        }),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let ends = prop_oneof![
+        Just(State::Success),
+        Just(State::Failure),
+        Just(State::Revoked),
+        Just(State::Dead),
+        Just(State::Retry),
+        Just(State::Retry),
+        Just(State::Waiting),
+    ];
+    let old = || proptest::bool::weighted(0.1);
+    let settle = (
+        0..24_u8,
+        old(),
+        ends,
+        any::<bool>(),
+        0..400_i64,
+        proptest::option::of(0..400_u64),
+        proptest::collection::vec(0..24_u8, 0..3),
+    );
+    prop_oneof![
+        12 => op().prop_map(Step::Op),
+        4 => (0..24_u8, old()).prop_map(|(m, old)| Step::Start(m, old)),
+        5 => settle.prop_map(|(m, old, state, lost, due, expires_ms, follow)| {
+            Step::Settle { m, old, state, lost, due, expires_ms, follow }
+        }),
+        3 => (0..24_u8, old(), proptest::option::of(0..400_i64), any::<bool>(), any::<bool>())
+            .prop_map(|(m, old, until, counted, lost)| Step::Defer { m, old, until, counted, lost }),
+        2 => (0..24_u8, any::<bool>(), any::<bool>())
+            .prop_map(|(m, token, unknown)| Step::Move { m, token, unknown }),
+        1 => proptest::collection::vec(0..24_u8, 0..4).prop_map(Step::Extend),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// The latest two tokens of each message.
+#[derive(Default)]
+struct Tokens(std::collections::BTreeMap<String, (Token, Token)>);
+
+impl Tokens {
+    fn of(&self, m: u8, old: bool) -> Token {
+        let (latest, before) = self.0.get(&name(m)).copied().unwrap_or((Token(0), Token(0)));
+        if old { before } else { latest }
+    }
+
+    fn learn(&mut self, answer: &Answer) {
+        if let Ok(Reply::Deliveries(deliveries)) = answer {
+            for d in deliveries {
+                let tokens = self.0.entry(d.message.id.0.clone()).or_insert((Token(0), Token(0)));
+                if tokens.0 != d.token {
+                    *tokens = (d.token, tokens.0);
+                }
+            }
+        }
+    }
+}
+
+fn op_of(step: Step, tokens: &Tokens, now: i64) -> Option<Op> {
+    let now = at(now);
+    Some(match step {
+        Step::Restart => return None,
+        Step::Op(op) => op,
+        Step::Start(m, old) => Op::Start { id: id(&name(m)), token: tokens.of(m, old), now },
+        Step::Settle { m, old, state, lost, due, expires_ms, follow } => Op::Settle(Box::new(Settle {
+            due: (due % 7 != 0).then_some(at(due)),
+            lost,
+            expires_ms,
+            follow_ups: follow.into_iter().map(|f| msg(&name(f))).collect(),
+            releases: vec![Permit { key: "k0".to_owned(), holder: "h0".to_owned(), limit: 1 }],
+            outcome: Outcome::of_cause(Cause::Exit { code: i32::from(m) }, "it ended"),
+            now,
+            ..settle(&name(m), tokens.of(m, old), state)
+        })),
+        Step::Defer { m, old, until, counted, lost } => {
+            Op::Defer { id: id(&name(m)), token: tokens.of(m, old), until: until.map(at), counted, lost, now }
+        }
+        Step::Move { m, token, unknown } => {
+            Op::Move { id: id(&name(m)), token: token.then(|| tokens.of(m, false)), unknown, now }
+        }
+        Step::Extend(ms) => {
+            Op::Extend { leases: ms.into_iter().map(|m| (id(&name(m)), tokens.of(m, false))).collect() }
+        }
+    })
+}
+
+fn everything() -> Filter {
+    Filter { limit: 10_000, ..Filter::default() }
+}
+
+fn compare(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let (mut model, mut store) = (InMemory::new(), Embedded::new());
+    let mut tokens = Tokens::default();
+    for (now, step) in (0..).zip(steps) {
+        let Some(op) = op_of(step.clone(), &tokens, now) else {
+            store.restart();
+            continue;
+        };
+        let (expected, answer) = (model.one(op.clone()), store.one(op));
+        tokens.learn(&expected);
+        prop_assert_eq!(&answer, &expected, "to {:?}", step);
+    }
+    for m in 0..24 {
+        let op = Op::Get { id: id(&name(m)) };
+        prop_assert_eq!(store.one(op.clone()), model.one(op));
+    }
+    for op in [Op::Count, Op::Recover, Op::List(everything())] {
+        prop_assert_eq!(store.one(op.clone()), model.one(op));
+    }
+    Ok(())
+}
+
+/// Runs of this many cases; `CASES=n` for more.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 2_000, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn the_store_answers_as_the_model(steps in proptest::collection::vec(step(), 1..150)) {
+        compare(steps)?;
+    }
+}

@@ -1,0 +1,90 @@
+//! One suite for every store: what a broker promises, as cases that each adapter runs.
+//!
+//! A new adapter adds a module at the end of `suite!` and must pass every case unchanged.
+
+mod admin;
+mod cases;
+mod differential;
+mod faults;
+mod full_disk;
+mod harness;
+mod opening;
+
+/// Runs the same cases over each adapter, one test for each pair.
+macro_rules! suite {
+    ($($room:ident: $($case:ident),+;)+) => {
+        mod model {
+            $($(#[test]
+            fn $case() {
+                crate::cases::$room::$case(&mut crate::harness::InMemory::new());
+            })+)+
+        }
+        mod sqlite {
+            $($(#[test]
+            fn $case() {
+                crate::cases::$room::$case(&mut crate::harness::Embedded::new());
+            })+)+
+        }
+    };
+}
+
+suite! {
+    publish:
+        a_batch_is_stored_and_known_ids_are_answered_with_what_is_there,
+        a_duplicate_inside_one_batch_is_known,
+        a_full_queue_stores_nothing_of_a_batch,
+        known_ids_do_not_fill_a_queue,
+        leased_messages_do_not_fill_a_queue,
+        bounds_that_do_not_fit_are_refused,
+        ids_of_every_spelling_come_back_as_given,
+        long_messages_come_back_whole;
+    order:
+        priority_first_then_order_of_acceptance,
+        a_minute_of_waiting_is_worth_a_step_of_priority,
+        a_clock_that_goes_back_reorders_nothing,
+        an_empty_store_follows_the_clock_back,
+        given_back_uncounted_it_keeps_its_place,
+        given_back_counted_it_goes_behind,
+        a_deferred_one_gets_its_place_back_when_due;
+    lease:
+        a_lease_has_a_greater_token_and_counts_an_attempt,
+        an_expired_message_is_not_handed_out,
+        a_paused_queue_hands_out_nothing_also_after_a_restart,
+        start_makes_it_running_and_a_repeat_changes_nothing,
+        a_stale_token_changes_nothing,
+        extend_names_what_is_gone,
+        recover_finds_every_lease_after_a_restart,
+        tokens_grow_over_a_restart;
+    settle:
+        the_end_is_one_step_with_everything_that_follows,
+        a_final_record_is_written_once,
+        a_retry_keeps_its_id_and_counts,
+        losses_are_counted,
+        an_end_that_is_none_is_refused,
+        a_known_follow_up_changes_nothing;
+    life:
+        revoke_ends_what_is_not_leased,
+        a_new_life_begins_at_zero,
+        a_new_life_drops_an_expiry_that_has_passed,
+        purge_ends_all_that_is_not_leased,
+        a_long_purge_holds_leases_of_its_queue_back,
+        unknown_tasks_are_set_aside_and_come_back,
+        unknown_messages_expire,
+        move_looks_at_token_and_state;
+    time:
+        due_messages_wait_and_expired_ones_end,
+        sweep_tells_when_the_next_is,
+        a_sweep_is_bounded,
+        outcomes_go_first_and_ids_are_kept_a_day,
+        a_record_may_outlive_the_day,
+        the_oldest_beyond_the_count_go_first,
+        id_records_are_bounded_too;
+    side:
+        counts_follow_every_move,
+        list_is_newest_first_and_filters,
+        list_keeps_its_place_in_the_order_of_operations,
+        a_permit_is_taken_once_by_each_holder,
+        a_schedule_fires_once_for_a_planned_time,
+        ticks_of_long_ago_count_as_fired,
+        nodes_know_each_other_for_a_day;
+}
