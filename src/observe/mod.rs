@@ -1,1 +1,3 @@
 //! What taskd tells: the journal, logs, systemd notifications.
+
+pub mod journal;

@@ -1,5 +1,8 @@
 //! Processes: the launcher, the runner, what they say to each other and to the daemon. The only room with
 //! unsafe code.
 
+pub mod descendants;
 pub mod launch;
 pub mod protocol;
+pub mod signals;
+pub mod spawn;
