@@ -3,6 +3,8 @@
 
 pub mod descendants;
 pub mod launch;
+pub mod output;
+pub mod output_sink;
 pub mod protocol;
 pub mod signals;
 pub mod spawn;
