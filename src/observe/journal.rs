@@ -24,7 +24,7 @@ pub struct Entry<'a> {
     pub message: &'a [u8],
     /// 0 (emerg) to 7 (debug), as syslog(3).
     pub priority: u8,
-    /// The message's id.
+    /// The message's id; empty for a line of taskd itself, which gets no field of a message.
     pub id: &'a str,
     /// The task.
     pub task: &'a str,
@@ -98,12 +98,15 @@ fn encode(out: &mut Vec<u8>, entry: &Entry<'_>) {
     field(out, "MESSAGE", entry.message);
     field(out, "PRIORITY", &[b'0' + entry.priority.min(7)]);
     field(out, "SYSLOG_IDENTIFIER", b"taskd");
-    field(out, "TASKD_ID", entry.id.as_bytes());
-    field(out, "TASKD_TASK", entry.task.as_bytes());
-    field(out, "TASKD_QUEUE", entry.queue.as_bytes());
-    // Writing to a vector cannot fail.
-    let _ = writeln!(out, "TASKD_ATTEMPT={}", entry.attempt);
-    field(out, "TASKD_STREAM", entry.stream.as_bytes());
+    // A line of taskd itself belongs to no message.
+    if !entry.id.is_empty() {
+        field(out, "TASKD_ID", entry.id.as_bytes());
+        field(out, "TASKD_TASK", entry.task.as_bytes());
+        field(out, "TASKD_QUEUE", entry.queue.as_bytes());
+        // Writing to a vector cannot fail.
+        let _ = writeln!(out, "TASKD_ATTEMPT={}", entry.attempt);
+        field(out, "TASKD_STREAM", entry.stream.as_bytes());
+    }
     let _ = writeln!(out, "TASKD_PID={}", entry.pid);
     if entry.cut {
         out.extend_from_slice(b"TASKD_CUT=1\n");
@@ -199,8 +202,7 @@ mod tests {
         let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
         let mut byte = [0; 1];
         let mut iov = [IoSliceMut::new(&mut byte)];
-        let got =
-            recvmsg::<()>(server.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::empty()).unwrap();
+        let got = recvmsg::<()>(server.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::empty()).unwrap();
         let fd = got
             .cmsgs()
             .unwrap()

@@ -59,8 +59,7 @@ pub fn reap(pid: i32) -> Result<Option<Reaped>, Errno> {
         return Ok(None);
     }
     let micros = |t: libc::timeval| {
-        u64::try_from(t.tv_sec).unwrap_or(0).saturating_mul(1_000_000)
-            + u64::try_from(t.tv_usec).unwrap_or(0)
+        u64::try_from(t.tv_sec).unwrap_or(0).saturating_mul(1_000_000) + u64::try_from(t.tv_usec).unwrap_or(0)
     };
     Ok(Some(Reaped {
         pid: got,
@@ -100,6 +99,15 @@ fn peek(kind: libc::idtype_t, id: u32) -> Option<i32> {
         info.assume_init().si_pid()
     };
     (pid != 0).then_some(pid)
+}
+
+/// Sends a signal, by number (nix names no real-time ones), to the process group of a child that was not
+/// reaped yet.
+pub fn signal_group(leader: i32, signal: i32) {
+    // SAFETY: a plain system call; a number that is no signal is refused by the kernel.
+    unsafe {
+        libc::kill(-leader, signal);
+    }
 }
 
 /// Sends SIGKILL to every living descendant of this process. One that forks meanwhile may be missed: call it
@@ -184,11 +192,8 @@ mod tests {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        std::io::BufRead::read_line(
-            &mut std::io::BufReader::new(child.stdout.take().unwrap()),
-            &mut line,
-        )
-        .unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line)
+            .unwrap();
         let grandchild: i32 = line.trim().parse().unwrap();
         let own = std::process::id().cast_signed();
         let parent = child.id().cast_signed();

@@ -6,5 +6,6 @@ pub mod launch;
 pub mod output;
 pub mod output_sink;
 pub mod protocol;
+pub mod runner;
 pub mod signals;
 pub mod spawn;

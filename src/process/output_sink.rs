@@ -67,15 +67,22 @@ impl Sink {
             }),
             Self::Stderr(plain) => {
                 let id = source.id.get(..8).unwrap_or(&source.id);
-                plain.write(&format!("{} {id} {name}", source.task), message, line.cut)
+                plain.write(&[source.task.as_str(), id, name].join(" "), message, line.cut)
             }
         }
     }
 
     /// A line of the runner itself: what it refused or could not read.
     pub fn note(&mut self, text: &str) {
-        let source = Source { task: "taskd".into(), pid: std::process::id(), ..Source::default() };
-        self.line(&source, Stream::Stderr, Line { bytes: text.as_bytes(), cut: false });
+        match self {
+            Self::Journal(_) => {
+                let source = Source { pid: std::process::id(), ..Source::default() };
+                self.line(&source, Stream::Stderr, Line { bytes: text.as_bytes(), cut: false });
+            }
+            Self::Stderr(plain) => {
+                plain.write("taskd", text.as_bytes(), false);
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// What came.
@@ -17,10 +17,11 @@ pub struct Came {
     pub interrupt: bool,
 }
 
-/// SIGCHLD, SIGTERM, SIGINT, SIGHUP and SIGPIPE of this process, blocked and readable.
+/// SIGCHLD, SIGTERM, SIGINT, SIGHUP and SIGPIPE of this process, blocked and readable until dropped.
 #[derive(Debug)]
 pub struct Signals {
     fd: SignalFd,
+    before: SigSet,
 }
 
 impl Signals {
@@ -35,9 +36,9 @@ impl Signals {
         for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE] {
             set.add(signal);
         }
-        set.thread_block()?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Self { fd })
+        let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        Ok(Self { fd, before })
     }
 
     /// What came since the last call; never blocks.
@@ -53,6 +54,13 @@ impl Signals {
             }
         }
         came
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // Cannot fail with a set that was the mask before.
+        let _ = self.before.thread_set_mask();
     }
 }
 

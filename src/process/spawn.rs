@@ -358,10 +358,13 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
     let stage = prepare(plan);
     plan.stage.store(stage as u32, Ordering::Release);
     // Zero would read as success: a step that failed without a reason is still a failure.
-    plan.errno.store(match Errno::last_raw() {
-        0 => libc::EINVAL,
-        n => n,
-    }, Ordering::Release);
+    plan.errno.store(
+        match Errno::last_raw() {
+            0 => libc::EINVAL,
+            n => n,
+        },
+        Ordering::Release,
+    );
     // SAFETY: leaves this process without running anything of the parent's.
     unsafe { libc::_exit(127) }
 }
