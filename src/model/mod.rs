@@ -9,4 +9,5 @@ pub mod outcome;
 pub mod params;
 pub mod state;
 pub mod task;
+pub mod template;
 pub mod time;

@@ -1,0 +1,191 @@
+//! What the runner hears from the daemon and answers.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::attempt::{Attempt, StartError};
+use super::outbound::encode;
+use super::verdict;
+use super::{Phase, Runner, Work};
+use crate::model::outcome::{CancelReason, Cause, Outcome};
+use crate::model::task::Program;
+use crate::process::output_sink::Source;
+use crate::process::protocol::{FromChild, Run, ToChild, VERSION};
+use crate::process::spawn::Stdio;
+
+/// Outcomes that are held for a daemon to commit; beyond it no run is taken.
+const MAX_UNSETTLED: usize = 64;
+
+/// First and last pause before the kernel is asked again for a process; after that the run is given back.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(1600));
+
+impl Runner<'_> {
+    /// Reads the socket once and does what is said.
+    pub(super) fn hear(&mut self, now: Instant) {
+        let Some(socket) = &self.socket else { return };
+        let arrived = self.inbound.read(socket.as_fd());
+        for text in arrived.garbage {
+            // A daemon that died in the middle of a line leaves one behind; nothing hangs on it.
+            self.printing.note(&format!("{}: ignored a line that is not the protocol: {text}", self.name));
+        }
+        for line in arrived.lines {
+            match line {
+                ToChild::Hello { v, epoch } => self.hello(v, epoch),
+                ToChild::Run(run) => self.order(run, now),
+                ToChild::Cancel { run, reason } => self.cancel(&run, reason, now),
+                ToChild::Settled { run } => self.unsettled.retain(|(held, _)| *held != run),
+            }
+        }
+        if arrived.closed {
+            self.socket = None;
+        }
+    }
+
+    /// A daemon, the first or a new one, learns what is held here.
+    fn hello(&mut self, v: u32, epoch: u64) {
+        if v != VERSION {
+            self.printing.note(&format!("{}: the daemon speaks version {v}, not {VERSION}", self.name));
+            self.finishing = true;
+        }
+        self.outbound.restart();
+        if epoch > 1 {
+            // It throws away what it reads up to the first newline: let that be nothing.
+            self.outbound.urgent(b"\n".to_vec());
+        }
+        self.tell(&FromChild::Ready {
+            v: VERSION,
+            capacity: 1,
+            tasks: self.tasks.keys().cloned().collect(),
+            resume: true,
+        });
+        if let Some(work) = &self.work {
+            let run = work.run.run.clone();
+            self.tell(&FromChild::Running { run });
+        }
+        for (_, line) in &self.unsettled {
+            self.outbound.urgent(line.clone());
+        }
+        self.tell(&FromChild::Resumed {});
+    }
+
+    fn tell(&mut self, line: &FromChild) {
+        self.outbound.urgent(encode(line));
+    }
+
+    fn order(&mut self, run: Box<Run>, now: Instant) {
+        if self.work.as_ref().is_some_and(|w| w.run.run == run.run) {
+            return;
+        }
+        if let Some((_, line)) = self.unsettled.iter().find(|(held, _)| *held == run.run) {
+            self.outbound.urgent(line.clone());
+            return;
+        }
+        let task = match self.acceptable(&run) {
+            Ok(task) => task,
+            Err(why) => {
+                self.tell(&FromChild::Refused { run: run.run, why });
+                return;
+            }
+        };
+        self.work =
+            Some(Work { run, task, received: now, phase: Phase::Waiting { at: now, pause: AGAIN.0 } });
+        self.begin(now);
+    }
+
+    fn acceptable(&self, run: &Run) -> Result<Arc<crate::model::task::Task>, String> {
+        if self.finishing {
+            return Err("this runner is ending".to_owned());
+        }
+        if let Some(work) = &self.work {
+            return Err(format!("busy with run {}", work.run.run));
+        }
+        if self.unsettled.len() >= MAX_UNSETTLED {
+            return Err(format!("{MAX_UNSETTLED} outcomes are not settled yet"));
+        }
+        let Some(task) = self.tasks.get(&run.task) else {
+            return Err(format!(
+                "task {:?} is not declared for this pool and user (settings generation {}, ordered with {})",
+                run.task, self.generation, run.generation
+            ));
+        };
+        if task.program == Program::Worker {
+            return Err(format!("task {:?} is one for a resident worker", run.task));
+        }
+        Ok(Arc::clone(task))
+    }
+
+    /// Starts the program of the run that was taken, or ends the run.
+    pub(super) fn begin(&mut self, now: Instant) {
+        let Some(work) = &mut self.work else { return };
+        match Attempt::start(&self.kit, &work.task, &work.run, work.received, Stdio::Pipe) {
+            Ok((mut attempt, pipes)) => {
+                let (run, pid) = (work.run.run.clone(), attempt.pid());
+                let source = Source {
+                    id: work.run.id.clone(),
+                    task: work.run.task.clone(),
+                    queue: work.run.queue.clone(),
+                    attempt: work.run.attempt,
+                    pid,
+                };
+                let id: String = work.run.id.chars().take(8).collect();
+                (self.title)(&format!("{} {} {id}", self.name, work.run.task));
+                self.printing.open(&run, &work.task, source, pipes);
+                attempt.feed();
+                work.phase = Phase::Running(Box::new(attempt));
+                self.tell(&FromChild::Started { run, pid });
+            }
+            Err(StartError::Spawn(e)) if e.again() => {
+                let Phase::Waiting { pause, .. } = work.phase else { return };
+                if pause > AGAIN.1 {
+                    let run = work.run.run.clone();
+                    self.work = None;
+                    self.tell(&FromChild::Refused { run, why: e.to_string() });
+                } else if let Some(at) = now.checked_add(pause) {
+                    work.phase = Phase::Waiting { at, pause: pause * 2 };
+                }
+            }
+            Err(StartError::Spawn(e)) => self.fail(Cause::SpawnFailed, e.to_string()),
+            Err(StartError::Environment(why)) => self.fail(Cause::SpawnFailed, why),
+            Err(StartError::Arguments(faults)) => self.fail(Cause::Rejected, faults.join("; ")),
+        }
+    }
+
+    fn cancel(&mut self, run: &str, reason: CancelReason, now: Instant) {
+        let Some(work) = self.work.as_mut().filter(|w| w.run.run == run) else { return };
+        match &mut work.phase {
+            Phase::Running(attempt) => attempt.cancel(reason, now),
+            Phase::Waiting { .. } => {
+                let cause = match reason {
+                    CancelReason::Revoked => Cause::Revoked,
+                    CancelReason::Interrupted => Cause::Interrupted,
+                    CancelReason::TimeLimit => Cause::TimeLimit { soft: false },
+                };
+                self.fail(cause, "ended before its program could be started".to_owned());
+            }
+        }
+    }
+
+    /// The run ends without a program.
+    fn fail(&mut self, cause: Cause, message: String) {
+        if let Some(work) = self.work.take() {
+            self.report(work.run.run, Outcome::of_cause(cause, message));
+        }
+    }
+
+    /// The attempt is over and its output is read: it becomes an outcome.
+    pub(super) fn conclude(&mut self, now: Instant) {
+        let Some(Work { run, phase: Phase::Running(attempt), .. }) = self.work.take() else { return };
+        // A process that does not die would be the next attempt's too: this runner takes no more.
+        self.finishing |= attempt.is_stuck();
+        let printed = self.printing.take(&mut self.outbound, now);
+        self.report(run.run, attempt.outcome(printed));
+        (self.title)(&self.name);
+    }
+
+    fn report(&mut self, run: String, outcome: Outcome) {
+        let line = verdict::line(&run, outcome);
+        self.outbound.urgent(line.clone());
+        self.unsettled.push_back((run, line));
+    }
+}

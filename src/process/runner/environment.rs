@@ -1,0 +1,102 @@
+//! The environment and surroundings of an attempt: clean, and exactly what DESIGN and the task say.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+
+use super::environment_file;
+use crate::model::params::Bound;
+use crate::model::task::Task;
+
+/// Where programs are looked for, and `PATH` of every task that sets none.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What is the same for every attempt of a process: who it is and where.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// `PATH`, `HOME`, `USER`, `LOGNAME`, `SHELL`, `LANG` and `TASKD_NODE`, `TASKD_INSTANCE`.
+    base: BTreeMap<String, String>,
+    /// What sets the attempt apart wins over all that the task says.
+    own: Vec<(String, String)>,
+}
+
+/// One attempt's own variables.
+#[derive(Clone, Copy, Debug)]
+pub struct Naming<'a> {
+    /// `TASKD_ID`.
+    pub id: &'a str,
+    /// `TASKD_QUEUE`.
+    pub queue: &'a str,
+    /// `TASKD_ATTEMPT`.
+    pub attempt: u32,
+}
+
+impl Identity {
+    /// Of the user this process runs as.
+    #[must_use]
+    pub fn new(node: &str, instance: &str) -> Self {
+        let uid = nix::unistd::getuid();
+        let user = nix::unistd::User::from_uid(uid).ok().flatten();
+        let (name, home, shell) = user.map_or_else(
+            || (uid.to_string(), "/".to_owned(), "/bin/sh".to_owned()),
+            |u| (u.name, u.dir.to_string_lossy().into_owned(), u.shell.to_string_lossy().into_owned()),
+        );
+        let mut base = BTreeMap::from([
+            ("PATH".to_owned(), PATH.to_owned()),
+            ("HOME".to_owned(), home),
+            ("USER".to_owned(), name.clone()),
+            ("LOGNAME".to_owned(), name),
+            ("SHELL".to_owned(), shell),
+        ]);
+        if let Ok(lang) = std::env::var("LANG") {
+            base.insert("LANG".to_owned(), lang);
+        }
+        let own = vec![
+            ("TASKD_NODE".to_owned(), node.to_owned()),
+            ("TASKD_INSTANCE".to_owned(), instance.to_owned()),
+        ];
+        Self { base, own }
+    }
+
+    /// The whole environment of an attempt, and the `PATH` in it. Later wins: the base, what is passed on,
+    /// the file, the task's own, its parameters, taskd's.
+    ///
+    /// # Errors
+    /// The environment file cannot be read, or a value has a NUL byte; a sentence.
+    pub fn environment(
+        &self,
+        task: &Task,
+        bound: &Bound,
+        naming: Naming<'_>,
+    ) -> Result<(Vec<CString>, String), String> {
+        let mut all = self.base.clone();
+        let of_task = &task.surroundings;
+        for name in &of_task.pass_environment {
+            if let Ok(value) = std::env::var(name) {
+                all.insert(name.clone(), value);
+            }
+        }
+        if let Some(path) = &of_task.environment_file {
+            all.extend(environment_file::read(path)?);
+        }
+        all.extend(of_task.environment.clone());
+        all.extend(bound.environment(task).iter().cloned());
+        all.extend(self.own.iter().cloned());
+        for (name, value) in [
+            ("TASKD_ID", naming.id),
+            ("TASKD_TASK", &task.name),
+            ("TASKD_QUEUE", naming.queue),
+            ("TASKD_ATTEMPT", &naming.attempt.to_string()),
+        ] {
+            all.insert(name.to_owned(), value.to_owned());
+        }
+        let path = all.get("PATH").cloned().unwrap_or_default();
+        let lines = all
+            .into_iter()
+            .map(|(name, value)| {
+                CString::new(format!("{name}={value}"))
+                    .map_err(|_| format!("the value of the environment variable {name:?} has a NUL byte"))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok((lines, path))
+    }
+}

@@ -1,0 +1,18 @@
+//! The runner as a process of its own, driven over its socket as a daemon would.
+
+mod adoption;
+mod driver;
+mod endings;
+mod foreground;
+mod leftovers;
+mod limits;
+mod output;
+mod shortage;
+mod surroundings;
+
+/// Not a test of its own: what [`driver::Driver`] starts as the runner (a process, because it becomes a
+/// sub-reaper and takes every child for its own). Does nothing unless it was started so.
+#[test]
+fn runner_process() {
+    driver::be_the_runner();
+}
