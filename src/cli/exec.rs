@@ -63,7 +63,8 @@ fn exec(args: Args, context: &Context) -> Ending {
     };
     let queue = settings.route(task).to_owned();
     bind(task, &values.args, &values.kwargs).map_err(|faults| {
-        let mut error = Error::new(ErrorKind::BadArguments, format!("task {}: its arguments do not fit", task.name));
+        let mut error =
+            Error::new(ErrorKind::BadArguments, format!("task {}: its arguments do not fit", task.name));
         error.details = faults;
         Failure::from(error)
     })?;
@@ -98,7 +99,9 @@ fn exec(args: Args, context: &Context) -> Ending {
             (usage.user_us + usage.system_us) / 1000,
             usage.max_rss / 1024
         ));
-        if let Some(failure) = outcome.failure.as_ref().filter(|_| matches!(outcome.cause, Cause::SpawnFailed)) {
+        if let Some(failure) =
+            outcome.failure.as_ref().filter(|_| matches!(outcome.cause, Cause::SpawnFailed))
+        {
             output::note(&failure.message);
         }
     }

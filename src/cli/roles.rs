@@ -11,7 +11,9 @@ use crate::process::{launcher, runner, title};
 pub fn run(role: &str) -> ExitCode {
     let result = match role {
         "daemon" => launcher::daemon_start().map(daemon::start::run),
-        "runner" => launcher::runner_start().map(|(part, socket)| runner::serve(part, socket, &mut title::set)),
+        "runner" => {
+            launcher::runner_start().map(|(part, socket)| runner::serve(part, socket, &mut title::set))
+        }
         other => Err(format!("there is no role @{other}")),
     };
     result.unwrap_or_else(|why| {

@@ -59,7 +59,10 @@ pub fn log(note: &Note) {
             }
         }
         Note::Store(Some(why)) => {
-            tracing::error!(MESSAGE_ID = fields::STORE_FAULT, "the store does not take writes, work is paused: {why}");
+            tracing::error!(
+                MESSAGE_ID = fields::STORE_FAULT,
+                "the store does not take writes, work is paused: {why}"
+            );
         }
         Note::Store(None) => tracing::info!(MESSAGE_ID = fields::STORE_FAULT, "the store takes writes again"),
     }

@@ -178,7 +178,8 @@ fn launcher(d: &mut Daemon, packet: ToDaemon, fds: Vec<OwnedFd>) {
         }
         ToDaemon::Exited { child, code, signal } => {
             let key = ChildKey(child.0);
-            let how = if signal == 0 { format!("exited with {code}") } else { format!("died of signal {signal}") };
+            let how =
+                if signal == 0 { format!("exited with {code}") } else { format!("died of signal {signal}") };
             d.children.remove(&key);
             d.step(Event::ChildDown { child: key, how });
             // What it held is settled by the engine now; nothing more will be heard of its runs.
@@ -221,7 +222,9 @@ fn hear(d: &mut Daemon, heard: Heard) {
         Heard::Lines(child, lines) => (child, lines),
         Heard::Broken(child, why) => {
             let slot = d.children.get(&child).map(|c| c.child.slot.to_string()).unwrap_or_default();
-            tracing::error!("child {slot} broke the protocol and is ended, its message is delivered again: {why}");
+            tracing::error!(
+                "child {slot} broke the protocol and is ended, its message is delivered again: {why}"
+            );
             d.launcher.send(ToLauncher::End { child: crate::process::launch::ChildId(child.0), kill: true });
             return;
         }
@@ -251,7 +254,8 @@ fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
                 d.step(Event::Ready { child, capacity: capacity.max(1) });
             } else {
                 tracing::error!("child {} speaks version {v} of the protocol and is ended", child.0);
-                d.launcher.send(ToLauncher::End { child: crate::process::launch::ChildId(child.0), kill: true });
+                d.launcher
+                    .send(ToLauncher::End { child: crate::process::launch::ChildId(child.0), kill: true });
             }
         }
         FromChild::Running { run } => {

@@ -237,7 +237,7 @@ fn collect(dir: &Path, older_than: Duration) {
     }
 }
 
-/// Reads a message's output over all its attempts; each call of [`Reader::next`] gives what is new.
+/// Reads a message's output over all its attempts; each call of [`Reader::piece`] gives what is new.
 #[derive(Debug)]
 pub struct Reader {
     dir: PathBuf,
@@ -253,7 +253,7 @@ impl Reader {
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn next(&mut self) -> io::Result<String> {
+    pub fn piece(&mut self) -> io::Result<String> {
         loop {
             let name = name(&self.id, self.attempt);
             match File::open(segment_path(&self.dir, &name, self.segment)) {
@@ -330,7 +330,7 @@ mod tests {
         let mut reader = spool.reader(id);
         let mut lines = Vec::new();
         loop {
-            let text = reader.next().unwrap();
+            let text = reader.piece().unwrap();
             if text.is_empty() {
                 return lines;
             }

@@ -138,7 +138,7 @@ fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
         listener.into(),
         policy_seen,
         calls,
-        |socket| crate::process::peer::groups(socket),
+        crate::process::peer::groups,
         server::Limits::default(),
         async move {
             let _ = stopped.await;
@@ -158,7 +158,10 @@ fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
     daemon.step(Event::Adopt { children_lost, fresh });
     daemon.flush();
     super::perform::collect_output(&daemon);
-    Ok((daemon, Inputs { store: store_done, heard: heard_in, calls: calls_in, later: later_in, serving, stop }))
+    Ok((
+        daemon,
+        Inputs { store: store_done, heard: heard_in, calls: calls_in, later: later_in, serving, stop },
+    ))
 }
 
 /// The access rules of these settings, with every name resolved now; names that nobody has are told.

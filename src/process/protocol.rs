@@ -248,41 +248,31 @@ impl FromChild {
             usage: Usage::default(),
             started: None,
         };
-        let (run, detail, fill): (_, _, Box<dyn FnOnce(&mut Outcome)>) = match self {
-            Self::Success { run, result, detail } => (
-                run,
-                detail,
-                Box::new(move |o| {
-                    o.success = true;
-                    o.result = result;
-                }),
-            ),
-            Self::Failure { run, kind, message, traceback, retry, detail } => (
-                run,
-                detail,
-                Box::new(move |o| {
-                    o.failure = Some(Failure { kind, message, traceback });
-                    o.retry = retry.unwrap_or(false).then(RetryAsked::default);
-                }),
-            ),
-            Self::Retry { run, delay_ms, detail, failure } => (
-                run,
-                detail,
-                Box::new(move |o| {
-                    o.failure = failure;
-                    o.retry = Some(RetryAsked { delay_ms });
-                }),
-            ),
+        let mut outcome = blank(Cause::Exit { code: 0 });
+        let (run, detail) = match self {
+            Self::Success { run, result, detail } => {
+                outcome.success = true;
+                outcome.result = result;
+                (run, detail)
+            }
+            Self::Failure { run, kind, message, traceback, retry, detail } => {
+                outcome.failure = Some(Failure { kind, message, traceback });
+                outcome.retry = retry.unwrap_or(false).then(RetryAsked::default);
+                (run, detail)
+            }
+            Self::Retry { run, delay_ms, detail, failure } => {
+                outcome.failure = failure;
+                outcome.retry = Some(RetryAsked { delay_ms });
+                (run, detail)
+            }
             _ => return None,
         };
-        let mut outcome = blank(Cause::Exit { code: 0 });
         if let Some(d) = detail {
             outcome.cause = d.cause;
             outcome.usage = d.usage;
             outcome.started = d.started;
             outcome.truncated = d.truncated;
         }
-        fill(&mut outcome);
         Some((run, outcome))
     }
 }

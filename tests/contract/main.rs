@@ -2,6 +2,14 @@
 //!
 //! A new adapter adds a module at the end of `suite!` and must pass every case unchanged.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may"
+)]
+
 mod admin;
 mod cases;
 mod differential;

@@ -1,5 +1,13 @@
 //! The runner as a process of its own, driven over its socket as a daemon would.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may"
+)]
+
 mod adoption;
 mod driver;
 mod endings;

@@ -27,7 +27,8 @@ pub fn handle(d: &mut Daemon, asker: Asker, list: Vec<Enqueue>) {
             Ok(m) => messages.push(m),
             Err(mut e) => {
                 if !single {
-                    e.message = format!("message {} of the batch: {} (nothing was enqueued)", n + 1, e.message);
+                    e.message =
+                        format!("message {} of the batch: {} (nothing was enqueued)", n + 1, e.message);
                 }
                 return asker.error(e);
             }
@@ -44,15 +45,21 @@ pub fn handle(d: &mut Daemon, asker: Asker, list: Vec<Enqueue>) {
 fn answer(asker: Asker, told: Told, states: Vec<State>) {
     match told {
         Told::Published(list) => {
-            let view = |((id, queue, published), state): ((MessageId, String, Published), State)| match published {
-                Published::New => Enqueued { id: id.0, state, queue, known: false },
-                Published::Known(r) => Enqueued { id: id.0, state: r.state, queue: r.message.queue, known: true },
-            };
+            let view =
+                |((id, queue, published), state): ((MessageId, String, Published), State)| match published {
+                    Published::New => Enqueued { id: id.0, state, queue, known: false },
+                    Published::Known(r) => {
+                        Enqueued { id: id.0, state: r.state, queue: r.message.queue, known: true }
+                    }
+                };
             asker.json(&list.into_iter().zip(states).map(view).collect::<Vec<_>>());
         }
         Told::QueueFull { queue, max_length } => asker.error(
-            Error::new(ErrorKind::Full, format!("queue {queue} is full: {max_length} messages wait (max_length)"))
-                .hint(format!("try again later, or raise max_length of [queues.{queue}]")),
+            Error::new(
+                ErrorKind::Full,
+                format!("queue {queue} is full: {max_length} messages wait (max_length)"),
+            )
+            .hint(format!("try again later, or raise max_length of [queues.{queue}]")),
         ),
         Told::NoSuchQueue(queue) => {
             asker.error(Error::new(ErrorKind::UnknownQueue, format!("no queue is named {queue}")));
@@ -116,7 +123,9 @@ fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Messa
     let size = size(&message);
     if size > MAX_BYTES {
         let what = format!("the message is {size} bytes of JSON, at most {MAX_BYTES} are accepted");
-        return Err(Error::new(ErrorKind::TooLarge, what).hint("store the data elsewhere and enqueue its name"));
+        return Err(
+            Error::new(ErrorKind::TooLarge, what).hint("store the data elsewhere and enqueue its name")
+        );
     }
     Ok(message)
 }
@@ -161,7 +170,8 @@ fn allowed(d: &Daemon, asker: &Asker, task: &Task) -> Result<(), Error> {
         Some(list) => format!("task {} may be enqueued by {} only", task.name, list.join(", ")),
         None => "you may not enqueue here".to_owned(),
     };
-    Err(Error::new(ErrorKind::Forbidden, why).hint("the config's [access] enqueue and the task's allow decide"))
+    Err(Error::new(ErrorKind::Forbidden, why)
+        .hint("the config's [access] enqueue and the task's allow decide"))
 }
 
 fn unknown_task(d: &Daemon, name: &str) -> Error {

@@ -55,7 +55,7 @@ async fn send(
         }
         grew.mark_unchanged();
         loop {
-            let text = match reader.next() {
+            let text = match reader.piece() {
                 Ok(text) => text,
                 Err(e) => {
                     let why = LogLine {
@@ -124,7 +124,14 @@ impl Batch {
             Stream::Stderr => "stderr",
         };
         let at = clock::now().wall.0;
-        self.lines.push(LogLine { attempt: info.attempt, at, stream: stream.to_owned(), line: shown, data, cut });
+        self.lines.push(LogLine {
+            attempt: info.attempt,
+            at,
+            stream: stream.to_owned(),
+            line: shown,
+            data,
+            cut,
+        });
     }
 
     /// Hands what was gathered to the spool.

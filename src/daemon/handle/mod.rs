@@ -37,7 +37,9 @@ impl Asker {
     pub fn json<T: serde::Serialize>(self, value: &T) {
         let answer = match serde_json::to_string(value) {
             Ok(text) => Answer::Json(text),
-            Err(e) => Answer::Error(Error::new(ErrorKind::Internal, format!("the answer cannot be written: {e}"))),
+            Err(e) => {
+                Answer::Error(Error::new(ErrorKind::Internal, format!("the answer cannot be written: {e}")))
+            }
         };
         let _ = self.answer.send(answer);
     }

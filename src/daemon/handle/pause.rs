@@ -35,6 +35,7 @@ pub fn known(d: &Daemon, queue: &str) -> Result<(), Error> {
     }
     let mut e = Error::new(ErrorKind::UnknownQueue, format!("no queue is named {queue}"));
     let near = suggestion(queue, d.settings.queues.keys().map(String::as_str));
-    e.hint = Some(near.map_or_else(|| "`taskd queues` lists them".to_owned(), |s| format!("did you mean {s}?")));
+    e.hint =
+        Some(near.map_or_else(|| "`taskd queues` lists them".to_owned(), |s| format!("did you mean {s}?")));
     Err(e)
 }

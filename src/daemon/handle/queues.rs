@@ -19,7 +19,8 @@ pub fn handle(d: &mut Daemon, asker: Asker) {
 
 fn views(d: &Daemon, counts: &[QueueCount]) -> Vec<QueueView> {
     let held = d.engine.view();
-    let running_in = |name: &str| held.queues.iter().find(|q| q.name == name).map_or(0, |q| u64::from(q.running));
+    let running_in =
+        |name: &str| held.queues.iter().find(|q| q.name == name).map_or(0, |q| u64::from(q.running));
     let count = |name: &str| counts.iter().find(|c| c.queue == name).cloned().unwrap_or_default();
     d.settings
         .queues

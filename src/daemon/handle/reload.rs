@@ -23,7 +23,12 @@ pub fn swapped(d: &mut Daemon, fds: Vec<OwnedFd>, changes: Vec<String>) {
     let settings = match fds.into_iter().next().map(start::settings) {
         Some(Ok(settings)) => settings,
         Some(Err(e)) => return answer(d, &Err(Error::new(ErrorKind::Internal, e))),
-        None => return answer(d, &Err(Error::new(ErrorKind::Internal, "the new settings came without their memfd"))),
+        None => {
+            return answer(
+                d,
+                &Err(Error::new(ErrorKind::Internal, "the new settings came without their memfd")),
+            );
+        }
     };
     d.settings = Arc::new(settings);
     d.policy.send_replace(Arc::new(start::policy(&d.settings, d.start.owner)));
@@ -52,10 +57,8 @@ pub fn refused(d: &mut Daemon, report: &str) {
 fn answer(d: &mut Daemon, result: &Result<Done, Error>) {
     for to in d.reloads.drain(..) {
         let answer = match result {
-            Ok(done) => serde_json::to_string(done).map_or_else(
-                |e| Answer::Error(Error::new(ErrorKind::Internal, e.to_string())),
-                Answer::Json,
-            ),
+            Ok(done) => serde_json::to_string(done)
+                .map_or_else(|e| Answer::Error(Error::new(ErrorKind::Internal, e.to_string())), Answer::Json),
             Err(e) => Answer::Error(e.clone()),
         };
         let _ = to.send(answer);

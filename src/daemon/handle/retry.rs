@@ -34,8 +34,11 @@ fn answer(asker: Asker, id: &str, told: Told) {
     match told {
         Told::Retried { record: None, .. } => asker.error(no_such_message(id)),
         Told::Retried { record: Some(record), not_final: true } => asker.error(
-            Error::new(ErrorKind::Conflict, format!("{id} is {}, only a final message can run again", record.state))
-                .hint(format!("`taskd why {id}` says what it waits for")),
+            Error::new(
+                ErrorKind::Conflict,
+                format!("{id} is {}, only a final message can run again", record.state),
+            )
+            .hint(format!("`taskd why {id}` says what it waits for")),
         ),
         Told::Retried { record: Some(record), .. } => asker.json(&Done {
             message: format!("{id} waits in queue {} again, its counters begin anew", record.message.queue),

@@ -37,7 +37,10 @@ fn view(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVie
     let leased: u64 = counts.iter().map(|c| c.leased).sum();
     let mut notes: Vec<String> = trouble.into_iter().chain(d.troubles.values().cloned()).collect();
     if d.spool.dropped() > 0 {
-        notes.push(format!("{} bytes of output were dropped: the disk was slower than the tasks", d.spool.dropped()));
+        notes.push(format!(
+            "{} bytes of output were dropped: the disk was slower than the tasks",
+            d.spool.dropped()
+        ));
     }
     StatusView {
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -7,8 +7,8 @@ use tokio::sync::mpsc;
 
 use super::Asker;
 use crate::control::api::{Answer, Done, Error, ErrorKind, Exported};
-use crate::daemon::{clock, plan};
 use crate::daemon::state::Daemon;
+use crate::daemon::{clock, plan};
 use crate::engine::event::Event;
 use crate::model::message::Message;
 

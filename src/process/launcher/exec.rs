@@ -90,7 +90,7 @@ pub(super) fn start(
     unsafe {
         command.pre_exec(move || place(sources));
     }
-    #[expect(clippy::zombie_processes, reason = "reaped in the launcher's loop, with all other children")]
+    #[allow(clippy::zombie_processes, reason = "reaped in the launcher's loop, with all other children")]
     let child = command.spawn()?;
     Ok(child.id())
 }
