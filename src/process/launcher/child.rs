@@ -84,7 +84,12 @@ impl Core<'_> {
         let part = memfd::write_sealed("taskd-runner", &serde_json::to_vec(&part)?)?;
         let flags = SockFlag::SOCK_CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
-        let pid = exec::start(&self.options.runner, &[theirs.as_fd(), part.as_fd()], &environment)?;
+        let pid = exec::start(
+            &self.options.runner,
+            &[theirs.as_fd(), part.as_fd()],
+            &environment,
+            Some(self.open_files),
+        )?;
         self.last_child += 1;
         let child = Child {
             child: ChildId(self.last_child),

@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::child::Living;
 use super::daemon::Daemon;
+use super::exec::OpenFiles;
 use super::family::{self, End};
 use super::signals::Signals;
 use super::state_dir::{Owner, StateDir};
@@ -32,6 +33,8 @@ pub(super) struct Core<'log> {
     pub(super) log: &'log Log,
     pub(super) notify: Notify,
     pub(super) who: Who,
+    /// What was allowed before it was raised; for runners.
+    pub(super) open_files: OpenFiles,
     /// Keeps the lock; names the instance.
     pub(super) state: StateDir,
     /// Kept so that its file is removed at the end.
@@ -91,6 +94,7 @@ impl<'log> Core<'log> {
         let control = ControlSocket::open(&settings.taskd.socket).map_err(StartFault::config)?;
         let busy = |what: &'static str| move |e| StartFault::busy(format!("cannot {what}: {e}"));
         exec::reserve_numbers().map_err(busy("open /dev/null"))?;
+        let open_files = OpenFiles::raise().map_err(busy("raise the limit of open files"))?;
         nix::sys::prctl::set_child_subreaper(true).map_err(|e| busy("become a sub-reaper")(e.into()))?;
         let killed = instance::end_earlier_life(&state.instance, options.limits.gone_within)
             .map_err(StartFault::busy)?;
@@ -113,6 +117,7 @@ impl<'log> Core<'log> {
             log,
             notify: Notify::from_env(),
             who,
+            open_files,
             state,
             _control: control,
             listener: Rc::new(listener),

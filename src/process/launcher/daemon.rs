@@ -62,7 +62,7 @@ impl Core<'_> {
         if let Some(user) = &self.settings.taskd.user {
             environment.push((DAEMON_USER.to_owned(), user.into()));
         }
-        let pid = match exec::start(&self.options.daemon, &[theirs.as_fd()], &environment) {
+        let pid = match exec::start(&self.options.daemon, &[theirs.as_fd()], &environment, None) {
             Ok(pid) => pid,
             Err(error) => return self.no_daemon(&error),
         };

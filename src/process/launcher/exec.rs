@@ -8,6 +8,9 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use nix::libc::rlim_t;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 use crate::process::title;
 
 /// The first descriptor that a child is given.
@@ -18,6 +21,9 @@ const FDS: usize = 2;
 
 /// Where the inherited environment of a child has no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// More than this is never asked for: some programs close every number up to the limit.
+const MOST_OPEN_FILES: rlim_t = 65_536;
 
 /// Variables that children inherit; everything else (NOTIFY_SOCKET, LISTEN_FDS, secrets) is not theirs.
 const INHERITED: [&str; 4] = ["LANG", "TZ", "RUST_BACKTRACE", "PATH"];
@@ -63,7 +69,25 @@ pub(super) fn reserve_numbers() -> io::Result<()> {
     }
 }
 
-/// Starts a program with these descriptors as 3 and 4, and tells its pid. It is reaped like every child.
+/// How many descriptors a process may have open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OpenFiles {
+    soft: rlim_t,
+    hard: rlim_t,
+}
+
+impl OpenFiles {
+    /// Raises this process's own limit as far as it may (a descriptor per child, a client each in the
+    /// daemon), and tells what it was: tasks get that, because programs that use select(2) break above 1,024.
+    pub(super) fn raise() -> io::Result<Self> {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, hard.min(MOST_OPEN_FILES).max(soft), hard)?;
+        Ok(Self { soft, hard })
+    }
+}
+
+/// Starts a program with these descriptors as 3 and 4 and this limit of open files
+/// (absent: the launcher's own), and tells its pid. It is reaped like every child.
 ///
 /// # Errors
 /// What fork or exec said.
@@ -71,6 +95,7 @@ pub(super) fn start(
     program: &Program,
     fds: &[BorrowedFd<'_>],
     environment: &[(String, OsString)],
+    open_files: Option<OpenFiles>,
 ) -> io::Result<u32> {
     let mut sources: [RawFd; FDS] = [-1; FDS];
     for (place, fd) in sources.iter_mut().zip(fds) {
@@ -86,11 +111,17 @@ pub(super) fn start(
         .stdin(Stdio::null())
         // A terminal's Ctrl-C is for the launcher; the others are told by it.
         .process_group(0);
-    // SAFETY: between fork and exec only async-signal-safe calls are made (fcntl, dup2), nothing allocates.
+    // SAFETY: between fork and exec only async-signal-safe calls are made (fcntl, dup2, setrlimit), nothing allocates.
     unsafe {
-        command.pre_exec(move || place(sources));
+        command.pre_exec(move || {
+            place(sources)?;
+            match open_files {
+                Some(limit) => Ok(setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard)?),
+                None => Ok(()),
+            }
+        });
     }
-    #[allow(clippy::zombie_processes, reason = "reaped in the launcher's loop, with all other children")]
+    // Not waited for here: it is reaped in the loop, with all other children.
     let child = command.spawn()?;
     Ok(child.id())
 }

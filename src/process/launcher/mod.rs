@@ -132,25 +132,31 @@ impl StartFault {
 /// signals are blocked here for all, and children die with the thread that starts them.
 #[must_use]
 pub fn run(options: LauncherOptions) -> ExitCode {
+    ExitCode::from(serve(options))
+}
+
+/// [`run`], with the exit code as a number.
+#[must_use]
+pub fn serve(options: LauncherOptions) -> u8 {
     let signals = match signals::Signals::block() {
         Ok(signals) => signals,
         Err(error) => {
             log::say(&format!("cannot wait for signals: {error}"));
-            return ExitCode::from(EXIT_BUSY);
+            return EXIT_BUSY;
         }
     };
     let settings = match (options.load)() {
         Ok(settings) => settings,
         Err(report) => {
             log::say(&format!("the config has faults\n{}", report.trim_end()));
-            return ExitCode::from(EXIT_CONFIG);
+            return EXIT_CONFIG;
         }
     };
     let log = match log::init(&settings.taskd.log_level, options.log) {
         Ok(log) => log,
         Err(error) => {
             log::say(&error);
-            return ExitCode::from(EXIT_CONFIG);
+            return EXIT_CONFIG;
         }
     };
     let code = match core::Core::start(options, signals, settings, &log) {
@@ -161,5 +167,5 @@ pub fn run(options: LauncherOptions) -> ExitCode {
         }
     };
     drop(log);
-    ExitCode::from(code)
+    code
 }
