@@ -247,7 +247,7 @@ pub async fn within<T>(
 
 async fn batch(source: &mut Source, context: &Context) -> Ending {
     let mut client = context.client();
-    while let Some(mut batch) = source.next::<Enqueue>()? {
+    while let Some(mut batch) = source.batch::<Enqueue>()? {
         for message in &mut batch.items {
             message.id.get_or_insert_with(new_id);
         }

@@ -148,7 +148,7 @@ pub fn span(ms: u64) -> String {
         0 => format!("{ms}ms"),
         1..=9 => format!("{s}.{}s", ms % 1000 / 100),
         10..=59 => format!("{s}s"),
-        60..=599 if s % 60 > 0 => format!("{}m {}s", s / 60, s % 60),
+        60..=599 if !s.is_multiple_of(60) => format!("{}m {}s", s / 60, s % 60),
         60..=3599 => format!("{}m", s / 60),
         3600..=86_399 if s % 3600 >= 60 => format!("{}h {}m", s / 3600, s % 3600 / 60),
         3600..=86_399 => format!("{}h", s / 3600),

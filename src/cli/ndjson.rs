@@ -52,7 +52,7 @@ impl Source {
     ///
     /// # Errors
     /// A line that is too long or no `T`, named by its number; the file cannot be read.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<Batch<T>>, Failure> {
+    pub fn batch<T: DeserializeOwned>(&mut self) -> Result<Option<Batch<T>>, Failure> {
         let mut batch = Batch { first: 0, last: 0, items: Vec::new() };
         let mut bytes = 0;
         let mut line = Vec::new();
@@ -112,7 +112,7 @@ mod tests {
         let text: String = (1..=2500).map(|n| format!("{n}\n\n")).collect();
         let mut source = source(text.as_bytes());
         let mut seen = Vec::new();
-        while let Some(batch) = source.next::<u32>().unwrap() {
+        while let Some(batch) = source.batch::<u32>().unwrap() {
             assert!(batch.items.len() <= LINES && batch.first < batch.last);
             seen.extend(batch.items);
         }
@@ -121,12 +121,12 @@ mod tests {
 
     #[test]
     fn the_last_line_needs_no_newline_and_a_wrong_one_is_named() {
-        assert_eq!(source(b"1").next().unwrap(), Some(Batch { first: 1, last: 1, items: vec![1_u32] }));
-        let Failure::Told { code, error } = source(b"1\n\nx\n").next::<u32>().unwrap_err() else { panic!() };
+        assert_eq!(source(b"1").batch().unwrap(), Some(Batch { first: 1, last: 1, items: vec![1_u32] }));
+        let Failure::Told { code, error } = source(b"1\n\nx\n").batch::<u32>().unwrap_err() else { panic!() };
         assert_eq!(code, 65);
         assert!(error.message.contains("line 3"), "{error}");
         let long = vec![b' '; LINE + 2];
-        assert!(source(&long).next::<u32>().is_err());
+        assert!(source(&long).batch::<u32>().is_err());
     }
 
     #[test]
@@ -135,8 +135,8 @@ mod tests {
         let reader: Box<dyn Read> = Box::new(read);
         let mut source = Source { name: "pipe".into(), reader: BufReader::new(reader), line: 0 };
         write.write_all(b"1\n2\n3").unwrap();
-        assert_eq!(source.next::<u32>().unwrap().unwrap().items, [1, 2]);
+        assert_eq!(source.batch::<u32>().unwrap().unwrap().items, [1, 2]);
         drop(write);
-        assert_eq!(source.next::<u32>().unwrap().unwrap().items, [3]);
+        assert_eq!(source.batch::<u32>().unwrap().unwrap().items, [3]);
     }
 }

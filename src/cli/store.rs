@@ -146,7 +146,7 @@ async fn import(source: &mut Source, context: &Context) -> Ending {
     let mut client = context.client();
     let mut total = Done { count: Some(0), ..Done::default() };
     let mut lines = 0;
-    while let Some(batch) = source.next::<Exported>()? {
+    while let Some(batch) = source.batch::<Exported>()? {
         lines += batch.items.len();
         let body = body_of(&batch.items)?;
         let answer: Result<Done, _> = client.call(Method::Post, "/v1/store/import", Some(body), true).await;

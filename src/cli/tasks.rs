@@ -73,7 +73,7 @@ mod tests {
              send_email  exec            default  user_id=int template=string=welcome\n\
              old         exec, disabled  default\n"
         );
-        let long = text(&[task(&"x".repeat(128), false, &[&"y".repeat(100); 3])]);
+        let long = text(&[task(&"x".repeat(128), false, &["y".repeat(100).as_str(); 3])]);
         assert!(anstream::adapter::strip_str(&long).to_string().lines().all(|l| l.len() <= 80), "{long}");
     }
 }
