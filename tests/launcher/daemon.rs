@@ -20,8 +20,8 @@ fn a_new_daemon_adopts_the_children_with_the_same_sockets() {
     assert_eq!(adopted["packet"]["pid"], runner["pid"]);
     assert_eq!(adopted["packet"]["slot"], json!({ "pool": "default", "index": 1 }));
     assert_eq!(adopted["fds"], 1);
-    let order = second.rest();
-    assert!(order.iter().all(|v| v["packet"]["op"] != "go"), "children come before go: {order:?}");
+    let before = second.passed_over();
+    assert!(before.iter().all(|v| v["packet"]["op"] != "go"), "children come before go: {before:?}");
     second.hear_packet("go");
     // The same socket: the runner never noticed.
     second.order(id, "echo still here");

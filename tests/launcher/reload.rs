@@ -89,10 +89,10 @@ fn a_storm_of_wishes_during_a_reload_is_one_more_reload() {
         rig.signal(if n % 2 == 0 { Signal::SIGHUP } else { Signal::SIGUSR1 });
     }
     drop(held);
+    daemon.hear_packet("settings");
     drop(std::fs::OpenOptions::new().write(true).open(&gate).unwrap());
     daemon.hear_packet("settings");
-    daemon.hear_packet("settings");
-    // Nothing is left to hold: an answer to something else comes without another reload in between.
+    // A third reload would be held at the gate, and nothing would be answered.
     daemon.child("default", 0, "");
     let more = daemon.rest().into_iter().filter(|v| v["packet"]["op"] == "settings").count();
     assert_eq!(more, 0);

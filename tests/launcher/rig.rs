@@ -303,6 +303,11 @@ impl Daemon {
         std::mem::take(&mut self.seen)
     }
 
+    /// What was passed over so far.
+    pub fn passed_over(&self) -> &[Value] {
+        &self.seen
+    }
+
     /// The next packet of this kind, whole line.
     pub fn hear_packet(&mut self, op: &str) -> Value {
         self.hear(op, |v| (v["packet"]["op"] == op).then(|| v.clone()))
