@@ -420,21 +420,22 @@ fn prepare(plan: &Plan) -> Stage {
 /// Every signal gets its default action (execve keeps ignored ones ignored: SIGPIPE would be) and is
 /// unblocked.
 unsafe fn reset_signals() {
-    // SAFETY: zeroed sigaction and sigset_t are valid values (default action, empty set); they live here.
+    // The kernel's own structure, larger on no 64-bit architecture than this; all zeros is "default action,
+    // no flags, empty mask". glibc's sigaction would refuse its own two signals, which can be inherited as
+    // ignored like any other.
+    const KERNEL_SIGACTION: [u64; 8] = [0; 8];
+    const KERNEL_SIGSET_BYTES: usize = 8;
+    // SAFETY: the structure is read and not written; the empty set lives here.
     unsafe {
-        let mut default: libc::sigaction = MaybeUninit::zeroed().assume_init();
-        default.sa_sigaction = libc::SIG_DFL;
         for signal in 1..=64 {
-            if signal == libc::SIGKILL || signal == libc::SIGSTOP {
-                continue;
-            }
-            let mut old: libc::sigaction = MaybeUninit::zeroed().assume_init();
-            // glibc refuses its own two; whatever cannot be asked needs no reset.
-            if libc::sigaction(signal, std::ptr::null(), &raw mut old) == 0
-                && old.sa_sigaction != libc::SIG_DFL
-            {
-                libc::sigaction(signal, &raw const default, std::ptr::null_mut());
-            }
+            // SIGKILL and SIGSTOP are refused and are at their default anyway.
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                KERNEL_SIGACTION.as_ptr(),
+                std::ptr::null::<c_void>(),
+                KERNEL_SIGSET_BYTES,
+            );
         }
         let mut none: libc::sigset_t = MaybeUninit::zeroed().assume_init();
         libc::sigemptyset(&raw mut none);

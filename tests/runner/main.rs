@@ -1,4 +1,11 @@
 //! The runner as a process of its own, driven over its socket as a daemon would.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the whole crate is a test"
+)]
 
 #![allow(
     clippy::unwrap_used,
