@@ -107,3 +107,16 @@ fn a_disk_without_any_space_refuses_to_open() {
         taskd::broker::sqlite::Sqlite::open(small.path(), Options::default(), Box::new(|_| {})).unwrap_err();
     assert!(matches!(e, taskd::broker::sqlite::OpenError::NoSpace { .. }), "{e:?}: {e}");
 }
+
+#[test]
+fn a_read_only_file_system_is_named() {
+    let Some(small) = Small::mount("1m") else {
+        eprintln!("skipped: mounting a tmpfs needs root and the permission to mount");
+        return;
+    };
+    let remounted = Command::new("mount").args(["-o", "remount,ro"]).arg(small.path()).output().unwrap();
+    assert!(remounted.status.success());
+    let e =
+        taskd::broker::sqlite::Sqlite::open(small.path(), Options::default(), Box::new(|_| {})).unwrap_err();
+    assert!(matches!(e, taskd::broker::sqlite::OpenError::ReadOnly { .. }), "{e:?}: {e}");
+}

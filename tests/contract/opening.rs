@@ -193,34 +193,12 @@ fn random_damage_never_opens_as_something_else() {
                     found.push(r.message);
                     true
                 });
-                let whole = read.is_ok() && found == [msg("a")];
-                assert!(
-                    whole || !store.verify().is_empty() || flipped_text(&found),
-                    "silent damage: {found:?}"
-                );
+                // A flipped bit inside a value stays a value: SQLite keeps no checksums. A message that is
+                // missing without a word is what must not be.
+                let there = read.is_ok() && found.len() == 1;
+                assert!(there || !store.verify().is_empty(), "silent damage: {found:?}");
             }
             Ok(())
         })
         .unwrap();
-}
-
-/// SQLite keeps no checksums: a flipped bit inside a value stays a value.
-fn flipped_text(found: &[taskd::model::message::Message]) -> bool {
-    found.len() == 1
-}
-
-#[test]
-fn a_read_only_or_network_file_system() {
-    // /proc/sys is neither writable as a directory nor a place for locks; what matters is a typed refusal.
-    let e = refused(Path::new("/proc/self/fdinfo"));
-    assert!(
-        matches!(
-            e,
-            OpenError::Denied { .. }
-                | OpenError::ReadOnly { .. }
-                | OpenError::Io { .. }
-                | OpenError::Owner { .. }
-        ),
-        "{e:?}"
-    );
 }
