@@ -17,6 +17,7 @@ mod faults;
 mod full_disk;
 mod harness;
 mod opening;
+mod throughput;
 
 /// Runs the same cases over each adapter, one test for each pair.
 macro_rules! suite {
