@@ -17,6 +17,9 @@ const SHORT_LIFE_MS: u64 = 10_000;
 /// An idle child that was told to end gets so long, in milliseconds.
 const END_MS: u64 = 5_000;
 
+/// A child that was asked for says that it is ready within this time, in milliseconds; then it is killed.
+const READY_MS: u64 = 60_000;
+
 /// Longest pause between two starts, in milliseconds.
 const MAX_PAUSE_MS: u64 = 30_000;
 
@@ -202,7 +205,8 @@ impl Engine {
                 runs: BTreeSet::new(),
                 strangers: BTreeSet::new(),
                 ending: false,
-                kill_at: None,
+                // Adopted ones have a deadline of their own.
+                kill_at: (!adopted).then(|| self.now.mono.plus(READY_MS)),
                 killed: false,
                 refused: false,
                 reserved,
@@ -214,7 +218,9 @@ impl Engine {
 
     pub(super) fn child_ready(&mut self, child: ChildKey, capacity: u32, out: &mut Vec<Command>) {
         let Some(c) = self.children.get_mut(&child) else { return };
-        c.ready = true;
+        if !std::mem::replace(&mut c.ready, true) && !c.ending {
+            c.kill_at = None;
+        }
         c.capacity = capacity.max(1);
         let slot = c.slot.clone();
         let user = c.user.clone();
@@ -231,7 +237,8 @@ impl Engine {
     pub(super) fn spawn_failed(&mut self, slot: &SlotId, error: &str, out: &mut Vec<Command>) {
         let now = self.now.mono;
         let default_user = self.plan.pools.get(&slot.pool).map(|p| p.user.clone()).unwrap_or_default();
-        let Some(s) = self.slots.get_mut(slot) else { return };
+        // A child of an earlier request may have come meanwhile.
+        let Some(s) = self.slots.get_mut(slot).filter(|s| s.child().is_none()) else { return };
         s.failures = s.failures.saturating_add(1);
         let at = now.plus(pause(s.failures, false));
         s.state = SlotState::Empty { at };
@@ -323,7 +330,7 @@ impl Engine {
         slot.surplus
             || slot.child() != Some(child)
             || slot.user != c.user
-            || c.generation != self.plan.generation
+            || c.generation < self.plan.generation
             || c.refused
     }
 
