@@ -69,6 +69,8 @@ pub(super) struct Child {
     pub(super) runs: BTreeSet<Token>,
     /// Runs it holds that the store does not know: told to end, they occupy it until then.
     pub(super) strangers: BTreeSet<String>,
+    /// Outcomes it reported that the store does not have yet: until then it may be asked again.
+    pub(super) owed: BTreeSet<Token>,
     /// It was told to end.
     pub(super) ending: bool,
     /// When it is killed.
@@ -204,6 +206,7 @@ impl Engine {
                 capacity: 0,
                 runs: BTreeSet::new(),
                 strangers: BTreeSet::new(),
+                owed: BTreeSet::new(),
                 ending: false,
                 // Adopted ones have a deadline of their own.
                 kill_at: (!adopted).then(|| self.now.mono.plus(READY_MS)),
@@ -357,7 +360,9 @@ impl Engine {
     pub(super) fn pump_children(&mut self, out: &mut Vec<Command>) {
         let now = self.now.mono;
         if self.is_live() && self.stop.is_none() {
-            let idle = |k: &ChildKey, c: &Child| !c.ending && !c.killed && c.is_idle() && self.is_retired(*k);
+            let idle = |k: &ChildKey, c: &Child| {
+                !c.ending && !c.killed && c.is_idle() && c.owed.is_empty() && self.is_retired(*k)
+            };
             let gone: Vec<ChildKey> =
                 self.children.iter().filter(|(k, c)| idle(k, c)).map(|(k, _)| *k).collect();
             for child in gone {

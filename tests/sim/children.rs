@@ -74,7 +74,11 @@ impl World {
 
     /// From a child to the daemon of this life, in order.
     fn say(&mut self, child: u64, event: Event) {
-        let delay = if self.rng.chance(self.faults.op_late / 2) { self.rng.between(20, 400) } else { self.rng.below(3) };
+        let delay = if self.rng.chance(self.faults.op_late / 2) {
+            self.rng.between(20, 400)
+        } else {
+            self.rng.below(3)
+        };
         let Some(c) = self.children.get_mut(&child) else { return };
         c.last_from = c.last_from.max(self.now.mono.0 + delay);
         let (at, life) = (c.last_from, self.life);
@@ -105,7 +109,8 @@ impl World {
         let token = order.run.parse::<i64>().unwrap_or(-1);
         self.generations.insert(token, order.generation);
         if let Some(record) = self.get(&order.message.id)
-            && record.message.expires.is_some_and(|e| e <= self.now.wall)
+            // The start of an `acks = "early"` task is recorded before it is handed over.
+            && record.message.expires.is_some_and(|e| e <= record.started.unwrap_or(self.now.wall))
         {
             return broken("16 expired_never_starts", format!("{}", order.message.id));
         }
@@ -293,7 +298,10 @@ impl World {
         let user = plan.tasks.get(&order.message.task).and_then(|t| t.user.clone());
         let user = user.or_else(|| pool.map(|p| p.user.clone())).unwrap_or_default();
         if c.user != user || c.slot.pool != q.pool {
-            return broken("11 the_right_child", format!("{id} of {user} in {} goes to {} {:?}", q.pool, c.user, c.slot));
+            return broken(
+                "11 the_right_child",
+                format!("{id} of {user} in {} goes to {} {:?}", q.pool, c.user, c.slot),
+            );
         }
         Ok(())
     }

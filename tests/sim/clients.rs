@@ -313,6 +313,8 @@ impl World {
         self.stopping = false;
         let old = self.life;
         self.life += 1;
+        // What only the dead one knew is not known.
+        self.ledger.delivered.clear();
         let things = std::mem::take(&mut self.things);
         let mut ops = Vec::new();
         let mut cut: std::collections::BTreeMap<u64, bool> = std::collections::BTreeMap::new();

@@ -52,6 +52,8 @@ pub struct Story {
     excuse: Option<Excuse>,
     /// A cancel was answered: it may not start any more (in this life of the daemon, if it ran then).
     pub canceled: Option<Canceled>,
+    /// A new life runs at once, whatever its `eta`.
+    reborn: bool,
     /// It left its place in the queue.
     pub moved: bool,
 }
@@ -116,6 +118,7 @@ impl Ledger {
         story.ran = 0;
         story.canceled = None;
         story.moved = true;
+        story.reborn = true;
     }
 
     /// 1: accepted means kept: once the client was told, the store has it.
@@ -147,7 +150,10 @@ impl Ledger {
             return Ok(());
         }
         if b.state.is_final() && (a.state != b.state || a.outcome != b.outcome) {
-            return broken("2 final_never_changes", format!("{id}: {} became {} by {op:?}", b.state, a.state));
+            return broken(
+                "2 final_never_changes",
+                format!("{id}: {} became {} by {op:?}", b.state, a.state),
+            );
         }
         // A leased message counts as started: its start may still be on its way to the store.
         let from = if b.token.is_some() && b.state == State::Waiting { State::Running } else { b.state };
@@ -240,7 +246,7 @@ impl Ledger {
             }
             _ => {}
         }
-        if message.eta.is_some_and(|eta| eta > latest) {
+        if !story.reborn && message.eta.is_some_and(|eta| eta > latest) {
             return broken("16 never_before_its_time", id);
         }
         if story.starts > 0 {

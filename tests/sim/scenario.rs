@@ -127,8 +127,10 @@ fn task(name: &str) -> Task {
 
 /// Settings of one generation. `last`: everything declared, so that everything can end.
 pub fn plan(r: &mut Rng, generation: u64, last: bool) -> Plan {
-    let mut pools =
-        BTreeMap::from([("default".into(), PoolPlan { processes: r.between(1, 3) as u32, user: "run".into() })]);
+    let mut pools = BTreeMap::from([(
+        "default".into(),
+        PoolPlan { processes: r.between(1, 3) as u32, user: "run".into() },
+    )]);
     let other = r.chance(500);
     if other {
         pools.insert("other".into(), PoolPlan { processes: 1, user: "app".into() });

@@ -24,7 +24,8 @@ fn subject(op: &Op) -> Option<&MessageId> {
 
 impl World {
     pub fn submit(&mut self, ticket: Ticket, op: Op) -> Check {
-        let delay = if self.rng.chance(self.faults.op_late) { self.rng.between(20, 900) } else { self.rng.below(4) };
+        let delay =
+            if self.rng.chance(self.faults.op_late) { self.rng.between(20, 900) } else { self.rng.below(4) };
         // One writer: operations take effect in their order.
         self.last_op = self.last_op.max(self.now.mono.0 + delay);
         let life = self.life;

@@ -247,7 +247,10 @@ impl World {
         self.ledger.latest_wall = self.ledger.latest_wall.max(self.now.wall);
         let Some(mut engine) = self.engine.take() else { return Ok(()) };
         let reload = matches!(event, Event::Plan(_));
-        self.trace(1, kind_of(&event), || format!("> {event:?}"));
+        self.trace(1, kind_of(&event), || match &event {
+            Event::Plan(p) => format!("> Plan {:?} {:?} {:?}", p.pools, p.queues, p.tasks.keys()),
+            event => format!("> {event:?}"),
+        });
         let mut out = Vec::new();
         engine.step(self.now, event, &mut out);
         let held = engine.held();
