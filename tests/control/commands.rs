@@ -242,7 +242,7 @@ fn errors_are_lines_with_a_hint_or_json() {
 
     let ran: Ran = taskd(Path::new("/nonexistent/taskd.sock"), &["status"]).output().unwrap().into();
     assert_eq!(ran.code, Some(69));
-    assert!(ran.err.starts_with("taskd: taskd is not running: there is no socket /nonexistent/taskd.sock\n"));
+    assert!(ran.err.starts_with("taskd: not running: there is no socket /nonexistent/taskd.sock\n"));
     assert!(ran.err.lines().count() == 2 && ran.err.contains("hint: start it with"), "{}", ran.err);
     for line in [&["statsu"][..], &[], &["enqueue"], &["pause"], &["status", "--timeout", "1M"]] {
         let ran = run(&fake, line);
