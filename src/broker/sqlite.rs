@@ -83,9 +83,12 @@ fn raise(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }
 
+/// Takes completions; called on the store's threads, so it must not block.
+pub type OnDone = Box<dyn Fn(Vec<Completion>) + Send>;
+
 /// Where completions go.
 #[derive(Clone)]
-struct Done(Arc<Mutex<Box<dyn Fn(Vec<Completion>) + Send>>>);
+struct Done(Arc<Mutex<OnDone>>);
 
 impl Done {
     fn call(&self, completions: Vec<Completion>) {
@@ -117,11 +120,7 @@ impl Sqlite {
     ///
     /// # Errors
     /// [`OpenError`]: what, where, why, and what to do.
-    pub fn open(
-        dir: &Path,
-        options: Options,
-        on_done: Box<dyn Fn(Vec<Completion>) + Send>,
-    ) -> Result<Self, OpenError> {
+    pub fn open(dir: &Path, options: Options, on_done: OnDone) -> Result<Self, OpenError> {
         let (dir, shelf) = open::open(dir)?;
         let file = dir.file();
         let spawn_failed = |error| OpenError::Io { path: file.clone(), what: "start a thread for", error };

@@ -43,7 +43,7 @@ const QUEUES: [&str; 3] = ["q", "r", "s"];
 
 fn name(m: u8) -> String {
     // Every other id is a UUID, which is stored differently.
-    if m % 2 == 0 { format!("m{m}") } else { format!("0198f1a2-7b3c-7d4e-8f50-0000000000{m:02x}") }
+    if m.is_multiple_of(2) { format!("m{m}") } else { format!("0198f1a2-7b3c-7d4e-8f50-0000000000{m:02x}") }
 }
 
 fn queue() -> impl Strategy<Value = String> {

@@ -308,10 +308,9 @@ impl Writer {
             match (work, outcome) {
                 (Work::Op(ticket, _), Outcome::Op(result)) => completions.push((ticket, result)),
                 (Work::Op(ticket, Op::List(filter)), Outcome::List) => {
-                    if self.lists.send((ticket, filter)).is_err() {
-                        let fault = Fault::Again("the store's reading thread has ended".to_owned());
-                        completions.push((ticket, Err(fault)));
-                    }
+                    let gone = |_| Fault::Again("the store's reading thread has ended".to_owned());
+                    let sent = self.lists.send((ticket, filter)).map_err(gone);
+                    completions.extend(sent.err().map(|fault| (ticket, Err(fault))));
                 }
                 (Work::Op(ticket, op), Outcome::Held) => self.held.push((ticket, op)),
                 (Work::Import(_, _, reply), Outcome::Import(result)) => drop(reply.send(result)),
