@@ -308,9 +308,9 @@ impl Writer {
             match (work, outcome) {
                 (Work::Op(ticket, _), Outcome::Op(result)) => completions.push((ticket, result)),
                 (Work::Op(ticket, Op::List(filter)), Outcome::List) => {
-                    let sent = self.lists.send((ticket, filter));
-                    let ended = |_| Fault::Again("the store's reading thread has ended".to_owned());
-                    completions.extend(sent.map_err(ended).err().map(|fault| (ticket, Err(fault))));
+                    let gone = |_| Fault::Again("the store's reading thread has ended".to_owned());
+                    let sent = self.lists.send((ticket, filter)).map_err(gone);
+                    completions.extend(sent.err().map(|fault| (ticket, Err(fault))));
                 }
                 (Work::Op(ticket, op), Outcome::Held) => self.held.push((ticket, op)),
                 (Work::Import(_, _, reply), Outcome::Import(result)) => drop(reply.send(result)),
