@@ -1,5 +1,6 @@
 //! `retry`: a new life for a message that is final.
 
+use super::enqueue::allowed;
 use super::{Asker, mismatch, no_such_message, stopping, store_error, with_own_record};
 use crate::control::api::{Done, Error, ErrorKind};
 use crate::daemon::state::Daemon;
@@ -10,10 +11,12 @@ use crate::model::name::MessageId;
 /// Admins, and who enqueued it.
 pub fn handle(d: &mut Daemon, asker: Asker, id: String) {
     with_own_record(d, asker, &id.clone(), "retry", move |d, asker, record| {
-        let task = &record.message.task;
-        if !d.settings.tasks.contains_key(task) {
-            let what = format!("{id} cannot run again: no task is named {task} any more");
+        let Some(task) = d.settings.tasks.get(&record.message.task) else {
+            let what = format!("{id} cannot run again: no task is named {} any more", record.message.task);
             return asker.error(Error::new(ErrorKind::UnknownTask, what));
+        };
+        if let Err(e) = allowed(d, &asker, task) {
+            return asker.error(e);
         }
         d.ask(Ask::Retry(MessageId(id.clone())), Box::new(move |_, told| answer(asker, &id, told)));
     });
