@@ -28,7 +28,7 @@ impl Engine {
         for (name, q) in &self.queues {
             let Some(plan) = self.plan.queues.get(name) else { continue };
             let Some(pool) = self.plan.pools.get(&plan.pool) else { continue };
-            let window = window_of(pool.processes);
+            let window = q.pace.widen(window_of(pool.processes));
             let half = q.window.len() * 2 < window;
             if q.may_have && !q.leasing && !q.paused && half && self.has_child(&plan.pool) {
                 wanted.push((name.clone(), (window - q.window.len()) as u32));
