@@ -83,12 +83,12 @@ fn raise(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }
 
+/// Takes completions; called on the store's threads, so it must not block.
+pub type OnDone = Box<dyn Fn(Vec<Completion>) + Send>;
+
 /// Where completions go.
 #[derive(Clone)]
 struct Done(Arc<Mutex<OnDone>>);
-
-/// Takes completions; called on the store's threads.
-pub type OnDone = Box<dyn Fn(Vec<Completion>) + Send>;
 
 impl Done {
     fn call(&self, completions: Vec<Completion>) {

@@ -167,15 +167,17 @@ pub fn message(view: &MessageView, now: i64, zone: &TimeZone) -> String {
         lines.push(("Result", if outcome.truncated { format!("{text} (cut)") } else { text }));
     }
     let u = &outcome.usage;
-    lines.push((
-        "Used",
-        format!(
-            "{} of time, {} of CPU, {} of memory",
-            moment::span(u.wall_ms),
-            moment::span(u.user_us.saturating_add(u.system_us) / 1000),
-            size(u.max_rss)
-        ),
-    ));
+    if view.started.is_some() {
+        lines.push((
+            "Used",
+            format!(
+                "{} of time, {} of CPU, {} of memory",
+                moment::span(u.wall_ms),
+                moment::span(u.user_us.saturating_add(u.system_us) / 1000),
+                size(u.max_rss)
+            ),
+        ));
+    }
     if u.killed_leftovers > 0 {
         lines.push(("Left over", format!("{} processes, killed at its end", u.killed_leftovers)));
     }

@@ -67,7 +67,7 @@ impl Drop for Calling {
 
 /// What a peer gets that does not finish the head of its request; it is closed then.
 const TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: \
-application/json\r\ncontent-length: 77\r\n\r\n\
+application/json\r\ncontent-length: 79\r\n\r\n\
 {\"kind\":\"bad_request\",\"message\":\"the head of the request did not come in time\"}";
 
 /// The socket.

@@ -122,7 +122,9 @@ impl Engine {
     }
 
     pub(super) fn child_resumed(&mut self, child: ChildKey) {
-        if let Some(c) = self.children.get_mut(&child) {
+        // Without `ready` before it, it is the end of an answer to an earlier daemon, whose beginning
+        // that daemon had read: what this one was not told would be taken for not there.
+        if let Some(c) = self.children.get_mut(&child).filter(|c| c.ready) {
             c.unnamed = false;
         }
     }

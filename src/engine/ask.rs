@@ -190,7 +190,8 @@ impl Engine {
             },
             (Work::Requeue { .. }, Reply::Record(record)) => {
                 if let Some(r) = &record {
-                    self.note_times(&r.message.queue.clone(), r.message.eta, r.message.expires);
+                    // A new life runs at once, whatever `eta` the old one had.
+                    self.note_times(&r.message.queue, r.due, r.message.expires);
                 }
                 self.answer(key, Told::Retried { record, not_final: false }, out);
             }

@@ -6,6 +6,7 @@ use super::Engine;
 use super::command::{Command, Note, RunOrder};
 use super::event::ChildKey;
 use super::held::{Killed, Running, Stage, Start, run_key, token_of};
+use super::plan::Plan;
 use super::retry::{Verdict, verdict};
 use super::settle::{Attempt, End};
 use super::store::{Pending, backoff};
@@ -26,24 +27,27 @@ impl Engine {
     /// that must not run twice may not run without a trace.
     pub(super) fn begin(&mut self, token: Token, child: ChildKey, out: &mut Vec<Command>) {
         self.occupy(token, child);
-        let early = self
-            .held
-            .get(&token)
-            .and_then(|h| self.plan.tasks.get(&h.message.task))
-            .is_some_and(|t| t.acks == Acks::Early);
+        let Some(held) = self.held.get_mut(&token) else { return };
+        held.began = self.now.wall;
+        let early = self.plan.tasks.get(&held.message.task).is_some_and(|t| t.acks == Acks::Early);
+        let plan = Arc::clone(&self.plan);
         if early {
-            if let Some(held) = self.held.get_mut(&token) {
-                held.stage = Stage::Starting { child, start: Start::Sent { tries: 0 } };
-            }
+            held.stage = Stage::Starting { child, start: Start::Sent { tries: 0 }, plan };
         } else {
-            self.launch(token, child, Start::Sent { tries: 0 }, out);
+            self.launch(token, child, plan, Start::Sent { tries: 0 }, out);
         }
         self.submit_start(token, out);
     }
 
-    fn launch(&mut self, token: Token, child: ChildKey, start: Start, out: &mut Vec<Command>) {
+    fn launch(
+        &mut self,
+        token: Token,
+        child: ChildKey,
+        plan: Arc<Plan>,
+        start: Start,
+        out: &mut Vec<Command>,
+    ) {
         let now = self.now;
-        let plan = Arc::clone(&self.plan);
         let Some(held) = self.held.get_mut(&token) else { return };
         let task = plan.tasks.get(&held.message.task);
         let deadline_ms = task.and_then(|t| t.time_limit_ms);
@@ -100,7 +104,7 @@ impl Engine {
 
     fn submit_start(&mut self, token: Token, out: &mut Vec<Command>) {
         let Some(held) = self.held.get(&token) else { return };
-        let op = Op::Start { id: held.message.id.clone(), token, now: self.now.wall };
+        let op = Op::Start { id: held.message.id.clone(), token, now: held.began };
         self.submit(Pending::Start(token), op, out);
     }
 
@@ -124,12 +128,13 @@ impl Engine {
         match result {
             Ok(Reply::Applied { applied, .. }) => {
                 *start = Start::Done;
-                let Some(Stage::Starting { child, .. }) = self.held.get(&token).map(|h| &h.stage) else {
+                let Some(Stage::Starting { child, plan, .. }) = self.held.get(&token).map(|h| &h.stage)
+                else {
                     return;
                 };
-                let child = *child;
+                let (child, plan) = (*child, Arc::clone(plan));
                 if applied {
-                    self.launch(token, child, Start::Done, out);
+                    self.launch(token, child, plan, Start::Done, out);
                 } else {
                     // The lease is gone: giving it back finds out what became of the message.
                     self.free(token);
@@ -279,6 +284,9 @@ impl Engine {
                 Some(End::Back { until, counted: false, lost: false })
             }
         };
+        if let Some(c) = child.and_then(|c| self.children.get_mut(&c)) {
+            c.owed.insert(token);
+        }
         if let Some(end) = end {
             self.close(token, end, Some(attempt), out);
         }

@@ -33,6 +33,8 @@ pub(super) struct Held {
     pub(super) losses: u32,
     /// When the lease arrived.
     pub(super) received: Mono,
+    /// When it was given a slot; a repeated [`crate::model::op::Op::Start`] says the same time.
+    pub(super) began: Wall,
     /// How far it is.
     pub(super) stage: Stage,
     /// Who canceled it and waits until it is settled.
@@ -48,8 +50,10 @@ pub(super) enum Stage {
     Starting {
         /// Who will run it.
         child: ChildKey,
-        /// The repeat of a start that the store failed.
+        /// How far the start is.
         start: Start,
+        /// The settings it starts with: its child may be of an older generation when the start is committed.
+        plan: Arc<Plan>,
     },
     /// A child has it.
     Running(Box<Running>),
@@ -119,6 +123,7 @@ impl Held {
             attempt: delivery.attempt,
             losses: delivery.losses,
             received,
+            began: Wall(0),
             stage: Stage::Waiting,
             cancels: Vec::new(),
         }

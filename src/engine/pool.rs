@@ -17,6 +17,9 @@ const SHORT_LIFE_MS: u64 = 10_000;
 /// An idle child that was told to end gets so long, in milliseconds.
 const END_MS: u64 = 5_000;
 
+/// A child that was asked for says that it is ready within this time, in milliseconds; then it is killed.
+const READY_MS: u64 = 60_000;
+
 /// Longest pause between two starts, in milliseconds.
 const MAX_PAUSE_MS: u64 = 30_000;
 
@@ -66,6 +69,8 @@ pub(super) struct Child {
     pub(super) runs: BTreeSet<Token>,
     /// Runs it holds that the store does not know: told to end, they occupy it until then.
     pub(super) strangers: BTreeSet<String>,
+    /// Outcomes it reported that the store does not have yet: until then it may be asked again.
+    pub(super) owed: BTreeSet<Token>,
     /// It was told to end.
     pub(super) ending: bool,
     /// When it is killed.
@@ -201,8 +206,10 @@ impl Engine {
                 capacity: 0,
                 runs: BTreeSet::new(),
                 strangers: BTreeSet::new(),
+                owed: BTreeSet::new(),
                 ending: false,
-                kill_at: None,
+                // Adopted ones have a deadline of their own.
+                kill_at: (!adopted).then(|| self.now.mono.plus(READY_MS)),
                 killed: false,
                 refused: false,
                 reserved,
@@ -214,7 +221,9 @@ impl Engine {
 
     pub(super) fn child_ready(&mut self, child: ChildKey, capacity: u32, out: &mut Vec<Command>) {
         let Some(c) = self.children.get_mut(&child) else { return };
-        c.ready = true;
+        if !std::mem::replace(&mut c.ready, true) && !c.ending {
+            c.kill_at = None;
+        }
         c.capacity = capacity.max(1);
         let slot = c.slot.clone();
         let user = c.user.clone();
@@ -231,7 +240,8 @@ impl Engine {
     pub(super) fn spawn_failed(&mut self, slot: &SlotId, error: &str, out: &mut Vec<Command>) {
         let now = self.now.mono;
         let default_user = self.plan.pools.get(&slot.pool).map(|p| p.user.clone()).unwrap_or_default();
-        let Some(s) = self.slots.get_mut(slot) else { return };
+        // A child of an earlier request may have come meanwhile.
+        let Some(s) = self.slots.get_mut(slot).filter(|s| s.child().is_none()) else { return };
         s.failures = s.failures.saturating_add(1);
         let at = now.plus(pause(s.failures, false));
         s.state = SlotState::Empty { at };
@@ -323,7 +333,7 @@ impl Engine {
         slot.surplus
             || slot.child() != Some(child)
             || slot.user != c.user
-            || c.generation != self.plan.generation
+            || c.generation < self.plan.generation
             || c.refused
     }
 
@@ -350,7 +360,9 @@ impl Engine {
     pub(super) fn pump_children(&mut self, out: &mut Vec<Command>) {
         let now = self.now.mono;
         if self.is_live() && self.stop.is_none() {
-            let idle = |k: &ChildKey, c: &Child| !c.ending && !c.killed && c.is_idle() && self.is_retired(*k);
+            let idle = |k: &ChildKey, c: &Child| {
+                !c.ending && !c.killed && c.is_idle() && c.owed.is_empty() && self.is_retired(*k)
+            };
             let gone: Vec<ChildKey> =
                 self.children.iter().filter(|(k, c)| idle(k, c)).map(|(k, _)| *k).collect();
             for child in gone {

@@ -217,7 +217,10 @@ impl Engine {
         }
         let attempt = closing.attempt;
         let told = attempt.as_ref().and_then(|a| a.child);
-        if let Some(child) = told.filter(|c| self.children.contains_key(c)) {
+        if let Some(child) = told
+            && let Some(c) = self.children.get_mut(&child)
+        {
+            c.owed.remove(&token);
             out.push(Command::Settled { child, run: super::run_key(token) });
         }
         let ran = attempt.is_some();

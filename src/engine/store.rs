@@ -28,6 +28,8 @@ pub(super) struct Store {
     pub(super) pending: BTreeMap<Ticket, Pending>,
     /// What the store last failed with, until it does something right.
     pub(super) fault: Option<String>,
+    /// Operations up to this ticket were under way when it failed: their success says nothing.
+    fault_until: u64,
     /// The leases as the store sees them must be looked at: at a start, and where a lease failed (it may
     /// have taken place).
     pub(super) recover: Job,
@@ -120,7 +122,7 @@ impl Engine {
     /// Routes a completion to who waits for it.
     pub(super) fn completed(&mut self, ticket: Ticket, result: Result<Reply, Fault>, out: &mut Vec<Command>) {
         let Some(pending) = self.store.pending.remove(&ticket) else { return };
-        self.note_health(&result, out);
+        self.note_health(ticket, &result, out);
         match pending {
             Pending::Lease { queue, credit } => self.leased(&queue, credit, result, out),
             Pending::Start(token) => self.start_answered(token, result, out),
@@ -133,13 +135,14 @@ impl Engine {
     }
 
     /// Says once that the store fails, and once that it does not any more.
-    fn note_health(&mut self, result: &Result<Reply, Fault>, out: &mut Vec<Command>) {
+    fn note_health(&mut self, ticket: Ticket, result: &Result<Reply, Fault>, out: &mut Vec<Command>) {
         match result {
             Err(Fault::Again(why) | Fault::Reconnect(why)) => {
                 if self.store.fault.is_none() {
                     out.push(Command::Note(Note::Store(Some(why.clone()))));
                 }
                 self.store.fault = Some(why.clone());
+                self.store.fault_until = self.store.last;
                 // A failed operation may have taken place: time and queues are looked at anew. This is
                 // also the probe that finds a mended store when nothing else has to be done.
                 self.sweep.job.want();
@@ -148,6 +151,9 @@ impl Engine {
             Err(Fault::Poison(why)) => out.push(Command::Note(Note::Store(Some(why.clone())))),
             Err(Fault::Refused(_)) => {}
             Ok(_) => {
+                if ticket.0 <= self.store.fault_until {
+                    return;
+                }
                 if self.store.fault.take().is_some() {
                     out.push(Command::Note(Note::Store(None)));
                     self.raise_all();

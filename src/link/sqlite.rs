@@ -71,9 +71,10 @@ pub fn writer(file: &Path) -> Result<Connection, OpenError> {
     // without end under load.
     c.execute_batch(
         "PRAGMA cache_size=-8000; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY; PRAGMA foreign_keys=OFF; \
-         PRAGMA trusted_schema=OFF; PRAGMA wal_autocheckpoint=4000; PRAGMA journal_size_limit=67108864;",
+         PRAGMA trusted_schema=OFF; PRAGMA journal_size_limit=67108864;",
     )
     .map_err(failed)?;
+    set_checkpoints(&c, true).map_err(failed)?;
     set_durability(&c, Durability::Disk).map_err(failed)?;
     let sync: i64 = c.query_row("PRAGMA synchronous", [], |row| row.get(0)).map_err(failed)?;
     if sync != 2 {
@@ -107,6 +108,15 @@ pub fn set_durability(c: &Connection, durability: Durability) -> rusqlite::Resul
         Durability::Disk => "PRAGMA synchronous=FULL",
         Durability::Process => "PRAGMA synchronous=NORMAL",
     })
+}
+
+/// Whether a commit moves the log into the file once it has 4,000 pages (16 MB). Off where the disk is full:
+/// the file would take the space that the log needs, and a half-moved log cannot be used anew.
+///
+/// # Errors
+/// SQLite's.
+pub fn set_checkpoints(c: &Connection, on: bool) -> rusqlite::Result<()> {
+    c.execute_batch(if on { "PRAGMA wal_autocheckpoint=4000" } else { "PRAGMA wal_autocheckpoint=0" })
 }
 
 /// Moves the whole write-ahead log into the file and empties it. False: a reader kept a part of it.

@@ -217,7 +217,7 @@ fn everything() -> Filter {
 }
 
 fn compare(steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let (mut model, mut store) = (InMemory::new(), Embedded::new());
+    let (mut model, mut store) = (InMemory::new(), Embedded::fast());
     let mut tokens = Tokens::default();
     for (now, step) in (0..).zip(steps) {
         let Some(op) = op_of(step.clone(), &tokens, now) else {
@@ -240,7 +240,7 @@ fn compare(steps: Vec<Step>) -> Result<(), TestCaseError> {
 
 /// Runs of this many cases; `CASES=n` for more.
 fn config() -> ProptestConfig {
-    let cases = std::env::var("CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let cases = std::env::var("CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
     ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 2_000, ..ProptestConfig::default() }
 }
 

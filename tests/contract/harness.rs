@@ -96,12 +96,19 @@ pub fn open(dir: &std::path::Path, options: Options) -> (Sqlite, Receiver<Comple
     let (send, done) = mpsc::channel();
     let on_done =
         move |completions: Vec<Completion>| completions.into_iter().for_each(|c| drop(send.send(c)));
-    (Sqlite::open(dir, options, Box::new(on_done)).unwrap(), done)
+    let store = Sqlite::open(dir, options, Box::new(on_done)).unwrap_or_else(|e| panic!("{e}"));
+    (store, done)
 }
 
 impl Embedded {
     pub fn new() -> Self {
         Self::with(Options::default())
+    }
+
+    /// Where an fsync costs nothing, for cases that are about something else.
+    pub fn fast() -> Self {
+        let memory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self::within(memory.unwrap(), Options::default())
     }
 
     pub fn with(options: Options) -> Self {

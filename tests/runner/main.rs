@@ -1,5 +1,4 @@
 //! The runner as a process of its own, driven over its socket as a daemon would.
-
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

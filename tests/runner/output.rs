@@ -17,7 +17,7 @@ fn flood() -> u64 {
 }
 
 /// Runs a flood and checks that the runner did not grow by more than 8 MiB.
-fn stays_small(text: &str, journal: bool) {
+fn stays_small(text: &str, journal: bool, dropped: u64) {
     let mut settings = part(vec![command(text), Task { name: "small".into(), ..command("echo x") }]);
     settings.journal = journal;
     let mut driver = Driver::start(&settings, |c| c.stderr(std::process::Stdio::null()).spawn().unwrap());
@@ -28,19 +28,20 @@ fn stays_small(text: &str, journal: bool) {
     let (outcome, _) = driver.outcome(&run);
     let grown = driver.memory("VmHWM").saturating_sub(before);
     assert!(outcome.success, "{outcome:?}");
-    assert!(outcome.truncated && outcome.usage.dropped_output > 1 << 30, "{:?}", outcome.usage);
+    assert!(outcome.truncated && outcome.usage.dropped_output > dropped, "{:?}", outcome.usage);
     assert!(grown < 8 << 10, "the runner grew by {grown} KiB");
 }
 
 #[test]
 fn gigabytes_without_a_newline() {
-    stays_small(&format!("head -c {}G /dev/zero | tr '\\0' x", flood()), true);
+    stays_small(&format!("head -c {}G /dev/zero | tr '\\0' x", flood()), true, 1 << 30);
 }
 
 #[test]
 fn gigabytes_of_zeros_and_of_lines() {
-    stays_small(&format!("head -c {}G /dev/zero", flood()), true);
-    stays_small(&format!("yes 'a line of some length' | head -c {}G", flood().min(2)), false);
+    stays_small(&format!("head -c {}G /dev/zero", flood()), true, 1 << 30);
+    stays_small("yes 'a line of some length' | head -c 64M", true, 1 << 20);
+    stays_small("yes 'a line of some length' | head -c 16M", false, 1 << 20);
 }
 
 #[test]

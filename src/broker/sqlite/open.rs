@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::ledger::Ledger;
 use super::schema;
 use super::shelf::Shelf;
-use crate::link::sqlite::state_dir::{Left, StateDir};
+use crate::link::sqlite::state_dir::{HEADROOM, Left, StateDir};
 use crate::link::sqlite::{self as link, OpenError};
 
 /// Opens the store of a directory for the first time in this process.
@@ -28,7 +28,8 @@ pub(super) fn open(dir: &Path) -> Result<(StateDir, Shelf), OpenError> {
         }
         Ok(())
     })?;
-    let _ = dir.take_reserve();
+    // Without it the store works as well; only a full disk is harder on it.
+    let _ = dir.take_reserve(HEADROOM);
     Ok((dir, shelf))
 }
 

@@ -103,8 +103,8 @@ impl Stored {
             due: row.get(7)?,
             started: row.get(8)?,
             finished: row.get(9)?,
-            message: row.get(10)?,
-            outcome: row.get(11)?,
+            message: bytes(row, 10)?,
+            outcome: bytes(row, 11)?,
             flag: row.get(12)?,
         })
     }
@@ -159,6 +159,11 @@ impl Stored {
             started: self.state()? == State::Running,
         })
     }
+}
+
+/// A value whatever its type: what is no JSON is found out when it is read.
+fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Vec<u8>>> {
+    Ok(row.get_ref(column)?.as_bytes_or_null().unwrap_or_default().map(<[u8]>::to_vec))
 }
 
 fn decode<T: DeserializeOwned>(seq: i64, bytes: &[u8]) -> Result<T, Fault> {

@@ -106,8 +106,8 @@ pub(super) const fn is_durable(op: &Op) -> bool {
     }
 }
 
-/// Whether an operation takes space for something new: refused while the disk is full, so that what is
-/// left serves the ends of what runs.
-pub(super) const fn is_growth(op: &Op) -> bool {
-    matches!(op, Op::Publish { .. } | Op::Requeue { .. } | Op::Tick { .. })
+/// Whether an operation begins something new: refused while the disk is full, so that what is left serves
+/// the ends of what runs.
+pub(super) const fn begins(op: &Op) -> bool {
+    matches!(op, Op::Publish { .. } | Op::Requeue { .. } | Op::Tick { .. } | Op::Lease { .. })
 }

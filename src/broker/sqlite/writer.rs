@@ -7,11 +7,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use super::ledger::Ledger;
-use super::shelf::{Shelf, Stop, is_durable, is_growth};
+use super::shelf::{Shelf, Stop, begins, is_durable};
 use super::sweep::Purge;
 use super::{Counters, Done, Failpoint, Moment, open, raise};
 use crate::broker::Completion;
-use crate::link::sqlite::state_dir::StateDir;
+use crate::link::sqlite::state_dir::{RECOVERED, StateDir};
 use crate::link::sqlite::{self as link, Durability, Trouble};
 use crate::model::message::Message;
 use crate::model::op::{Fault, Filter, Op, Reply, Ticket};
@@ -191,6 +191,9 @@ impl Writer {
     /// Nothing was to do for a while: moves the log into the file and gives memory back.
     fn tidy(&mut self) {
         self.dirty = false;
+        if self.tight {
+            return;
+        }
         if let Health::Up(shelf) = &self.health {
             match link::checkpoint(&shelf.c) {
                 Ok(true) => {
@@ -216,16 +219,16 @@ impl Writer {
             self.refuse(self.backlog.len(), &fault);
             return;
         }
-        if self.tight && self.dir.take_reserve() {
-            self.tight = false;
+        if self.tight && self.dir.take_reserve(RECOVERED) {
+            self.set_tight(false);
         }
         let mut result = self.attempt(BATCH);
         if let Err(failed) = &result
             && link::trouble(&failed.error) == Trouble::Full
             && !failed.unclear
         {
-            // Growth is refused from now on; with the reserve given up, the rest has room.
-            self.tight = true;
+            // Nothing new begins from now on; with the reserve given up, the rest has room.
+            self.set_tight(true);
             let _ = self.dir.free_reserve();
             result = self.attempt(BATCH);
         }
@@ -305,9 +308,9 @@ impl Writer {
             match (work, outcome) {
                 (Work::Op(ticket, _), Outcome::Op(result)) => completions.push((ticket, result)),
                 (Work::Op(ticket, Op::List(filter)), Outcome::List) => {
-                    let sent = self.lists.send((ticket, filter));
-                    let ended = |_| Fault::Again("the store's reading thread has ended".to_owned());
-                    completions.extend(sent.map_err(ended).err().map(|fault| (ticket, Err(fault))));
+                    let gone = |_| Fault::Again("the store's reading thread has ended".to_owned());
+                    let sent = self.lists.send((ticket, filter)).map_err(gone);
+                    completions.extend(sent.err().map(|fault| (ticket, Err(fault))));
                 }
                 (Work::Op(ticket, op), Outcome::Held) => self.held.push((ticket, op)),
                 (Work::Import(_, _, reply), Outcome::Import(result)) => drop(reply.send(result)),
@@ -382,6 +385,14 @@ impl Writer {
         self.refuse(failed.tried, &fault);
     }
 
+    fn set_tight(&mut self, tight: bool) {
+        self.tight = tight;
+        if let Health::Up(shelf) = &self.health {
+            // A setting of the handle; where it fails, the handle does, and the next write tells.
+            let _ = link::set_checkpoints(&shelf.c, !tight);
+        }
+    }
+
     /// One of these cannot work: each alone, so that it takes no other with it.
     fn isolate(&mut self, tried: usize) {
         for _ in 0..tried.max(1) {
@@ -423,6 +434,7 @@ impl Writer {
                         self.identity = identity(&self.dir);
                         self.durability = Durability::Disk;
                         self.health = Health::Up(Box::new(shelf));
+                        self.set_tight(self.tight);
                     }
                     Err(why) => self.health = Health::Down(why, Instant::now() + REOPEN_PAUSE),
                 }
@@ -441,7 +453,7 @@ fn perform(
     work: &Work,
 ) -> rusqlite::Result<Outcome> {
     Ok(match work {
-        Work::Op(_, op) if tight && is_growth(op) => Outcome::Op(Err(Fault::Again(no_space(dir)))),
+        Work::Op(_, op) if tight && begins(op) => Outcome::Op(Err(Fault::Again(no_space(dir)))),
         Work::Op(_, Op::List(_)) => Outcome::List,
         Work::Op(_, Op::Lease { queue, .. })
             if purges.iter().any(|job| Some(job.purge.queue) == shelf.ledger.number(queue)) =>
@@ -502,5 +514,8 @@ fn identity(dir: &StateDir) -> Option<(u64, u64)> {
 }
 
 fn no_space(dir: &StateDir) -> String {
-    format!("no space left on {}; what runs is still recorded, nothing new is accepted", dir.path().display())
+    format!(
+        "no space left on {}; what runs is recorded as long as it can be, nothing new begins",
+        dir.path().display()
+    )
 }

@@ -37,7 +37,6 @@ pub fn swapped(d: &mut Daemon, fds: Vec<OwnedFd>, changes: Vec<String>) {
     }
     let next = plan::plan(&d.settings);
     d.step(Event::Plan(Arc::new(next)));
-    tracing::info!("settings reloaded, generation {}: {}", d.settings.generation, changes.join("; "));
     let message = if changes.is_empty() {
         "reloaded: nothing changed".to_owned()
     } else {
@@ -48,7 +47,6 @@ pub fn swapped(d: &mut Daemon, fds: Vec<OwnedFd>, changes: Vec<String>) {
 
 /// The file has faults: nothing changed.
 pub fn refused(d: &mut Daemon, report: &str) {
-    tracing::error!("the config was not reloaded, the old one stays in force:\n{report}");
     let mut e = Error::new(ErrorKind::Config, "the config was not reloaded, the old one stays in force");
     e.details = report.lines().map(str::to_owned).collect();
     answer(d, &Err(e));

@@ -11,8 +11,12 @@ use super::OpenError;
 /// Bytes held back on the disk, so that the ends of running attempts can be written when it is full.
 pub const RESERVE: u64 = 8 << 20;
 
-/// The reserve is taken again only where this much more is free.
-const HEADROOM: u64 = 8 << 20;
+/// At the start, the reserve is taken only where this much more is free.
+pub const HEADROOM: u64 = 8 << 20;
+
+/// After the disk was full, work goes on only where this much is free beside the reserve: the log that was
+/// kept meanwhile moves into the file.
+pub const RECOVERED: u64 = 32 << 20;
 
 /// File systems that other machines share: magic numbers of statfs(2).
 const NETWORK: [(u64, &str); 8] = [
@@ -30,8 +34,15 @@ const NETWORK: [(u64, &str); 8] = [
 #[derive(Debug)]
 pub struct StateDir {
     dir: PathBuf,
-    /// Holding it open holds the lock.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        // Not left to the closing of the file: a child that another thread has just forked holds it too,
+        // until its exec.
+        let _ = self.lock.unlock();
+    }
 }
 
 /// How the store was left.
@@ -76,7 +87,7 @@ impl StateDir {
         if let Some((_, kind)) = NETWORK.iter().find(|(m, _)| *m == magic) {
             return Err(OpenError::Network { dir: dir.to_owned(), kind });
         }
-        Ok(Self { dir: dir.to_owned(), _lock: lock(dir)? })
+        Ok(Self { dir: dir.to_owned(), lock: lock(dir)? })
     }
 
     /// The directory.
@@ -179,16 +190,16 @@ impl StateDir {
         File::open(&self.dir)?.sync_all()
     }
 
-    /// Takes the reserve, where enough is free beyond it. True: it is there.
+    /// Takes the reserve, where `headroom` bytes are free beside it. True: it is there.
     #[must_use]
-    pub fn take_reserve(&self) -> bool {
+    pub fn take_reserve(&self, headroom: u64) -> bool {
         let path = self.reserve();
         if fs::metadata(&path).is_ok_and(|m| m.len() >= RESERVE) {
             return true;
         }
         // What cannot be asked is not refused: the write itself will tell.
         let Ok(stat) = nix::sys::statvfs::statvfs(&self.dir) else { return true };
-        if stat.blocks_available().saturating_mul(stat.fragment_size()) < RESERVE + HEADROOM {
+        if stat.blocks_available().saturating_mul(stat.fragment_size()) < RESERVE + headroom {
             return false;
         }
         let write = || -> io::Result<()> {

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use nix::libc::rlim_t;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::SigSet;
 
 use crate::process::title;
 
@@ -111,10 +112,12 @@ pub(super) fn start(
         .stdin(Stdio::null())
         // A terminal's Ctrl-C is for the launcher; the others are told by it.
         .process_group(0);
-    // SAFETY: between fork and exec only async-signal-safe calls are made (fcntl, dup2, setrlimit), nothing allocates.
+    // SAFETY: between fork and exec only async-signal-safe calls are made (fcntl, dup2, sigprocmask, setrlimit), nothing allocates.
     unsafe {
         command.pre_exec(move || {
             place(sources)?;
+            // What the launcher waits for is blocked in it, and a blocked signal stays blocked over exec.
+            SigSet::empty().thread_set_mask()?;
             match open_files {
                 Some(limit) => Ok(setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard)?),
                 None => Ok(()),

@@ -30,7 +30,7 @@ pub(super) struct Wishes {
 impl Signals {
     /// From here on these signals wait until they are read. SIGUSR1 and SIGUSR2 are among them and mean
     /// nothing: they must not end a queue because someone mistook its pid. Children start with none blocked
-    /// (`std::process` sees to that).
+    /// ([`super::exec::start`] sees to that).
     pub(super) fn block() -> io::Result<Self> {
         let mut set = SigSet::empty();
         for signal in [

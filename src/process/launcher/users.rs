@@ -175,3 +175,173 @@ pub(super) fn admit(settings: &Settings, slot: &Slot, user: &str) -> Result<BTre
     }
     Ok(tasks)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::{Access, Queue, Results, Taskd};
+    use crate::model::task::{Acks, ResultKind, RetryPolicy, Stdin, Surroundings};
+
+    fn task(name: &str, user: Option<&str>, queue: Option<&str>) -> (String, Task) {
+        let task = Task {
+            name: name.to_owned(),
+            program: Program::Command("true".to_owned()),
+            params: Vec::new(),
+            queue: queue.map(str::to_owned),
+            priority: 0,
+            retry: RetryPolicy::default(),
+            soft_time_limit_ms: None,
+            time_limit_ms: None,
+            soft_signal: 15,
+            acks: Acks::Late,
+            ignore_result: false,
+            result: ResultKind::None,
+            result_max_size: 0,
+            result_expires_ms: 0,
+            expires_ms: None,
+            stdin: Stdin::None,
+            allow_dash: false,
+            dash_dash: true,
+            user: user.map(str::to_owned),
+            allow: None,
+            remote: false,
+            enabled: true,
+            surroundings: Surroundings::default(),
+        };
+        (name.to_owned(), task)
+    }
+
+    fn pool(name: &str, user: Option<&str>) -> (String, Pool) {
+        (name.to_owned(), Pool { name: name.to_owned(), processes: 2, user: user.map(str::to_owned) })
+    }
+
+    fn queue(name: &str) -> (String, Queue) {
+        let pool = name.to_owned();
+        let queue = Queue {
+            name: name.to_owned(),
+            pool,
+            weight: 1,
+            strict: false,
+            concurrency: None,
+            max_length: None,
+        };
+        (name.to_owned(), queue)
+    }
+
+    fn settings(pools: Vec<(String, Pool)>, tasks: Vec<(String, Task)>) -> Settings {
+        Settings {
+            generation: 1,
+            taskd: Taskd {
+                node: "n".to_owned(),
+                broker: "embedded".to_owned(),
+                results: "broker".to_owned(),
+                state_dir: "/nowhere".into(),
+                socket: "/nowhere/s".into(),
+                timezone: None,
+                shutdown_grace_ms: 0,
+                log_level: "info".to_owned(),
+                user: None,
+            },
+            results: Results {
+                expires_ms: 0,
+                max_size: 0,
+                max_records: 0,
+                output_max_size: 0,
+                output_rate: 0,
+            },
+            access: Access { read: Vec::new(), enqueue: Vec::new(), admin: Vec::new() },
+            queues: pools.iter().map(|(name, _)| queue(name)).collect(),
+            pools: pools.into_iter().collect(),
+            routes: Vec::new(),
+            tasks: tasks.into_iter().collect(),
+        }
+    }
+
+    /// A machine on which these users exist.
+    fn machine(names: &'static [(&'static str, u32)]) -> impl Fn(&str) -> Result<Account, PrivilegeFault> {
+        move |name| {
+            let found = names.iter().find(|(known, _)| *known == name);
+            let (name, uid) = found.ok_or_else(|| PrivilegeFault::Unknown(name.to_owned()))?;
+            Ok(Account {
+                name: (*name).to_owned(),
+                uid: *uid,
+                gid: *uid,
+                groups: vec![*uid],
+                home: "/".into(),
+                shell: "/bin/sh".into(),
+            })
+        }
+    }
+
+    fn root() -> Who {
+        Who { uid: 0, name: "root".to_owned() }
+    }
+
+    #[test]
+    fn the_packages_users_are_the_default_where_they_exist() {
+        let loaded =
+            settings(vec![pool("default", None), pool("web", Some("www"))], vec![task("t", None, None)]);
+        let packaged = machine(&[("taskd", 100), ("taskd-run", 101), ("www", 33)]);
+        let (filled, sentence) = resolve(&loaded, &root(), &packaged).unwrap();
+        assert_eq!(filled.taskd.user.as_deref(), Some("taskd"));
+        assert_eq!(filled.pools["default"].user.as_deref(), Some("taskd-run"));
+        assert_eq!(filled.pools["web"].user.as_deref(), Some("www"));
+        assert_eq!(sentence, "the daemon runs as taskd, tasks as taskd-run or www");
+        let loaded = settings(vec![pool("default", None)], vec![task("t", None, None)]);
+        let (filled, sentence) = resolve(&loaded, &root(), &machine(&[])).unwrap();
+        assert_eq!((&filled.taskd.user, &filled.pools["default"].user), (&None, &None));
+        assert!(sentence.starts_with("everything runs as root"), "{sentence}");
+    }
+
+    #[test]
+    fn all_faults_come_at_once_and_shared_uids_are_one() {
+        let tasks = vec![
+            task("a", Some("taskd"), None),
+            task("b", Some("ghost"), None),
+            task("c", Some("twin"), None),
+        ];
+        let loaded = settings(vec![pool("default", None)], tasks);
+        let fault = resolve(&loaded, &root(), &machine(&[("taskd", 100), ("twin", 100)])).unwrap_err();
+        assert_eq!(fault.lines().count(), 3, "{fault}");
+        assert!(
+            fault.contains("[tasks.a]") && fault.contains("ghost") && fault.contains("[tasks.c]"),
+            "{fault}"
+        );
+    }
+
+    #[test]
+    fn an_ordinary_user_runs_all_and_refuses_others() {
+        let me = Who { uid: 1000, name: "me".to_owned() };
+        let loaded = settings(vec![pool("default", Some("me"))], vec![task("t", Some("me"), None)]);
+        let (filled, sentence) = resolve(&loaded, &me, &machine(&[])).unwrap();
+        assert_eq!((&filled.pools["default"].user, &filled.tasks["t"].user), (&None, &None));
+        assert_eq!(sentence, "everything runs as me, who started taskd");
+        let loaded = settings(vec![pool("default", Some("root"))], vec![]);
+        assert!(resolve(&loaded, &me, &machine(&[])).unwrap_err().contains("[pools.default]"));
+    }
+
+    #[test]
+    fn a_runner_gets_the_tasks_of_its_pool_and_user_only() {
+        let pools =
+            vec![pool("default", Some("low")), pool("admin", Some("high")), pool("more", Some("low"))];
+        let tasks = vec![
+            task("plain", None, None),
+            task("own", Some("high"), None),
+            task("routed", None, Some("admin")),
+        ];
+        let settings = settings(pools, tasks);
+        let of = |pool: &str, user: &str| {
+            tasks_of(&settings, &settings.pools[pool], user).into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(of("default", "low"), ["plain"]);
+        assert_eq!(of("default", "high"), ["own"], "`routed` has no user of its own: here it would be low");
+        assert_eq!(of("admin", "high"), ["own", "routed"], "`plain` must not become high by its queue");
+        assert_eq!(of("more", "low"), ["plain"], "the same user: a message may be sent there");
+        assert!(of("default", "").is_empty());
+        let slot = |pool: &str, index| Slot { pool: pool.to_owned(), index };
+        assert!(admit(&settings, &slot("more", 1), "low").is_ok());
+        assert!(admit(&settings, &slot("more", 2), "low").is_err());
+        assert!(admit(&settings, &slot("more", 0), "").is_err());
+        assert!(admit(&settings, &slot("none", 0), "low").is_err());
+    }
+}

@@ -179,6 +179,8 @@ impl Runner<'_> {
         // A process that does not die would be the next attempt's too: this runner takes no more.
         self.finishing |= attempt.is_stuck();
         let printed = self.printing.take(&mut self.outbound, now);
+        // What it printed goes before its outcome as far as the socket takes it, behind it otherwise.
+        self.say();
         self.report(run.run, attempt.outcome(printed));
         (self.title)(&self.name);
     }

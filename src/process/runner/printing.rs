@@ -32,6 +32,9 @@ struct Passing {
     run: String,
     source: Source,
     dropped: u64,
+    /// The sink was full: the rest of what was read at once is not offered to it, so that a flood of short
+    /// lines costs no system call for each.
+    full: bool,
 }
 
 impl Printing {
@@ -49,6 +52,7 @@ impl Printing {
                 run: String::new(),
                 source: Source::default(),
                 dropped: 0,
+                full: false,
             },
         }
     }
@@ -85,6 +89,7 @@ impl Printing {
     /// Reads a stream once, at most 64 KiB, without waiting.
     pub fn read(&mut self, stream: Stream, out: &mut Outbound, now: Instant) -> Read {
         let passing = &mut self.passing;
+        passing.full = false;
         match stream {
             Stream::Stdout => {
                 let head = &mut self.head;
@@ -110,7 +115,8 @@ impl Printing {
 
 impl Passing {
     fn pass(&mut self, stream: Stream, line: Line<'_>, out: &mut Outbound, now: Instant) {
-        let mut whole = self.sink.line(&self.source, stream, line);
+        self.full = self.full || !self.sink.line(&self.source, stream, line);
+        let mut whole = !self.full;
         if self.rate.allows(line.bytes.len() + 1, now) {
             let text = std::str::from_utf8(line.bytes).ok();
             whole &= out.output(encode(&FromChild::Output {

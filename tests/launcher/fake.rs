@@ -1,0 +1,249 @@
+//! The parts that this program plays. The daemon is a puppet: it tells the test every packet and does what
+//! the test says; a runner does what comes down its socket.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nix::sys::signal::{SigHandler, Signal, signal};
+use serde_json::{Value, json};
+use taskd::config::settings::Settings;
+use taskd::observe::log::Target;
+use taskd::process::launch::{ChildId, ToDaemon, ToLauncher};
+use taskd::process::launcher::{self, LauncherOptions, Limits, Program, daemon_start, runner_start};
+use taskd::process::memfd::read_sealed;
+use taskd::process::packet::Packets;
+use taskd::process::title;
+
+pub fn play(part: &str) -> i32 {
+    // What Rust's own start would have done by now.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.unwrap();
+    match part {
+        "@launcher" => play_launcher(),
+        "@daemon" => play_daemon(),
+        "@dying-daemon" => 3,
+        "@runner" => play_runner(),
+        "@log" => super::journal::play(),
+        _ => 64,
+    }
+}
+
+/// `@launcher FILE`: options as the rig wrote them.
+fn play_launcher() -> i32 {
+    let file = std::env::args().nth(2).unwrap();
+    let told: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let settings = told["settings"].as_str().unwrap().to_owned();
+    let gate = told["gate"].as_str().unwrap().to_owned();
+    let load = Box::new(move || {
+        // A named pipe here holds the launcher until the test opens its other end.
+        if std::path::Path::new(&gate).exists() {
+            let _ = std::fs::read(&gate);
+        }
+        let text = std::fs::read_to_string(&settings).map_err(|e| e.to_string())?;
+        serde_json::from_str::<Settings>(&text).map_err(|_| text)
+    });
+    let diff = Box::new(|old: &Settings, new: &Settings| {
+        if old.taskd.node == new.taskd.node {
+            Ok(vec!["changed".to_owned()])
+        } else {
+            Err(vec!["node".to_owned()])
+        }
+    });
+    let mut options = LauncherOptions::new(load, diff, Target::Stderr);
+    if let Some(files) = told["open_files"].as_u64() {
+        use nix::sys::resource::{Resource, setrlimit};
+        setrlimit(Resource::RLIMIT_NOFILE, files, files).unwrap();
+    }
+    let time = |name: &str, default| told[name].as_u64().map_or(default, Duration::from_millis);
+    let usual = Limits::default();
+    options.limits = Limits {
+        watchdog: told["watchdog"].as_u64().map(Duration::from_millis).or(options.limits.watchdog),
+        finish_margin: time("finish_margin", usual.finish_margin),
+        kill_after: time("kill_after", usual.kill_after),
+        same_wish: time("same_wish", usual.same_wish),
+        ..usual
+    };
+    options.daemon = Program::this(told["daemon"].as_str().unwrap_or("@daemon"));
+    options.runner = Program::this("@runner");
+    i32::from(launcher::serve(options))
+}
+
+#[derive(Clone)]
+struct Tell(Arc<Mutex<UnixStream>>);
+
+impl Tell {
+    fn line(&self, value: &Value) {
+        // The test may be over.
+        let _ = writeln!(self.0.lock().unwrap(), "{value}");
+    }
+}
+
+fn play_daemon() -> i32 {
+    let packets = Arc::new(daemon_start().unwrap());
+    let first = packets.recv::<ToDaemon>(None).unwrap();
+    let mut fds = first.fds.into_iter();
+    let settings: Settings = serde_json::from_slice(&read_sealed(fds.next().unwrap()).unwrap()).unwrap();
+    let listener = fds.next().map(UnixListener::from);
+    // Where the rig waits is told in a field that nothing else looks at here.
+    let stream = UnixStream::connect(&settings.taskd.node).unwrap();
+    let tell = Tell(Arc::new(Mutex::new(stream.try_clone().unwrap())));
+    tell.line(&json!({ "start": first.message, "settings": settings, "me": me() }));
+    let children = Arc::new(Mutex::new(BTreeMap::new()));
+    let receiver = (Arc::clone(&packets), tell.clone(), Arc::clone(&children));
+    std::thread::spawn(move || receive(&receiver.0, &receiver.1, &receiver.2));
+    for line in BufReader::new(stream).lines() {
+        let Ok(line) = line else { break };
+        let command: Value = serde_json::from_str(&line).unwrap();
+        obey(&command, &packets, &tell, &children, listener.as_ref());
+    }
+    0
+}
+
+type Sockets = Arc<Mutex<BTreeMap<ChildId, UnixStream>>>;
+
+fn receive(packets: &Packets, tell: &Tell, children: &Sockets) {
+    loop {
+        match packets.recv::<ToDaemon>(None) {
+            Ok(packet) => {
+                let count = packet.fds.len();
+                let mut line = json!({ "packet": packet.message, "fds": count });
+                match (&packet.message, packet.fds.into_iter().next()) {
+                    (ToDaemon::Child(child), Some(fd)) => {
+                        let socket = UnixStream::from(fd);
+                        children.lock().unwrap().insert(child.child, socket.try_clone().unwrap());
+                        let (tell, id) = (tell.clone(), child.child);
+                        std::thread::spawn(move || forward(socket, id, &tell));
+                    }
+                    (ToDaemon::Settings { .. }, Some(fd)) => line["settings"] = settings_in(fd),
+                    _ => {}
+                }
+                tell.line(&line);
+            }
+            Err(error) => return tell.line(&json!({ "launcher_gone": error.to_string() })),
+        }
+    }
+}
+
+fn settings_in(fd: OwnedFd) -> Value {
+    serde_json::from_slice(&read_sealed(fd).unwrap()).unwrap()
+}
+
+fn forward(socket: UnixStream, id: ChildId, tell: &Tell) {
+    for line in BufReader::new(socket).lines().map_while(Result::ok) {
+        tell.line(&json!({ "child": id, "said": serde_json::from_str::<Value>(&line).unwrap() }));
+    }
+}
+
+fn obey(
+    command: &Value,
+    packets: &Arc<Packets>,
+    tell: &Tell,
+    children: &Sockets,
+    listener: Option<&UnixListener>,
+) {
+    if let Ok(message) = serde_json::from_value::<ToLauncher>(command["say"].clone()) {
+        let _ = packets.send(&message, &[], Duration::from_secs(20));
+    } else if let Some(text) = command["garbage"].as_str() {
+        let _ = packets.send(&text, &[], Duration::from_secs(20));
+    } else if let Some(millis) = command["alive_every"].as_u64() {
+        let packets = Arc::clone(packets);
+        std::thread::spawn(move || {
+            while packets.send(&ToLauncher::Alive, &[], Duration::from_secs(20)).is_ok() {
+                std::thread::sleep(Duration::from_millis(millis));
+            }
+        });
+    } else if let Some(id) = command["child"].as_u64() {
+        let children = children.lock().unwrap();
+        let _ = writeln!(&children[&ChildId(id)], "{}", command["line"].as_str().unwrap());
+    } else if command["accept"] == true {
+        let listener = listener.unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (mut client, _) = listener.accept().unwrap();
+        writeln!(client, "accepted by {}", std::process::id()).unwrap();
+        tell.line(&json!({ "accepted": true }));
+    } else if let Some(code) = command["exit"].as_i64() {
+        std::process::exit(i32::try_from(code).unwrap());
+    }
+}
+
+/// Who and what this process is.
+fn me() -> Value {
+    use nix::unistd::{Uid, getgroups, getresgid, getresuid, setresuid};
+    let (uids, gids) = (getresuid().unwrap(), getresgid().unwrap());
+    let root = Uid::from_raw(0);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let environment: BTreeMap<String, String> = std::env::vars().collect();
+    json!({
+        "pid": std::process::id(),
+        "pgid": nix::unistd::getpgrp().as_raw(),
+        "uids": [uids.real.as_raw(), uids.effective.as_raw(), uids.saved.as_raw()],
+        "gids": [gids.real.as_raw(), gids.effective.as_raw(), gids.saved.as_raw()],
+        "groups": getgroups().unwrap().iter().map(|g| g.as_raw()).collect::<Vec<_>>(),
+        "can_be_root": setresuid(root, root, root).is_ok(),
+        "dumpable": nix::sys::prctl::get_dumpable().unwrap(),
+        "death_signal": nix::sys::prctl::get_pdeathsig().unwrap().map(|s| s as i32),
+        "no_new_privileges": nix::sys::prctl::get_no_new_privs().unwrap(),
+        "open_files": nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap().0,
+        "environment": environment,
+        "blocked": status.lines().find(|l| l.starts_with("SigBlk")).unwrap(),
+        "fds": std::fs::read_dir("/proc/self/fd").unwrap().count(),
+    })
+}
+
+fn play_runner() -> i32 {
+    let (part, socket) = match runner_start() {
+        Ok(started) => started,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "runner: {error}");
+            return 71;
+        }
+    };
+    let mut me = me();
+    me["part"] = serde_json::to_value(&part).unwrap();
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    let socket = UnixStream::from(socket);
+    let say = |value: &Value| writeln!(&socket, "{value}").unwrap();
+    say(&me);
+    for line in BufReader::new(socket.as_fd().try_clone_to_owned().map(UnixStream::from).unwrap()).lines() {
+        let line = line.unwrap();
+        let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        match word {
+            "exit" => std::process::exit(rest.parse().unwrap()),
+            "abort" => std::process::abort(),
+            "title" => {
+                title::set(rest);
+                say(&json!({ "titled": true }));
+            }
+            "deaf" => {
+                unsafe { signal(Signal::SIGTERM, SigHandler::SigIgn) }.unwrap();
+                say(&json!({ "deaf": true }));
+            }
+            // A sleeper in a session of its own whose parent is gone, three processes deep.
+            "orphan" => {
+                let script = "setsid sh -c 'sh -c \"sleep 600; true\" & echo $!; wait' & ";
+                let mut sh = Command::new("sh");
+                let sh = sh.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped());
+                let mut out = BufReader::new(sh.spawn().unwrap().stdout.unwrap());
+                let mut pid = String::new();
+                out.read_line(&mut pid).unwrap();
+                say(&json!({ "orphan": pid.trim().parse::<u32>().unwrap() }));
+            }
+            // One that goes to the launcher, because this one does not keep it.
+            "escape" => {
+                nix::sys::prctl::set_child_subreaper(false).unwrap();
+                let script = "sleep 600 >/dev/null 2>&1 & echo $!";
+                let out = Command::new("sh").args(["-c", script]).env_clear().output().unwrap();
+                say(
+                    &json!({ "escaped": String::from_utf8(out.stdout).unwrap().trim().parse::<u32>().unwrap() }),
+                );
+            }
+            "echo" => say(&json!({ "echo": rest })),
+            _ => return 64,
+        }
+    }
+    0
+}

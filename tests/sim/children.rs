@@ -1,0 +1,432 @@
+//! Children and the launcher that starts, ends and reaps them.
+
+use std::collections::BTreeMap;
+
+use taskd::engine::command::RunOrder;
+use taskd::engine::event::{ChildKey, Event, SlotId};
+use taskd::model::outcome::{CancelReason, Cause, Failure, Outcome, RetryAsked};
+use taskd::model::time::Wall;
+
+use crate::ledger::{Check, Excuse, broken};
+use crate::planted::Planted;
+use crate::world::{Thing, ToChild, World};
+
+pub struct Child {
+    pub slot: SlotId,
+    pub user: String,
+    pub generation: u64,
+    pub ready: bool,
+    pub capacity: u32,
+    /// What runs in it.
+    pub runs: BTreeMap<String, Run>,
+    /// Outcomes that no daemon said `settled` to yet: message and outcome.
+    pub outcomes: BTreeMap<String, (String, Outcome)>,
+    pub ending: bool,
+    pub mute: bool,
+    pub last_to: u64,
+    pub last_from: u64,
+}
+
+pub struct Run {
+    pub id: String,
+    pub task: String,
+    pub queue: String,
+    pub canceled: Option<CancelReason>,
+    pub limited: bool,
+    pub started: Wall,
+}
+
+/// A child that died, until a daemon is told.
+#[derive(Default)]
+pub struct Corpse {
+    /// Runs without an outcome.
+    pub lost: Vec<(String, String)>,
+    pub killed_by_daemon: bool,
+}
+
+impl World {
+    pub fn spawn(&mut self, _life: u64, slot: SlotId, user: String) -> Check {
+        self.next_child += 1;
+        let id = self.next_child;
+        let generation = self.plan.generation;
+        let capacity = if slot.pool == "other" { self.rng.between(1, 3) as u32 } else { 1 };
+        let mute = self.rng.chance(self.faults.mute_child / 8);
+        self.children.insert(
+            id,
+            Child {
+                slot: slot.clone(),
+                user: user.clone(),
+                generation,
+                ready: false,
+                capacity,
+                runs: BTreeMap::new(),
+                outcomes: BTreeMap::new(),
+                ending: false,
+                mute,
+                last_to: 0,
+                last_from: 0,
+            },
+        );
+        let delay = self.rng.between(2, 60);
+        self.at(delay, Thing::ChildReady { child: id });
+        self.step(Event::ChildUp { child: ChildKey(id), slot, user, generation, adopted: false })
+    }
+
+    /// From a child to the daemon of this life, in order.
+    fn say(&mut self, child: u64, event: Event) {
+        let delay = if self.rng.chance(self.faults.op_late / 2) {
+            self.rng.between(20, 400)
+        } else {
+            self.rng.below(3)
+        };
+        let Some(c) = self.children.get_mut(&child) else { return };
+        c.last_from = c.last_from.max(self.now.mono.0 + delay);
+        let (at, life) = (c.last_from, self.life);
+        self.at_time(at, Thing::FromChild { life, child, event });
+    }
+
+    /// To a child, in order.
+    pub fn tell(&mut self, child: u64, what: ToChild) {
+        let delay = self.rng.below(4);
+        let Some(c) = self.children.get_mut(&child) else {
+            if let ToChild::Run(order) = what {
+                self.never_started(&order);
+            }
+            return;
+        };
+        c.last_to = c.last_to.max(self.now.mono.0 + delay);
+        let at = c.last_to;
+        self.at_time(at, Thing::ToChild { child, what });
+    }
+
+    pub fn never_started(&mut self, order: &RunOrder) {
+        if let Some(s) = self.ledger.stories.get_mut(order.message.id.as_str()) {
+            s.slack += 1;
+        }
+    }
+
+    pub fn hand_over(&mut self, child: ChildKey, order: Box<RunOrder>) -> Check {
+        let token = order.run.parse::<i64>().unwrap_or(-1);
+        self.generations.insert(token, order.generation);
+        if let Some(record) = self.get(&order.message.id)
+            // The start of an `acks = "early"` task is recorded before it is handed over.
+            && record.message.expires.is_some_and(|e| e <= record.started.unwrap_or(self.now.wall))
+        {
+            return broken("16 expired_never_starts", format!("{}", order.message.id));
+        }
+        let plan = std::sync::Arc::clone(&self.plans[&order.generation]);
+        self.ledger.order_is_kept(&order.message, &plan)?;
+        if self.bug == Some(Planted::DoubleRun)
+            && let Some(other) = self.children.keys().find(|c| **c != child.0).copied()
+        {
+            self.tell(other, ToChild::Run(order.clone()));
+        }
+        self.tell(child.0, ToChild::Run(order));
+        Ok(())
+    }
+
+    pub fn tell_cancel(&mut self, child: ChildKey, run: String, reason: CancelReason) -> Check {
+        if self.bug == Some(Planted::ForgottenCancel) && reason == CancelReason::Revoked {
+            return Ok(());
+        }
+        let token = run.parse::<i64>().unwrap_or(-1);
+        let leased = self.model.leased().any(|r| r.token.is_some_and(|t| t.0 == token));
+        if reason == CancelReason::Interrupted && !self.stopping && leased {
+            return broken("23 only_a_stop_interrupts", run);
+        }
+        self.told_cancel.insert(token);
+        self.tell(child.0, ToChild::Cancel(run, reason));
+        Ok(())
+    }
+
+    /// The child may forget an outcome only when the store has it.
+    pub fn tell_settled(&mut self, child: ChildKey, run: String) -> Check {
+        let token = run.parse::<i64>().unwrap_or(-1);
+        if self.model.leased().any(|r| r.token.is_some_and(|t| t.0 == token)) {
+            return broken("7 settled_means_committed", format!("run {run} is still leased"));
+        }
+        self.tell(child.0, ToChild::Settled(run));
+        Ok(())
+    }
+
+    pub fn launcher_ends(&mut self, child: ChildKey, kill: bool) -> Check {
+        let Some(c) = self.children.get_mut(&child.0) else { return Ok(()) };
+        if kill {
+            self.corpses.entry(child.0).or_default().killed_by_daemon = true;
+            self.child_dies(child.0);
+            return Ok(());
+        }
+        if !c.runs.is_empty() {
+            return broken("23 no_end_under_a_run", format!("child {}", child.0));
+        }
+        c.ending = true;
+        if !c.mute {
+            let delay = self.rng.between(1, 30);
+            self.at(delay, Thing::ChildDies { child: child.0 });
+        }
+        Ok(())
+    }
+
+    pub fn child_ready(&mut self, child: u64) {
+        if let Some(c) = self.children.get_mut(&child) {
+            c.ready = true;
+            self.name_all(child);
+        }
+    }
+
+    /// The answer to a hello.
+    fn name_all(&mut self, child: u64) {
+        let Some(c) = self.children.get(&child) else { return };
+        if c.mute {
+            return;
+        }
+        let key = ChildKey(child);
+        let mut lines = vec![Event::Ready { child: key, capacity: c.capacity }];
+        lines.extend(c.runs.keys().map(|run| Event::Running { child: key, run: run.clone() }));
+        lines.extend(c.outcomes.iter().map(|(run, (_, o))| Event::Ended {
+            child: key,
+            run: run.clone(),
+            outcome: Box::new(o.clone()),
+        }));
+        lines.push(Event::Resumed { child: key });
+        for line in lines {
+            self.say(child, line);
+        }
+    }
+
+    pub fn child_hears(&mut self, child: u64, what: ToChild) -> Check {
+        let known = self.children.contains_key(&child);
+        match what {
+            ToChild::Run(order) if known => self.begin(child, *order),
+            ToChild::Run(order) => {
+                self.never_started(&order);
+                Ok(())
+            }
+            ToChild::Cancel(run, reason) => {
+                self.canceled(child, run, reason);
+                Ok(())
+            }
+            ToChild::Settled(run) => {
+                if let Some(c) = self.children.get_mut(&child) {
+                    c.outcomes.remove(&run);
+                }
+                Ok(())
+            }
+            ToChild::Hello => {
+                if self.rng.chance(self.faults.mute_child)
+                    && let Some(c) = self.children.get_mut(&child)
+                {
+                    c.mute = true;
+                }
+                if self.children.get(&child).is_some_and(|c| c.ready) {
+                    self.name_all(child);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn begin(&mut self, child: u64, order: RunOrder) -> Check {
+        let key = ChildKey(child);
+        let id = order.message.id.as_str().to_owned();
+        if self.rng.chance(self.faults.refuses) {
+            self.never_started(&order);
+            self.say(child, Event::Refused { child: key, run: order.run, why: "unknown task".into() });
+            return Ok(());
+        }
+        self.limits_hold(child, &order)?;
+        let token = taskd::engine::token_of(&order.run).ok_or_else(|| crate::ledger::Violation {
+            name: "4 no_start_without_lease",
+            detail: format!("run {}", order.run),
+        })?;
+        let record = self.get(&order.message.id);
+        let plan = std::sync::Arc::clone(&self.plans[&order.generation]);
+        let life = self.life;
+        self.ledger.start_is_right(&order.message, order.attempt, token, record.as_ref(), life, &plan)?;
+        self.trace(5, child, || format!("      child {child} begins {id} ({})", order.message.task));
+        let task = order.message.task.as_str();
+        let mut ms = match self.rng.below(10) {
+            0..=5 => self.rng.between(1, 80),
+            6..=8 => self.rng.between(80, 900),
+            _ => self.rng.between(900, 5_000),
+        };
+        let limited = order.deadline_ms.is_some_and(|d| ms >= d);
+        if let Some(d) = order.deadline_ms {
+            ms = ms.min(d);
+        }
+        let hangs = order.deadline_ms.is_some() && self.rng.chance(self.faults.hang);
+        let run = Run {
+            id,
+            task: task.to_owned(),
+            queue: order.message.queue.clone(),
+            canceled: None,
+            limited,
+            started: self.now.wall,
+        };
+        let deadly = task == "poison" || self.rng.chance(self.faults.run_kills_child);
+        if let Some(c) = self.children.get_mut(&child) {
+            c.runs.insert(order.run.clone(), run);
+        }
+        self.say(child, Event::Started { child: key, run: order.run.clone(), pid: 4_000 + child as u32 });
+        if deadly {
+            self.at(ms, Thing::ChildDies { child });
+        } else if !hangs {
+            self.at(ms, Thing::RunEnds { child, run: order.run });
+        }
+        Ok(())
+    }
+
+    /// 5 and 11: one live child per message, queues and children within their limits, the right user.
+    fn limits_hold(&self, child: u64, order: &RunOrder) -> Check {
+        let id = order.message.id.as_str();
+        let live = || self.children.values().flat_map(|c| c.runs.values());
+        if live().any(|r| r.id == id) {
+            return broken("5 one_live_child_per_message", format!("{id} runs already"));
+        }
+        let plan = &self.plans[&order.generation];
+        let queue = &order.message.queue;
+        let q = &plan.queues[queue];
+        let running = live().filter(|r| r.queue == *queue).count();
+        if q.concurrency.is_some_and(|c| running >= c as usize) {
+            return broken("11 a_limit_is_a_limit", format!("{queue} runs {running} and gets {id}"));
+        }
+        let Some(c) = self.children.get(&child) else { return Ok(()) };
+        if c.runs.len() >= c.capacity as usize {
+            return broken("11 a_limit_is_a_limit", format!("child {child} is full and gets {id}"));
+        }
+        let pool = plan.pools.get(&q.pool);
+        let user = plan.tasks.get(&order.message.task).and_then(|t| t.user.clone());
+        let user = user.or_else(|| pool.map(|p| p.user.clone())).unwrap_or_default();
+        if c.user != user || c.slot.pool != q.pool {
+            return broken(
+                "11 the_right_child",
+                format!("{id} of {user} in {} goes to {} {:?}", q.pool, c.user, c.slot),
+            );
+        }
+        Ok(())
+    }
+
+    fn canceled(&mut self, child: u64, run: String, reason: CancelReason) {
+        let stubborn = self.rng.chance(150);
+        let delay = self.rng.between(1, 150);
+        let Some(r) = self.children.get_mut(&child).and_then(|c| c.runs.get_mut(&run)) else { return };
+        if stubborn {
+            return;
+        }
+        r.canceled = Some(reason);
+        self.at(delay, Thing::RunEnds { child, run });
+    }
+
+    pub fn run_ends(&mut self, child: u64, run: &str) {
+        let Some(r) = self.children.get_mut(&child).and_then(|c| c.runs.remove(run)) else { return };
+        let outcome = self.outcome(&r);
+        let event =
+            Event::Ended { child: ChildKey(child), run: run.to_owned(), outcome: Box::new(outcome.clone()) };
+        if matches!(&outcome.failure, Some(f) if f.kind == "SpawnAgain")
+            && let Some(s) = self.ledger.stories.get_mut(&r.id)
+        {
+            // Nothing ran.
+            s.ran = s.ran.saturating_sub(1);
+        }
+        self.trace(6, child, || format!("      child {child} ends {} with {}", r.id, outcome.cause));
+        if let Some(c) = self.children.get_mut(&child) {
+            c.outcomes.insert(run.to_owned(), (r.id, outcome));
+        }
+        self.say(child, event);
+        if self.children.get(&child).is_some_and(|c| c.ending && c.runs.is_empty()) {
+            self.child_dies(child);
+        }
+    }
+
+    fn outcome(&mut self, r: &Run) -> Outcome {
+        let told = |cause| Outcome { started: Some(r.started), ..Outcome::of_cause(cause, "x") };
+        match r.canceled {
+            Some(CancelReason::Revoked) => return told(Cause::Revoked),
+            Some(CancelReason::Interrupted) => return told(Cause::Interrupted),
+            Some(CancelReason::TimeLimit) => return told(Cause::TimeLimit { soft: false }),
+            None => {}
+        }
+        if r.limited {
+            return told(Cause::TimeLimit { soft: false });
+        }
+        let (code, retry) = match (r.task.as_str(), self.rng.below(10)) {
+            ("flaky", 0..=3) | ("ok" | "root" | "early", 0) => (1, None),
+            ("flaky", 4..=5) => (75, Some(RetryAsked { delay_ms: Some(300) })),
+            ("backoff", 0..=4) => (3, Some(RetryAsked::default())),
+            ("backoff", 5) => (4, None),
+            ("spawny", 0..=4) if !self.calm => {
+                let mut o = Outcome::of_cause(Cause::SpawnFailed, "EAGAIN");
+                o.failure = Some(Failure { kind: "SpawnAgain".into(), ..Failure::default() });
+                return o;
+            }
+            _ => (0, None),
+        };
+        let mut o = told(Cause::Exit { code });
+        o.retry = retry;
+        if code == 0 {
+            o.success = true;
+            o.failure = None;
+        }
+        o
+    }
+
+    /// It is gone with everything it started; whoever lives is told later.
+    pub fn child_dies(&mut self, child: u64) {
+        let Some(c) = self.children.remove(&child) else { return };
+        self.trace(7, child, || format!("      child {child} dies"));
+        self.children_lost = true;
+        let corpse = self.corpses.entry(child).or_default();
+        for (run, r) in c.runs {
+            corpse.lost.push((run, r.id.clone()));
+            self.ledger.excuse(&r.id, Excuse::Unclear);
+        }
+        for (_, (id, _)) in c.outcomes {
+            self.ledger.excuse(&id, Excuse::Unclear);
+        }
+        // What it wrote before is read before its end is seen, unless the reader is slow.
+        let slow = self.rng.chance(200);
+        let at = if slow { self.now.mono.0 } else { c.last_from.max(self.now.mono.0) };
+        let delay = self.rng.between(1, 40);
+        let life = self.life;
+        self.at_time(at + delay, Thing::ChildGone { life, child });
+    }
+
+    pub fn daemon_hears(&mut self, child: u64, event: Event) -> Check {
+        // A daemon that saw the child's end reads no more of it.
+        if self.gone.contains(&child) || self.engine.is_none() {
+            return Ok(());
+        }
+        if let Event::Ended { run, outcome, .. } = &event {
+            let (run, outcome) = (run.clone(), outcome.clone());
+            let heard = self.ledger.delivered.contains_key(&run.parse::<i64>().unwrap_or(-1));
+            self.delivered(&run, &outcome);
+            let back = matches!(outcome.cause, Cause::Interrupted)
+                || matches!(&outcome.failure, Some(f) if f.kind == "SpawnAgain");
+            let id = self.children.get(&child).and_then(|c| c.outcomes.get(&run)).map(|(id, _)| id.clone());
+            if let Some(id) = id.filter(|_| back && !heard) {
+                self.ledger.excuse(&id, Excuse::Uncounted);
+            }
+            if self.bug == Some(Planted::SettledTooEarly) {
+                self.tell(child, ToChild::Settled(run));
+            }
+        }
+        if self.bug == Some(Planted::ForgottenRunning) && matches!(event, Event::Running { .. }) {
+            return Ok(());
+        }
+        self.step(event)
+    }
+
+    pub fn daemon_sees_gone(&mut self, child: u64) -> Check {
+        if self.engine.is_none() {
+            return Ok(());
+        }
+        self.gone.insert(child);
+        if let Some(corpse) = self.corpses.remove(&child) {
+            let live = self.engine.as_ref().is_some_and(|e| e.is_live());
+            for (_, id) in corpse.lost.iter().filter(|_| live && !corpse.killed_by_daemon) {
+                self.ledger.certain(id, Excuse::Lost);
+            }
+        }
+        self.step(Event::ChildDown { child: ChildKey(child), how: "signal 9".into() })
+    }
+}

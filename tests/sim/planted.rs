@@ -1,0 +1,64 @@
+//! Bugs planted on purpose: the shell between the engine and the world bends what passes. Each must be
+//! caught by an invariant within a number of seeds, or the simulation looks at the wrong things.
+
+/// One bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// The store takes a settle or a defer under a token that is not valid any more.
+    UnfencedSettle,
+    /// A defer is answered and not done.
+    LostDefer,
+    /// After a restart nobody is told what the adopted children run.
+    ForgottenRunning,
+    /// A lost attempt is given back as if it had been interrupted.
+    UncountedLoss,
+    /// A planned retry becomes a failure.
+    ForgottenRetry,
+    /// The engine is not told of a queue's concurrency.
+    NoConcurrency,
+    /// The engine is not told when a delivery expires.
+    NoExpiry,
+    /// A failed settle is answered as done.
+    OutcomeLostOnFault,
+    /// The child is told `settled` when the outcome arrives, not when it is committed.
+    SettledTooEarly,
+    /// A message is handed to a second child too.
+    DoubleRun,
+    /// A sweep does not say which queues got messages.
+    SilentSweep,
+    /// A message given back at a shutdown counts as an attempt.
+    CountedInterrupt,
+    /// A failed publish is answered as done.
+    AcceptedNotKept,
+    /// A cancel of a running attempt does not reach the child.
+    ForgottenCancel,
+    /// Revoking a waiting message is answered and not done.
+    ForgottenRevoke,
+    /// The start of an `acks = "early"` task is not recorded.
+    EarlyWithoutTrace,
+    /// A reload kills the children.
+    ReloadKills,
+    /// What a failed lease had taken is not given back.
+    ForgottenLease,
+}
+
+pub const ALL: [Planted; 18] = [
+    Planted::UnfencedSettle,
+    Planted::LostDefer,
+    Planted::ForgottenRunning,
+    Planted::UncountedLoss,
+    Planted::ForgottenRetry,
+    Planted::NoConcurrency,
+    Planted::NoExpiry,
+    Planted::OutcomeLostOnFault,
+    Planted::SettledTooEarly,
+    Planted::DoubleRun,
+    Planted::SilentSweep,
+    Planted::CountedInterrupt,
+    Planted::AcceptedNotKept,
+    Planted::ForgottenCancel,
+    Planted::ForgottenRevoke,
+    Planted::EarlyWithoutTrace,
+    Planted::ReloadKills,
+    Planted::ForgottenLease,
+];
