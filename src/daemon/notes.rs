@@ -59,12 +59,11 @@ pub fn log(note: &Note) {
             }
         }
         Note::Store(Some(why)) => {
-            tracing::error!(
-                MESSAGE_ID = fields::STORE_FAULT,
-                "the store does not take writes, work is paused: {why}"
-            );
+            tracing::error!(MESSAGE_ID = fields::STORE_FAULT, "work is paused: {why}");
         }
-        Note::Store(None) => tracing::info!(MESSAGE_ID = fields::STORE_FAULT, "the store takes writes again"),
+        Note::Store(None) => {
+            tracing::info!(MESSAGE_ID = fields::STORE_FAULT, "the store takes writes again, work goes on")
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::engine::command::{Command, Note, RunOrder};
 use crate::engine::event::ChildKey;
 use crate::model::message::Delivery;
 use crate::model::state::State;
+use crate::observe::fields::STORE_FAULT;
 use crate::process::launch::{ChildId, Slot, ToLauncher};
 use crate::process::protocol::{Run, ToChild};
 
@@ -73,9 +74,10 @@ fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
     d.runs.insert(order.run, info);
 }
 
-/// Runs that a daemon before this one started: their children name them soon.
+/// Runs that a daemon before this one started: their children name them soon, or did already.
 pub fn recovered(d: &mut Daemon, deliveries: &[Delivery]) {
     for delivery in deliveries.iter().filter(|x| x.started) {
+        let run = crate::engine::run_key(delivery.token);
         let info = RunInfo {
             id: delivery.message.id.0.clone(),
             task: delivery.message.task.clone(),
@@ -85,7 +87,9 @@ pub fn recovered(d: &mut Daemon, deliveries: &[Delivery]) {
             since: super::clock::now().mono,
             progress: None,
         };
-        d.runs.insert(crate::engine::run_key(delivery.token), info);
+        if let Some(info) = d.adopted.found(&run, info) {
+            d.runs.insert(run, info);
+        }
     }
 }
 
@@ -102,12 +106,10 @@ fn noted(d: &mut Daemon, note: &Note) {
             }
         }
         Note::Dropped { id, .. } => d.waiters.wake(id.as_str()),
-        Note::Store(Some(why)) => {
-            d.troubles.insert("store", why.clone());
-        }
-        Note::Store(None) => {
-            d.troubles.remove("store");
-        }
+        // What goes on is told by `Daemon::look_at_store`.
+        Note::Store(None) => return,
+        Note::Store(Some(_)) if d.engine.store_fault().is_some() => return,
+        Note::Store(Some(why)) => return tracing::error!(MESSAGE_ID = STORE_FAULT, "the store: {why}"),
         _ => {}
     }
     notes::log(note);

@@ -101,8 +101,10 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
             d.step(Event::Tick);
         }
         d.flush();
+        d.look_at_store();
         if !d.ready && d.engine.pools_up() {
             d.ready = true;
+            d.adopted.clear();
             d.launcher.send(ToLauncher::Ready);
         }
         if next_alive.is_some_and(|at| at <= now.mono) {
@@ -185,6 +187,7 @@ fn launcher(d: &mut Daemon, packet: ToDaemon, fds: Vec<OwnedFd>) {
             // What it held is settled by the engine now; nothing more will be heard of its runs.
             d.runs.retain(|_, run| run.child != key);
         }
+        ToDaemon::ReloadAsked => handle::reload::asked(d),
         ToDaemon::Settings { changes, .. } => handle::reload::swapped(d, fds, changes),
         ToDaemon::SettingsRefused { report } => handle::reload::refused(d, &report),
         ToDaemon::Stop { now } => {
@@ -259,17 +262,12 @@ fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
             }
         }
         FromChild::Running { run } => {
-            if let Some(info) = d.runs.get_mut(&run) {
-                info.child = child;
-            }
+            named(d, child, &run, None);
             d.step(Event::Running { child, run });
         }
         FromChild::Resumed {} => d.step(Event::Resumed { child }),
         FromChild::Started { run, pid } => {
-            if let Some(info) = d.runs.get_mut(&run) {
-                info.pid = (pid != 0).then_some(pid);
-                info.child = child;
-            }
+            named(d, child, &run, (pid != 0).then_some(pid));
             d.step(Event::Started { child, run, pid });
         }
         FromChild::Progress { run, current, total, message } => {
@@ -287,6 +285,18 @@ fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
                 d.step(Event::Ended { child, run, outcome: Box::new(outcome) });
             }
         }
+    }
+}
+
+/// A child speaks of a run as its own.
+fn named(d: &mut Daemon, child: ChildKey, run: &str, pid: Option<u32>) {
+    if let Some(info) = d.runs.get_mut(run) {
+        info.child = child;
+        info.pid = pid.or(info.pid);
+    } else if !d.engine.is_live()
+        && let Some(info) = d.adopted.named(run, child, pid)
+    {
+        d.runs.insert(run.to_owned(), info);
     }
 }
 
@@ -318,7 +328,7 @@ impl Status {
 }
 
 fn sentence(d: &Daemon) -> String {
-    if let Some(trouble) = d.troubles.values().next() {
+    if let Some(trouble) = &d.trouble {
         return format!("paused: {trouble}");
     }
     let running = d.runs.len();

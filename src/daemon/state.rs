@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::adopted::Adopted;
 use super::child::{Heard, Link};
 use super::clock;
 use super::launcher::Launcher;
@@ -17,7 +18,7 @@ use crate::config::settings::Settings;
 use crate::control::access::Policy;
 use crate::control::api::Call;
 use crate::engine::Engine;
-use crate::engine::command::{Command, Told};
+use crate::engine::command::{Command, Note, Told};
 use crate::engine::event::{Ask, AskKey, ChildKey, Event};
 use crate::model::op::{Fault, Op, Reply, Ticket};
 use crate::model::time::Mono;
@@ -86,6 +87,8 @@ pub struct Daemon {
     pub children: BTreeMap<ChildKey, Living>,
     /// Attempts by run key.
     pub runs: BTreeMap<String, RunInfo>,
+    /// Attempts of a daemon before this one, until store and child agree on them.
+    pub adopted: Adopted,
     /// Calls that wait for a message's end.
     pub waiters: Waiters,
     /// Output of attempts.
@@ -98,12 +101,12 @@ pub struct Daemon {
     pub heard: mpsc::Sender<Heard>,
     /// Told when an import put messages into the store.
     pub imported: Arc<tokio::sync::Notify>,
-    /// Callers of a reload.
-    pub reloads: Vec<tokio::sync::oneshot::Sender<crate::control::api::Answer>>,
+    /// The reload under way and its callers.
+    pub reloads: super::handle::reload::Reloads,
     /// Totals.
     pub totals: Totals,
-    /// Faults that go on, by what they are about: shown in status and STATUS=.
-    pub troubles: BTreeMap<&'static str, String>,
+    /// Why work is paused: shown in status and STATUS=.
+    pub trouble: Option<String>,
     /// A stop was asked for.
     pub stopping: bool,
     /// Nothing new is started (`taskd drain`).
@@ -158,15 +161,16 @@ impl Daemon {
             launcher: parts.launcher,
             children: BTreeMap::new(),
             runs: BTreeMap::new(),
+            adopted: Adopted::default(),
             waiters: Waiters::default(),
             spool: Arc::new(parts.spool),
             policy: parts.policy,
             later: parts.later,
             heard: parts.heard,
             imported: Arc::default(),
-            reloads: Vec::new(),
+            reloads: super::handle::reload::Reloads::default(),
             totals: Totals::default(),
-            troubles: BTreeMap::new(),
+            trouble: None,
             stopping: false,
             draining: false,
             finished: false,
@@ -231,10 +235,22 @@ impl Daemon {
             }
             return;
         }
-        if let Ok(Reply::Deliveries(list)) = &result {
+        if let Ok(Reply::Deliveries(list)) = &result
+            && !self.engine.is_live()
+        {
             super::perform::recovered(self, list);
         }
         self.step(Event::Broker { ticket, result });
+    }
+
+    /// Says once that the store fails, and once that it does not any more. A full disk still takes small
+    /// writes: the store's own word lasts, the engine's comes and goes with each operation.
+    pub fn look_at_store(&mut self) {
+        let now = self.store.trouble().or_else(|| self.engine.store_fault().map(str::to_owned));
+        if self.trouble.is_some() != now.is_some() {
+            super::notes::log(&Note::Store(now.clone()));
+        }
+        self.trouble = now;
     }
 
     /// Hands this round's operations to the store, all in one go so that they share a commit.

@@ -11,13 +11,13 @@ use crate::model::time::Mono;
 /// One step of the stride scheduler at weight 1.
 const STRIDE: u64 = 1 << 20;
 
-/// Largest window of leased, not started messages of a queue.
+/// Largest window of leased, not started messages of a queue (twice that where priorities ask for it).
 const MAX_WINDOW: usize = 64;
 
 /// A queue.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// Leased, not started, in the order of the leases (the store's rank).
+    /// Leased, not started, in the store's order (its rank).
     pub(super) window: VecDeque<Token>,
     /// Attempts that run.
     pub(super) running: u32,
@@ -29,6 +29,8 @@ pub(super) struct Queue {
     pub(super) raised: bool,
     /// A purge came while a lease was under way: what that lease brings is ended.
     pub(super) purged: bool,
+    /// So many messages were accepted that go before one in the window.
+    pub(super) urgent: usize,
     /// Somebody paused it and this node knows.
     pub(super) paused: bool,
     /// Where it stands in the stride order: the least goes next.
@@ -101,6 +103,16 @@ impl Engine {
         let names: Vec<String> = self.plan.queues.keys().cloned().collect();
         for name in names {
             self.raise(&name);
+        }
+    }
+
+    /// A message of this priority was accepted: where it goes before one in the window, the window is not
+    /// full for it.
+    pub(super) fn overtake(&mut self, queue: &str, priority: u8) {
+        let Some(q) = self.queues.get_mut(queue) else { return };
+        let lower = |t: &Token| self.held.get(t).is_some_and(|h| h.message.priority < priority);
+        if q.window.iter().any(lower) {
+            q.urgent += 1;
         }
     }
 
