@@ -33,17 +33,26 @@ pub fn perform(d: &mut Daemon, command: Command) {
                 living.link.send(&ToChild::Cancel { run, reason });
             }
         }
-        Command::Settled { child, run } => {
-            if let Some(living) = d.children.get(&child) {
-                living.link.send(&ToChild::Settled { run: run.clone() });
-            }
-            if let Some(info) = d.runs.remove(&run) {
-                d.spool.close(&info.id, info.attempt);
-            }
-        }
+        Command::Settled { child, run } => settled(d, child, run),
         Command::Answer { key, answer } => d.answer(key, answer),
         Command::Note(note) => noted(d, &note),
         Command::Finished => d.finished = true,
+    }
+}
+
+/// A child that is busy hears of it with its next run: it only needs it to forget, and each line wakes it.
+fn settled(d: &mut Daemon, child: ChildKey, run: String) {
+    if let Some(info) = d.runs.remove(&run) {
+        d.spool.close(&info.id, info.attempt);
+    }
+    let busy = d.runs.values().any(|r| r.child == child && !r.ended);
+    if let Some(living) = d.children.get(&child) {
+        let line = ToChild::Settled { run };
+        if busy {
+            living.link.send_later(&line);
+        } else {
+            living.link.send(&line);
+        }
     }
 }
 
@@ -58,6 +67,7 @@ fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
         pid: None,
         since: super::clock::now().mono,
         progress: None,
+        ended: false,
     };
     living.link.send(&ToChild::Run(Box::new(Run {
         run: order.run.clone(),
@@ -86,6 +96,7 @@ pub fn recovered(d: &mut Daemon, deliveries: &[Delivery]) {
             pid: None,
             since: super::clock::now().mono,
             progress: None,
+            ended: false,
         };
         if let Some(info) = d.adopted.found(&run, info) {
             d.runs.insert(run, info);
