@@ -28,12 +28,7 @@ pub struct Link {
     /// What the socket did not take yet. Bounded by what the engine hands to one child at once.
     backlog: Rc<RefCell<VecDeque<u8>>>,
     reader: tokio::task::JoinHandle<()>,
-    /// Lines that may wait for the next one.
-    lazy: RefCell<Vec<u8>>,
 }
-
-/// Bytes of lines that wait for the next one; a `settled` line has some 30, and a runner keeps 64 outcomes.
-const LAZY: usize = 512;
 
 impl Drop for Link {
     fn drop(&mut self) {
@@ -58,7 +53,7 @@ impl Link {
         let reader = tokio::task::spawn_local(async move {
             read(child, &reading, epoch > 1, &heard).await;
         });
-        let link = Self { stream, backlog: Rc::default(), reader, lazy: RefCell::default() };
+        let link = Self { stream, backlog: Rc::default(), reader };
         link.write(b"\n");
         link.send(&ToChild::Hello { v: crate::process::protocol::VERSION, epoch });
         Ok(link)
@@ -72,24 +67,9 @@ impl Link {
         self.write(&text);
     }
 
-    /// Sends one line with the next one that is sent, or once [`LAZY`] bytes wait.
-    pub fn send_later(&self, line: &ToChild) {
-        let full = {
-            let mut lazy = self.lazy.borrow_mut();
-            if serde_json::to_writer(&mut *lazy, line).is_ok() {
-                lazy.push(b'\n');
-            }
-            lazy.len() >= LAZY
-        };
-        if full {
-            self.write(&[]);
-        }
-    }
-
     /// No more runs: the child finishes what it holds and exits. The launcher holds a duplicate of this
     /// socket, so closing it would say nothing; shutdown(2) acts on the socket itself.
     pub fn finish(&self) {
-        self.write(&[]);
         let _ = nix::sys::socket::shutdown(
             std::os::fd::AsRawFd::as_raw_fd(&*self.stream),
             nix::sys::socket::Shutdown::Write,
@@ -97,17 +77,6 @@ impl Link {
     }
 
     fn write(&self, bytes: &[u8]) {
-        let mut lazy = self.lazy.borrow_mut();
-        if lazy.is_empty() {
-            return self.write_now(bytes);
-        }
-        let mut all = std::mem::take(&mut *lazy);
-        drop(lazy);
-        all.extend_from_slice(bytes);
-        self.write_now(&all);
-    }
-
-    fn write_now(&self, bytes: &[u8]) {
         let mut backlog = self.backlog.borrow_mut();
         if !backlog.is_empty() {
             backlog.extend(bytes);

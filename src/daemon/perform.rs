@@ -33,26 +33,17 @@ pub fn perform(d: &mut Daemon, command: Command) {
                 living.link.send(&ToChild::Cancel { run, reason });
             }
         }
-        Command::Settled { child, run } => settled(d, child, run),
+        Command::Settled { child, run } => {
+            if let Some(living) = d.children.get(&child) {
+                living.link.send(&ToChild::Settled { run: run.clone() });
+            }
+            if let Some(info) = d.runs.remove(&run) {
+                d.spool.close(&info.id, info.attempt);
+            }
+        }
         Command::Answer { key, answer } => d.answer(key, answer),
         Command::Note(note) => noted(d, &note),
         Command::Finished => d.finished = true,
-    }
-}
-
-/// A child that is busy hears of it with its next run: it only needs it to forget, and each line wakes it.
-fn settled(d: &mut Daemon, child: ChildKey, run: String) {
-    if let Some(info) = d.runs.remove(&run) {
-        d.spool.close(&info.id, info.attempt);
-    }
-    let busy = d.runs.values().any(|r| r.child == child && !r.ended);
-    if let Some(living) = d.children.get(&child) {
-        let line = ToChild::Settled { run };
-        if busy {
-            living.link.send_later(&line);
-        } else {
-            living.link.send(&line);
-        }
     }
 }
 

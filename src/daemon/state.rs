@@ -28,12 +28,6 @@ use crate::process::launch::{Child, Start};
 /// The engine counts its tickets from 1; the daemon's own begin here.
 pub const OWN_TICKETS: u64 = 1 << 62;
 
-/// Starts and ends of attempts wait so long for more of them, in milliseconds.
-const PATIENCE_MS: u64 = 3;
-
-/// So many of them wait for no more.
-const PATIENT: usize = 64;
-
 /// What is done with the answer of an own store operation.
 pub type Then = Box<dyn FnOnce(&mut Daemon, Result<Reply, Fault>)>;
 
@@ -127,9 +121,6 @@ pub struct Daemon {
     pub failed: Option<(u8, String)>,
     /// Keeps the log; absent where it could not be started.
     pub log: Option<Log>,
-    /// When operations that wait for more are to go.
-    pub flush_due: Option<Mono>,
-    flushed: Mono,
     ops: Vec<(Ticket, Op)>,
     then: BTreeMap<Ticket, Then>,
     told: BTreeMap<AskKey, ThenTold>,
@@ -188,8 +179,6 @@ impl Daemon {
             ready: false,
             failed: None,
             log: parts.log,
-            flush_due: None,
-            flushed: Mono(0),
             ops: Vec::new(),
             then: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -272,29 +261,10 @@ impl Daemon {
         self.trouble = now;
     }
 
-    /// Hands this round's operations to the store, all in one go so that they share a commit. Starts and ends
-    /// of attempts alone follow the operations before them by [`PATIENCE_MS`] at least: while tasks are short
-    /// they share commits, and an attempt that comes alone does not wait. Nobody's slot is held meanwhile (an
-    /// outcome frees it before it is settled), and an end that somebody waits for goes at once.
-    pub fn flush(&mut self, now: Mono) {
-        if self.ops.is_empty() {
-            return;
-        }
-        let due = self.flushed.plus(PATIENCE_MS);
-        if now < due && self.ops.len() < PATIENT && self.ops.iter().all(|(_, op)| self.is_patient(op)) {
-            self.flush_due = Some(due);
-            return;
-        }
-        self.flushed = now;
-        self.flush_due = None;
-        self.store.submit(std::mem::take(&mut self.ops));
-    }
-
-    fn is_patient(&self, op: &Op) -> bool {
-        match op {
-            Op::Start { .. } => true,
-            Op::Settle(settle) => !self.waiters.waited_for(settle.id.as_str()),
-            _ => false,
+    /// Hands this round's operations to the store, all in one go so that they share a commit.
+    pub fn flush(&mut self) {
+        if !self.ops.is_empty() {
+            self.store.submit(std::mem::take(&mut self.ops));
         }
     }
 }
