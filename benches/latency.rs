@@ -14,6 +14,7 @@
 #[path = "harness/mod.rs"]
 mod bench;
 
+use std::ffi::CString;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,6 +54,7 @@ fn main() -> std::process::ExitCode {
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let (program, path) = (program.to_str().unwrap(), path.to_str().unwrap());
+    let (bare_program, bare_path) = (CString::new(program).unwrap(), [CString::new(path).unwrap()]);
     let task = format!("[tasks.stamp]\nexec = [\"{program}\", \"{path}\"]\n");
     node.write_config(&format!("[pools.default]\nprocesses = 2\n{task}"));
     node.launch();
@@ -70,7 +72,7 @@ fn main() -> std::process::ExitCode {
         for _ in 0..n {
             let start = now_ns();
             durable.write();
-            let child = bare::spawn(program, &[path]);
+            let child = bare::spawn(&bare_program, &bare_path);
             theirs.push((stamp(&socket) - start) / 1e6);
             bare::finish(child);
             let start = now_ns();

@@ -1,24 +1,53 @@
 //! Baselines: the least that anybody must do for the same effect.
 
+use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// Spawns a program with pipes for its output (posix_spawn: the cost does not depend on our size).
-pub fn spawn(program: &str, args: &[&str]) -> Child {
-    let mut command = Command::new(program);
-    command.args(args).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().unwrap()
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+use taskd::process::spawn::{Spawn, Stdio};
+
+/// A program that was spawned, with our ends of its output.
+pub struct Spawned {
+    child: taskd::process::spawn::Spawned,
+    stdout: File,
+    stderr: File,
+}
+
+/// Spawns a program by the call that runners use, with pipes for its output.
+pub fn spawn(program: &CStr, args: &[CString]) -> Spawned {
+    // Ends that block: the baseline reads to the end in the least number of calls.
+    let (stdout, out) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    let (stderr, err) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    let argv: Vec<CString> = std::iter::once(program.to_owned()).chain(args.iter().cloned()).collect();
+    let child = Spawn {
+        program,
+        argv: &argv,
+        envp: &[],
+        cwd: None,
+        umask: None,
+        nice: None,
+        nofile: None,
+        cgroup_procs: None,
+        stdin: Stdio::Inherit,
+        stdout: Stdio::Fd(out.as_fd()),
+        stderr: Stdio::Fd(err.as_fd()),
+    };
+    Spawned { child: child.start().unwrap(), stdout: stdout.into(), stderr: stderr.into() }
 }
 
 /// Reads what it prints to the end and waits for it.
-pub fn finish(mut child: Child) {
-    let mut sink = Vec::new();
-    child.stdout.take().unwrap().read_to_end(&mut sink).unwrap();
-    child.stderr.take().unwrap().read_to_end(&mut sink).unwrap();
-    assert!(child.wait().unwrap().success());
+pub fn finish(mut spawned: Spawned) {
+    let mut sink = [0; 4096];
+    while spawned.stdout.read(&mut sink).unwrap() > 0 {}
+    while spawned.stderr.read(&mut sink).unwrap() > 0 {}
+    let ended = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(spawned.child.pid), None).unwrap();
+    assert!(matches!(ended, nix::sys::wait::WaitStatus::Exited(_, 0)), "{ended:?}");
 }
 
 /// `/bin/true`, `n` times from two threads; runs per second.
@@ -28,7 +57,7 @@ pub fn true_loop(n: usize) -> f64 {
         for _ in 0..2 {
             scope.spawn(|| {
                 while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
-                    finish(spawn("/bin/true", &[]));
+                    finish(spawn(c"/bin/true", &[]));
                 }
             });
         }
@@ -125,12 +154,12 @@ pub fn one_fsync_each(dir: &Path, n: usize, body: &[u8]) -> f64 {
 }
 
 /// A file that one durable write after another is appended to.
-pub struct Durable(std::fs::File);
+pub struct Durable(File);
 
 impl Durable {
     /// Makes it in `dir`.
     pub fn new(dir: &Path) -> Self {
-        Self(std::fs::File::options().create(true).append(true).open(dir.join("durable")).unwrap())
+        Self(File::options().create(true).append(true).open(dir.join("durable")).unwrap())
     }
 
     /// Appends 400 bytes and waits until they are on disk.

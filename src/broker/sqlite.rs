@@ -85,12 +85,13 @@ fn raise(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }
 
+/// Takes completions; called on the store's threads, so it must not block. Without any where
+/// [`Sqlite::trouble`] changed.
+pub type OnDone = Box<dyn Fn(Vec<Completion>) + Send>;
+
 /// Where completions go.
 #[derive(Clone)]
 struct Done(Arc<Mutex<OnDone>>);
-
-/// Takes completions; called on the store's threads. Without any where [`Sqlite::trouble`] changed.
-pub type OnDone = Box<dyn Fn(Vec<Completion>) + Send>;
 
 impl Done {
     /// Says that something beside answers changed.

@@ -7,8 +7,8 @@ use crate::model::state::State;
 use super::output::clean;
 
 /// The part of `--help` that lists what waiting exits with.
-pub const CODES: &str = "\
-  0-255    the task's own exit code, whether its declaration calls it a success or not
+pub const CODES: &str =
+    "  0-255    the task's own exit code, whether its declaration calls it a success or not
   128+n    it died of signal n; 137: it went beyond memory_max
   65       its output is not the JSON that its declaration promises
   69       it never ran to its end: canceled, expired, or its arguments do not fit any more

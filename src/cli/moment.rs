@@ -6,19 +6,16 @@ use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
+use crate::config::values;
+
 /// A duration such as `90s`, `10m`, `1h 30m`, `2d`, `1w`: units up to weeks.
 ///
 /// # Errors
 /// What is wrong with the text.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let long = |word: &str| matches!(word, "M" | "month" | "months" | "y" | "yr" | "year" | "years");
-    if text.split(|c: char| !c.is_alphabetic()).any(long) {
-        return Err("units go up to weeks (s, m, h, d, w); months and years have no fixed length".to_owned());
-    }
-    if !text.trim().is_empty() && text.trim().bytes().all(|b| b.is_ascii_digit()) {
-        return Err(format!("a unit is missing; {0}s are seconds, {0}m are minutes", text.trim()));
-    }
-    humantime::parse_duration(text).map_err(|e| format!("{e}; write it as 90s, 10m, 1h 30m or 2d"))
+    let milliseconds =
+        values::duration(text).map_err(|wrong| format!("{}; {}", wrong.message, wrong.help))?;
+    Ok(Duration::from_millis(milliseconds))
 }
 
 /// A duration in milliseconds, bounded by what a time can hold.

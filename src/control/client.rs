@@ -28,10 +28,10 @@ const MAX_LINE: usize = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No socket is there.
-    #[error("taskd is not running: there is no socket {}", .0.display())]
+    #[error("not running: there is no socket {}", .0.display())]
     NoSocket(PathBuf),
     /// A socket is there, nobody listens.
-    #[error("taskd is not running: nobody listens on {}", .0.display())]
+    #[error("not running: nobody listens on {}", .0.display())]
     NotListening(PathBuf),
     /// The socket may not be used.
     #[error("no permission to connect to {}", .0.display())]
@@ -45,7 +45,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// No answer in time.
-    #[error("taskd did not answer within {}", humantime::format_duration(*.0))]
+    #[error("no answer within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
     /// The connection ended before the answer did; whether it took effect is not known.
     #[error("the connection to taskd broke before the answer came ({0})")]

@@ -243,3 +243,61 @@ impl Accepting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::Access;
+    use crate::control::access::System;
+
+    fn shared(connections: usize, per_uid: usize, reserved: usize) -> Arc<Shared> {
+        let access = Access { read: Vec::new(), enqueue: Vec::new(), admin: Vec::new() };
+        let (_, policy) = watch::channel(Arc::new(Policy::new(&access, [], 900, &System)));
+        Arc::new(Shared {
+            policy,
+            calls: mpsc::channel(1).0,
+            limits: Limits { connections, per_uid, reserved, ..Limits::default() },
+            bodies: Arc::default(),
+            places: Mutex::default(),
+        })
+    }
+
+    fn kind(shared: &Arc<Shared>, uid: u32, held: &mut Vec<Place>) -> Option<Option<ErrorKind>> {
+        let (place, refusal) = shared.admit(&Peer { uid, ..Peer::default() })?;
+        held.push(place);
+        Some(refusal.map(|e| e.kind))
+    }
+
+    #[test]
+    fn one_user_does_not_take_the_places_of_others_nor_all_users_the_administrators() {
+        let shared = shared(6, 3, 1);
+        let mut held = Vec::new();
+        let mut ask = |uid| kind(&shared, uid, &mut held).unwrap();
+        for uid in [1, 1, 1, 2] {
+            assert_eq!(ask(uid), None);
+        }
+        assert_eq!(ask(1), Some(ErrorKind::Full));
+        assert_eq!(ask(2), None);
+        assert_eq!(ask(2), Some(ErrorKind::Unavailable), "the reserved place");
+        assert_eq!(ask(900), None);
+        assert_eq!(ask(0), Some(ErrorKind::Unavailable));
+        held.clear();
+        for uid in [900; 6] {
+            assert_eq!(kind(&shared, uid, &mut held), Some(None), "an administrator has no share");
+        }
+        assert_eq!(shared.places.lock().unwrap().by_uid.len(), 1);
+    }
+
+    #[test]
+    fn refusals_are_bounded_and_every_place_comes_back() {
+        let shared = shared(0, 1, 0);
+        let mut held = Vec::new();
+        for _ in 0..REFUSALS {
+            assert_eq!(kind(&shared, 1, &mut held), Some(Some(ErrorKind::Unavailable)));
+        }
+        assert_eq!(kind(&shared, 1, &mut held), None);
+        held.clear();
+        let places = shared.places.lock().unwrap();
+        assert_eq!((places.total, places.refusals, places.by_uid.len()), (0, 0, 0));
+    }
+}

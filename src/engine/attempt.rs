@@ -27,23 +27,13 @@ impl Engine {
     /// that must not run twice may not run without a trace.
     pub(super) fn begin(&mut self, token: Token, child: ChildKey, out: &mut Vec<Command>) {
         self.occupy(token, child);
-        let wall = self.now.wall;
-        let early = self
-            .held
-            .get_mut(&token)
-            .map(|h| {
-                h.began = wall;
-                h
-            })
-            .and_then(|h| self.plan.tasks.get(&h.message.task))
-            .is_some_and(|t| t.acks == Acks::Early);
+        let Some(held) = self.held.get_mut(&token) else { return };
+        held.began = self.now.wall;
+        let early = self.plan.tasks.get(&held.message.task).is_some_and(|t| t.acks == Acks::Early);
+        let plan = Arc::clone(&self.plan);
         if early {
-            if let Some(held) = self.held.get_mut(&token) {
-                let plan = Arc::clone(&self.plan);
-                held.stage = Stage::Starting { child, start: Start::Sent { tries: 0 }, plan };
-            }
+            held.stage = Stage::Starting { child, start: Start::Sent { tries: 0 }, plan };
         } else {
-            let plan = Arc::clone(&self.plan);
             self.launch(token, child, plan, Start::Sent { tries: 0 }, out);
         }
         self.submit_start(token, out);

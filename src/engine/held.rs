@@ -182,7 +182,9 @@ impl Engine {
             c.runs.insert(token);
             c.reserved = false;
         }
-        self.queues.entry(held.message.queue.clone()).or_default().running += 1;
+        let q = self.queues.entry(held.message.queue.clone()).or_default();
+        q.running += 1;
+        q.pace.count(self.now.mono);
     }
 }
 

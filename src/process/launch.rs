@@ -110,7 +110,8 @@ pub struct Start {
     pub users: String,
     /// Uid of who started the launcher: may always do everything on the socket.
     pub owner: u32,
-    /// A child ended while no daemon lived: its run cannot be told from one never sent.
+    /// A child ended since the daemon before this one started: what it held may not have been recorded, so
+    /// its run cannot be told from one that was never sent.
     pub children_lost: bool,
     /// When the launcher started, milliseconds since the epoch.
     pub since: i64,

@@ -456,3 +456,68 @@ unsafe fn seal_descriptors() {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn spawn<'a>(program: &'a CStr, argv: &'a [CString]) -> Spawn<'a> {
+        Spawn {
+            program,
+            argv,
+            envp: &[],
+            cwd: None,
+            umask: None,
+            nice: None,
+            nofile: None,
+            cgroup_procs: None,
+            stdin: Stdio::Pipe,
+            stdout: Stdio::Pipe,
+            stderr: Stdio::Inherit,
+        }
+    }
+
+    #[test]
+    fn it_enters_its_control_group_and_its_pidfd_tells_the_end() {
+        let procs = tempfile::NamedTempFile::new().unwrap();
+        let argv = [c"/bin/true".to_owned()];
+        let mut started = spawn(c"/bin/true", &argv);
+        started.cgroup_procs = Some(procs.as_file().as_fd());
+        let spawned = started.start().unwrap();
+        let mut fds = [nix::poll::PollFd::new(spawned.pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+        assert_eq!(nix::poll::poll(&mut fds, nix::poll::PollTimeout::from(60_000_u16)), Ok(1));
+        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(spawned.pid), None).unwrap();
+        // "0" is how cgroup.procs calls the writer.
+        assert_eq!(std::fs::read(procs.path()).unwrap(), b"0");
+    }
+
+    #[test]
+    fn a_failure_names_its_step_and_leaves_no_zombie() {
+        let argv = [c"x".to_owned()];
+        let error = spawn(c"/nonexistent", &argv).start().unwrap_err();
+        assert_eq!((error.stage, error.errno, error.again()), (Stage::Exec, Errno::ENOENT, false));
+        let mut nowhere = spawn(c"/bin/true", &argv);
+        nowhere.cwd = Some(c"/nonexistent");
+        assert_eq!(nowhere.start().unwrap_err().stage, Stage::Directory);
+        let closed = std::fs::File::open("/dev/null").unwrap();
+        let mut refused = spawn(c"/bin/true", &argv);
+        refused.cgroup_procs = Some(closed.as_fd());
+        assert_eq!(refused.start().unwrap_err().stage, Stage::Cgroup);
+        assert!(resolve("no-such-program", "/bin:/usr/bin").is_err() && resolve("", "/bin").is_err());
+        assert_eq!(resolve("sh", "::/nonexistent:/bin").unwrap().as_c_str(), c"/bin/sh");
+    }
+
+    #[test]
+    fn our_ends_never_block() {
+        let argv = [c"/bin/cat".to_owned()];
+        let spawned = spawn(c"/bin/cat", &argv).start().unwrap();
+        let mut out = std::fs::File::from(spawned.stdout.unwrap());
+        assert_eq!(out.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        drop(spawned.stdin);
+        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(spawned.pid), None).unwrap();
+        assert_eq!(out.read(&mut [0; 8]).unwrap(), 0);
+    }
+}

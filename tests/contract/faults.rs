@@ -18,7 +18,9 @@ const TOOBIG: i32 = 18;
 
 /// A script of faults: at each of these moments, in this order, this code.
 #[derive(Clone, Default)]
-struct Script(Arc<Mutex<VecDeque<(Moment, Option<i32>)>>>);
+struct Script(Arc<Mutex<VecDeque<Planned>>>);
+
+type Planned = (Moment, Option<i32>);
 
 impl Script {
     fn options(&self) -> Options {
@@ -34,7 +36,7 @@ impl Script {
         }
     }
 
-    fn next(&self, faults: &[(Moment, Option<i32>)]) {
+    fn next(&self, faults: &[Planned]) {
         self.0.lock().unwrap().extend(faults.iter().copied());
     }
 

@@ -96,7 +96,8 @@ pub fn open(dir: &std::path::Path, options: Options) -> (Sqlite, Receiver<Comple
     let (send, done) = mpsc::channel();
     let on_done =
         move |completions: Vec<Completion>| completions.into_iter().for_each(|c| drop(send.send(c)));
-    (Sqlite::open(dir, options, Box::new(on_done)).unwrap(), done)
+    let store = Sqlite::open(dir, options, Box::new(on_done)).unwrap_or_else(|e| panic!("{e}"));
+    (store, done)
 }
 
 impl Embedded {

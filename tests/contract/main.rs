@@ -1,12 +1,12 @@
 //! One suite for every store: what a broker promises, as cases that each adapter runs.
 //!
 //! A new adapter adds a module at the end of `suite!` and must pass every case unchanged.
-
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     reason = "a test may"
 )]
 

@@ -242,7 +242,7 @@ fn errors_are_lines_with_a_hint_or_json() {
 
     let ran: Ran = taskd(Path::new("/nonexistent/taskd.sock"), &["status"]).output().unwrap().into();
     assert_eq!(ran.code, Some(69));
-    assert!(ran.err.starts_with("taskd: taskd is not running: there is no socket /nonexistent/taskd.sock\n"));
+    assert!(ran.err.starts_with("taskd: not running: there is no socket /nonexistent/taskd.sock\n"));
     assert!(ran.err.lines().count() == 2 && ran.err.contains("hint: start it with"), "{}", ran.err);
     for line in [&["statsu"][..], &[], &["enqueue"], &["pause"], &["status", "--timeout", "1M"]] {
         let ran = run(&fake, line);
@@ -301,11 +301,15 @@ fn what_was_exported_can_be_imported() {
     assert_eq!((ran.code, ran.out.as_str()), (Some(0), "1500 of 1500 messages imported\n"));
     assert_eq!(run_with_input(&fake, &["store", "import", "-"], "{}\n").code, Some(65));
     assert_eq!(run(&fake, &["store", "import", "/nonexistent"]).code, Some(66));
-    let ran: Ran =
-        taskd(&fake.socket, &["store", "backup", "b.db"]).current_dir("/tmp").output().unwrap().into();
+    let ran: Ran = taskd(&fake.socket, &["store", "backup", "b.db"])
+        .current_dir(fake.dir.path())
+        .output()
+        .unwrap()
+        .into();
     assert_eq!((ran.code, ran.out.as_str()), (Some(0), "done\n  one\n  two\n"));
     let seen = fake.seen.lock().unwrap().pop();
-    assert_eq!(seen, Some(Request::Backup { path: "/tmp/b.db".into() }));
+    let path = fake.dir.path().canonicalize().unwrap().join("b.db");
+    assert_eq!(seen, Some(Request::Backup { path: path.to_str().unwrap().into() }));
 }
 
 #[test]

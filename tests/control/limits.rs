@@ -318,7 +318,8 @@ fn few_descriptors() {
     assert_eq!(first.reply().unwrap().status, 200, "the others go on");
     // Long enough for a loop without a pause to show.
     std::thread::sleep(Duration::from_secs(1));
-    assert!(cpu() - before < 300, "accept spins");
+    let used = cpu() - before;
+    assert!(used < 100, "accept spins: {used} ms of CPU in a second");
     hoard.clear();
     assert_eq!(waiting.reply().unwrap().status, 200, "it recovers");
     assert!(matches!(fake.seen.lock().unwrap().last(), Some(Request::Status)));

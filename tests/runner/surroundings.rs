@@ -102,7 +102,9 @@ fn no_signal_is_blocked_or_ignored_and_no_descriptor_is_inherited() {
 
 #[test]
 fn a_writer_to_a_closed_pipe_dies_of_it() {
-    // With SIGPIPE ignored (as Rust programs run) yes(1) would complain and print for ever to nobody.
-    let outcome = once(command("yes 2>&1 | head -n 1"), &[], json!({}));
-    assert_eq!(outcome.result, Some(json!("y")));
+    // Rust programs ignore SIGPIPE; inherited, every pipeline would end with complaints instead.
+    let mut driver = Driver::new(vec![command("{ yes; echo \"status $?\" >&2; } | head -n 1")]);
+    let run = driver.order("t", &[], json!({}));
+    let (_, printed) = driver.outcome(&run);
+    assert!(printed.iter().any(|(_, line)| line == "status 141"), "{printed:?}");
 }

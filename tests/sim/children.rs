@@ -422,7 +422,7 @@ impl World {
         }
         self.gone.insert(child);
         if let Some(corpse) = self.corpses.remove(&child) {
-            let live = self.engine.as_ref().is_some_and(taskd::engine::Engine::is_live);
+            let live = self.engine.as_ref().is_some_and(|e| e.is_live());
             for (_, id) in corpse.lost.iter().filter(|_| live && !corpse.killed_by_daemon) {
                 self.ledger.certain(id, Excuse::Lost);
             }

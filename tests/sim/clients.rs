@@ -287,7 +287,7 @@ impl World {
             plan = Arc::new(p);
         }
         self.step(Event::Plan(plan))?;
-        if self.bug == Some(Planted::ReloadKills) && self.engine.as_ref().is_some_and(Engine::is_live) {
+        if self.bug == Some(Planted::ReloadKills) && self.engine.as_ref().is_some_and(|e| e.is_live()) {
             let all: Vec<u64> = self.children.keys().copied().collect();
             for child in all {
                 let end = taskd::engine::command::Command::End { child: ChildKey(child), kill: false };
@@ -319,7 +319,7 @@ impl World {
         let mut ops = Vec::new();
         let mut cut: std::collections::BTreeMap<u64, bool> = std::collections::BTreeMap::new();
         for (key, thing) in things {
-            match thing {
+            match *thing {
                 Thing::ApplyOp { op, .. } => ops.push(op),
                 Thing::ToChild { child, what } => {
                     // Once a line did not get through, no later one did.
@@ -329,7 +329,7 @@ impl World {
                         ToChild::Run(order) if lost => self.never_started(&order),
                         _ if lost => {}
                         what => {
-                            self.things.insert(key, Thing::ToChild { child, what });
+                            self.things.insert(key, Box::new(Thing::ToChild { child, what }));
                         }
                     }
                 }
@@ -337,12 +337,12 @@ impl World {
                     // Unread lines are still in the socket.
                     if self.rng.chance(500) {
                         let life = self.life;
-                        self.things.insert(key, Thing::FromChild { life, child, event });
+                        self.things.insert(key, Box::new(Thing::FromChild { life, child, event }));
                     }
                 }
                 Thing::Spawn { .. } if self.rng.chance(500) => {}
                 thing => {
-                    self.things.insert(key, thing);
+                    self.things.insert(key, Box::new(thing));
                 }
             }
         }
@@ -378,7 +378,10 @@ impl World {
             self.child_dies(child);
         }
         self.things.retain(|_, t| {
-            !matches!(t, Thing::DaemonUp | Thing::Spawn { .. } | Thing::ToChild { what: ToChild::Hello, .. })
+            !matches!(
+                **t,
+                Thing::DaemonUp | Thing::Spawn { .. } | Thing::ToChild { what: ToChild::Hello, .. }
+            )
         });
         self.fresh = true;
         let delay = self.rng.between(100, 2_000);
@@ -393,7 +396,7 @@ impl World {
         self.gone.clear();
         self.corpses.clear();
         self.last_op = 0;
-        self.engine = Some(Engine::new(self.now, self.seed ^ self.life));
+        self.engine = Some(Box::new(Engine::new(self.now, self.seed ^ self.life)));
         self.give_plan()?;
         let all: Vec<u64> = self.children.keys().copied().collect();
         for child in &all {

@@ -1,5 +1,6 @@
 //! Seeded fault simulation: the engine and the model store under drawn faults, with the promises as
 //! invariants. `SEED=n` plays one seed and prints its trace, `RUNS=n` plays so many.
+#![allow(clippy::indexing_slicing, clippy::print_stdout, reason = "a test")]
 
 mod children;
 mod clients;

@@ -50,10 +50,10 @@ pub struct World {
     pub rng: Rng,
     pub seed: u64,
     pub now: Now,
-    pub things: BTreeMap<(u64, u64), Thing>,
+    pub things: BTreeMap<(u64, u64), Box<Thing>>,
     seq: u64,
     pub model: Model,
-    pub engine: Option<Engine>,
+    pub engine: Option<Box<Engine>>,
     pub life: u64,
     pub fresh: bool,
     pub children_lost: bool,
@@ -148,7 +148,7 @@ impl World {
 
     pub fn at_time(&mut self, at: u64, thing: Thing) {
         self.seq += 1;
-        self.things.insert((at, self.seq), thing);
+        self.things.insert((at, self.seq), Box::new(thing));
     }
 
     /// Into the trace: always hashed, kept as text on demand.
@@ -170,7 +170,7 @@ impl World {
                 return broken("10 no_hot_loop", "60,000 steps and no end");
             }
             let next = self.things.first_key_value().map(|((at, _), _)| *at);
-            let deadline = self.engine.as_ref().and_then(Engine::next_deadline).map(|m| m.0);
+            let deadline = self.engine.as_ref().and_then(|e| e.next_deadline()).map(|m| m.0);
             let at = match (next, deadline) {
                 (Some(n), Some(d)) => n.min(d),
                 (Some(n), None) => n,
@@ -184,7 +184,7 @@ impl World {
             }
             if next == Some(at) {
                 if let Some((_, thing)) = self.things.pop_first() {
-                    self.happen(thing)?;
+                    self.happen(*thing)?;
                 }
             } else {
                 self.step(Event::Tick)?;
@@ -344,7 +344,7 @@ impl World {
                 return broken("1 accepted_is_kept", format!("{id} is gone"));
             }
         }
-        let held = self.engine.as_ref().map_or(0, Engine::held);
+        let held = self.engine.as_ref().map_or(0, |e| e.held());
         let leased = self.model.leased().count();
         let asks = self.clients.len() as u64 + self.open_insists;
         if held + leased > 0 || asks > 0 {

@@ -160,7 +160,11 @@ fn arguments(task: &Task, faults: Vec<String>) -> Error {
     e
 }
 
-fn allowed(d: &Daemon, asker: &Asker, task: &Task) -> Result<(), Error> {
+/// Whether this peer may enqueue this task (and so retry it).
+///
+/// # Errors
+/// Who may.
+pub fn allowed(d: &Daemon, asker: &Asker, task: &Task) -> Result<(), Error> {
     let policy = d.policy.borrow();
     if policy.may_enqueue(task.allow.as_deref(), &asker.peer, &asker.rights) {
         return Ok(());

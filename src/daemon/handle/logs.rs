@@ -6,13 +6,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Asker, mismatch, no_such_message};
+use super::{Asker, with_record};
 use crate::control::api::{Answer, LogLine};
 use crate::daemon::clock;
 use crate::daemon::spool::Spool;
 use crate::daemon::state::Daemon;
-use crate::model::name::MessageId;
-use crate::model::op::{Op, Reply};
 use crate::process::protocol::Stream;
 
 /// Pieces of up to 64 KiB on their way to one client; it reads at its own pace, the spool waits for nobody.
@@ -20,22 +18,14 @@ const PIECES: usize = 4;
 
 /// Streams what there is; with `follow` goes on until the message is final.
 pub fn handle(d: &mut Daemon, asker: Asker, id: String, follow: bool) {
+    // Registered before the store is asked: an end in between is not missed.
     let ended = follow.then(|| d.waiters.wait(&id)).flatten();
-    d.read(
-        Op::Get { id: MessageId(id.clone()) },
-        Box::new(move |d, reply| match reply {
-            Ok(Reply::Record(Some(record))) if asker.may_see(&record) => {
-                let (pieces, stream) = mpsc::channel(PIECES);
-                let ended = ended.filter(|_| !record.state.is_final());
-                let spool = Arc::clone(&d.spool);
-                tokio::task::spawn_local(send(spool, id, ended, pieces));
-                let _ = asker.answer.send(Answer::Stream(stream));
-            }
-            Ok(Reply::Record(_)) => asker.error(no_such_message(&id)),
-            Ok(_) => asker.error(mismatch()),
-            Err(fault) => asker.fault(&fault),
-        }),
-    );
+    with_record(d, asker, &id.clone(), move |d, asker, record| {
+        let (pieces, stream) = mpsc::channel(PIECES);
+        let ended = ended.filter(|_| !record.state.is_final());
+        tokio::task::spawn_local(send(Arc::clone(&d.spool), id, ended, pieces));
+        let _ = asker.answer.send(Answer::Stream(stream));
+    });
 }
 
 async fn send(

@@ -3,7 +3,8 @@
 use super::state::Daemon;
 use crate::control::api::{Answer, Call, Error, ErrorKind, Peer, Request, Rights};
 use crate::model::message::Record;
-use crate::model::op::Fault;
+use crate::model::name::MessageId;
+use crate::model::op::{Fault, Op, Reply};
 
 pub mod cancel;
 pub mod drain;
@@ -86,6 +87,43 @@ pub fn store_error(fault: &Fault) -> Error {
 pub fn no_such_message(id: &str) -> Error {
     Error::new(ErrorKind::UnknownMessage, format!("no message with the id {id}"))
         .hint("finished messages are forgotten after [results] expires; `taskd list` shows what is known")
+}
+
+/// Looks a message up and goes on with it, if this peer may see it.
+fn with_record(
+    d: &mut Daemon,
+    asker: Asker,
+    id: &str,
+    then: impl FnOnce(&mut Daemon, Asker, Box<Record>) + 'static,
+) {
+    let id = id.to_owned();
+    let op = Op::Get { id: MessageId(id.clone()) };
+    d.read(
+        op,
+        Box::new(move |d, reply| match reply {
+            Ok(Reply::Record(Some(record))) if asker.may_see(&record) => then(d, asker, record),
+            Ok(Reply::Record(_)) => asker.error(no_such_message(&id)),
+            Ok(_) => asker.error(mismatch()),
+            Err(fault) => asker.fault(&fault),
+        }),
+    );
+}
+
+/// The same for what only admins and who enqueued it may do.
+fn with_own_record(
+    d: &mut Daemon,
+    asker: Asker,
+    id: &str,
+    verb: &'static str,
+    then: impl FnOnce(&mut Daemon, Asker, Box<Record>) + 'static,
+) {
+    with_record(d, asker, id, move |d, asker, record| {
+        if asker.rights.admin || asker.owns(&record) {
+            return then(d, asker, record);
+        }
+        let what = format!("only who enqueued this message and admins may {verb} it");
+        asker.error(Error::new(ErrorKind::Forbidden, what).hint("the config's [access] admin decides"));
+    });
 }
 
 /// Hands a call to its command.

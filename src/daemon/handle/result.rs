@@ -2,33 +2,19 @@
 
 use std::time::Duration;
 
-use super::{Asker, mismatch, no_such_message};
+use super::{Asker, with_record};
 use crate::control::api::{Answer, Call, Error, ErrorKind, Request};
 use crate::daemon::state::Daemon;
 use crate::daemon::view;
-use crate::model::name::MessageId;
-use crate::model::op::{Op, Reply};
 
 /// Answers with the record; waits for its end first, at most `wait_ms`.
 pub fn handle(d: &mut Daemon, asker: Asker, id: String, wait_ms: u64) {
     // Registered before the store is asked: an end in between is not missed.
     let ended = (wait_ms > 0).then(|| d.waiters.wait(&id)).flatten();
-    let op = Op::Get { id: MessageId(id.clone()) };
-    d.read(
-        op,
-        Box::new(move |d, reply| {
-            let record = match reply {
-                Ok(Reply::Record(Some(record))) if asker.may_see(&record) => record,
-                Ok(Reply::Record(_)) => return asker.error(no_such_message(&id)),
-                Ok(_) => return asker.error(mismatch()),
-                Err(fault) => return asker.fault(&fault),
-            };
-            match ended {
-                Some(ended) if !record.state.is_final() => wait(d, asker, id, wait_ms, ended),
-                _ => asker.json(&view::message(d, &record)),
-            }
-        }),
-    );
+    with_record(d, asker, &id.clone(), move |d, asker, record| match ended {
+        Some(ended) if !record.state.is_final() => wait(d, asker, id, wait_ms, ended),
+        _ => asker.json(&view::message(d, &record)),
+    });
 }
 
 /// Comes back to the loop as a question that does not wait.

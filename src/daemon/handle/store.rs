@@ -73,7 +73,8 @@ pub fn export(d: &Daemon, asker: Asker) {
             Ok(_) => {}
             // The stream has begun, so the fault is its last line; it is no message, so an import stops there.
             Err(fault) => {
-                let _ = pieces.blocking_send(format!("{piece}{{\"error\":{:?}}}\n", fault.to_string()));
+                let error = serde_json::json!({ "error": super::store_error(&fault) });
+                let _ = pieces.blocking_send(format!("{piece}{error}\n"));
             }
         }
     });

@@ -34,8 +34,15 @@ const NETWORK: [(u64, &str); 8] = [
 #[derive(Debug)]
 pub struct StateDir {
     dir: PathBuf,
-    /// Holding it open holds the lock.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        // Not left to the closing of the file: a child that another thread has just forked holds it too,
+        // until its exec.
+        let _ = self.lock.unlock();
+    }
 }
 
 /// How the store was left.
@@ -80,7 +87,7 @@ impl StateDir {
         if let Some((_, kind)) = NETWORK.iter().find(|(m, _)| *m == magic) {
             return Err(OpenError::Network { dir: dir.to_owned(), kind });
         }
-        Ok(Self { dir: dir.to_owned(), _lock: lock(dir)? })
+        Ok(Self { dir: dir.to_owned(), lock: lock(dir)? })
     }
 
     /// The directory.

@@ -142,7 +142,7 @@ impl Core<'_> {
             if self.daemon.is_none() {
                 self.children_lost = true;
             }
-            self.last_told = Some(Instant::now());
+            self.told_an_end = true;
             self.tell(ToDaemon::Exited { child, code: end.code, signal: end.signal }, Vec::new());
         }
     }

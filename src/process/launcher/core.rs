@@ -62,8 +62,8 @@ pub(super) struct Core<'log> {
     pub(super) ended: Vec<(ChildId, End, Instant)>,
     /// A child's end was not, or perhaps not, taken in by a daemon.
     pub(super) children_lost: bool,
-    /// When an end was told last.
-    pub(super) last_told: Option<Instant>,
+    /// This daemon was told of a child's end.
+    pub(super) told_an_end: bool,
     /// SIGHUP came, and no daemon has answered it yet.
     pub(super) reload_wanted: bool,
     /// READY=1 was sent.
@@ -135,7 +135,7 @@ impl<'log> Core<'log> {
             last_child: 0,
             ended: Vec::new(),
             children_lost: false,
-            last_told: None,
+            told_an_end: false,
             reload_wanted: false,
             ready: false,
             phase: Phase::Serving,

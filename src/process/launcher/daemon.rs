@@ -27,9 +27,6 @@ const ROUND: usize = 64;
 /// How long to wait where the system has no room for a process.
 const NO_ROOM: Duration = Duration::from_secs(1);
 
-/// Ends told to a daemon so shortly before it died may not have been recorded by it.
-const PERHAPS_UNHEARD: Duration = Duration::from_secs(60);
-
 /// A daemon that is not ready yet may be silent this much longer: it opens and checks a store.
 const START_FACTOR: u32 = 8;
 
@@ -226,7 +223,9 @@ impl Core<'_> {
         while self.hear_daemon() {}
         let Some(daemon) = self.daemon.take() else { return };
         let unsent = daemon.queue.iter().any(|(m, _)| matches!(m, ToDaemon::Exited { .. }));
-        self.children_lost |= unsent || self.last_told.is_some_and(|at| at.elapsed() < PERHAPS_UNHEARD);
+        // It may have heard of an end and died before the store had it, however long ago: the store may have
+        // been refusing writes since.
+        self.children_lost |= unsent || std::mem::take(&mut self.told_an_end);
         if !self.phase.is_ending() {
             self.replace_daemon(&end.to_string());
         }
