@@ -155,7 +155,15 @@ impl FormatTime for Clock {
 }
 
 /// Fields that the words of a life-cycle entry say already, in other units.
-const WORDED: [&str; 5] = ["TASKD_STATE", "TASKD_CAUSE", "TASKD_RUN_MS", "TASKD_CPU_MS", "TASKD_MEMORY_PEAK"];
+const WORDED: [&str; 7] = [
+    "TASKD_STATE",
+    "TASKD_CAUSE",
+    "TASKD_EXIT",
+    "TASKD_SIGNAL",
+    "TASKD_RUN_MS",
+    "TASKD_CPU_MS",
+    "TASKD_MEMORY_PEAK",
+];
 
 /// The message, then `name=value` of what it does not say itself: the journal's own fields are lower-cased,
 /// without their prefix, and ids of events are left out.

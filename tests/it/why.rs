@@ -21,7 +21,7 @@ fn each_reason_has_its_sentence() {
     let one = node.enqueue(&["hold", "--queue", "single"]);
     up.line();
     let two = node.enqueue(&["hold", "--queue", "single"]);
-    assert!(why(&two).contains("concurrency"), "{}", why(&two));
+    assert!(why(&two).contains("at most 1 at once"), "{}", why(&two));
     let running = node.enqueue(&["hold"]);
     up.line();
     assert!(why(&running).contains("running"), "{}", why(&running));
