@@ -1,7 +1,7 @@
 //! What a message's end means for the exit code of whoever waited for it.
 
 use crate::control::api::MessageView;
-use crate::model::outcome::{Cause, Outcome};
+use crate::model::outcome::Cause;
 use crate::model::state::State;
 
 use super::output::clean;
@@ -35,15 +35,15 @@ pub fn exit_code(view: &MessageView) -> u8 {
     match view.state {
         State::Revoked | State::Expired => 69,
         State::Dead => 70,
-        _ => code_of(outcome),
+        state => code_of(&outcome.cause, state == State::Success),
     }
 }
 
-/// The exit code of an attempt that `taskd exec` ran.
+/// The exit code of an attempt that ended so; `success` is what the task's declaration calls it.
 #[must_use]
-pub fn code_of(outcome: &Outcome) -> u8 {
-    match &outcome.cause {
-        Cause::Exit { code: 0 } if !outcome.success => 65,
+pub fn code_of(cause: &Cause, success: bool) -> u8 {
+    match cause {
+        Cause::Exit { code: 0 } if !success => 65,
         Cause::Exit { code } => low_byte(*code),
         Cause::Signal { signal, .. } => low_byte(128_i32.saturating_add(*signal)),
         Cause::TimeLimit { .. } => 124,
@@ -81,6 +81,7 @@ pub fn sentence(view: &MessageView) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::outcome::Outcome;
 
     fn view(state: State, cause: Option<Cause>) -> MessageView {
         let outcome = cause.map(|c| Outcome::of_cause(c, "why"));

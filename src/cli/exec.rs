@@ -105,7 +105,7 @@ fn exec(args: Args, context: &Context) -> Ending {
             output::note(&failure.message);
         }
     }
-    Ok(ending::code_of(&outcome))
+    Ok(ending::code_of(&outcome.cause, outcome.success))
 }
 
 fn become_user(name: &str) -> Result<(), Failure> {

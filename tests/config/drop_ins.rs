@@ -95,7 +95,11 @@ fn flags_go_before_the_files_and_are_checked() {
     assert_eq!((origin.value.as_str(), origin.source().as_str()), ("\"/flag/s\"", "--socket"));
     let long = source.with_flags(None, Some(format!("/{}", "x".repeat(107)).into()));
     let rendered = load(&long, &laptop()).unwrap_err().render(false);
-    assert!(rendered.contains("at most 107 bytes, that of --socket has 108"), "{rendered}");
+    assert!(
+        rendered
+            .contains("--socket is too long: the path of a socket has at most 107 bytes, this one has 108"),
+        "{rendered}"
+    );
 }
 
 #[test]

@@ -80,13 +80,13 @@ impl Shelf {
         let sql = concat!(
             "SELECT ",
             live_columns!(),
-            ", unknown IS NOT NULL FROM live WHERE expires IS NOT NULL AND token IS NULL AND expires <= ?1 \
+            ", unknown IS NOT NULL AS aside FROM live WHERE expires IS NOT NULL AND token IS NULL AND expires <= ?1 \
              ORDER BY expires, seq LIMIT ?2"
         );
         let rows: Vec<(Stored, bool)> = self
             .c
             .prepare_cached(sql)?
-            .query_map((now.0, *left as i64), |row| Ok((Stored::of(row)?, row.get(13)?)))?
+            .query_map((now.0, *left as i64), |row| Ok((Stored::of(row)?, row.get("aside")?)))?
             .collect::<Result<_, _>>()?;
         *left = left.saturating_sub(rows.len());
         let mut expired = Vec::with_capacity(rows.len());
