@@ -25,7 +25,7 @@ impl Engine {
         match record.state {
             State::Running => {
                 let since = record.started.map_or(0, |s| now.since(s));
-                return Some(format!("it is running since {} (attempt {})", span(since), record.attempt));
+                return Some(format!("it has been running for {} (attempt {})", span(since), record.attempt));
             }
             State::Scheduled | State::Retry => {
                 let due = record.due.map_or(0, |d| d.since(now));
