@@ -56,6 +56,7 @@ mod tests {
             pid: None,
             since: Mono(0),
             progress: None,
+            ended: false,
         }
     }
 

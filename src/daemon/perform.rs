@@ -58,6 +58,7 @@ fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
         pid: None,
         since: super::clock::now().mono,
         progress: None,
+        ended: false,
     };
     living.link.send(&ToChild::Run(Box::new(Run {
         run: order.run.clone(),
@@ -86,6 +87,7 @@ pub fn recovered(d: &mut Daemon, deliveries: &[Delivery]) {
             pid: None,
             since: super::clock::now().mono,
             progress: None,
+            ended: false,
         };
         if let Some(info) = d.adopted.found(&run, info) {
             d.runs.insert(run, info);

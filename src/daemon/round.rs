@@ -282,6 +282,9 @@ fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
         FromChild::Output { .. } => {}
         ended @ (FromChild::Success { .. } | FromChild::Failure { .. } | FromChild::Retry { .. }) => {
             if let Some((run, outcome)) = ended.into_outcome() {
+                if let Some(info) = d.runs.get_mut(&run) {
+                    info.ended = true;
+                }
                 d.step(Event::Ended { child, run, outcome: Box::new(outcome) });
             }
         }
@@ -331,7 +334,7 @@ fn sentence(d: &Daemon) -> String {
     if let Some(trouble) = &d.trouble {
         return format!("paused: {trouble}");
     }
-    let running = d.runs.len();
+    let running = d.running();
     let slots: u32 = d.settings.pools.values().map(|p| p.processes).sum();
     let state = handle::status::state(d);
     if state == "running" {

@@ -51,6 +51,8 @@ pub struct RunInfo {
     pub since: Mono,
     /// How far it is.
     pub progress: Option<crate::control::api::ProgressView>,
+    /// Its end was heard and is on its way to the store.
+    pub ended: bool,
 }
 
 /// One child and its connection.
@@ -225,6 +227,12 @@ impl Daemon {
         self.next_ticket += 1;
         self.then.insert(ticket, then);
         self.ops.push((ticket, op));
+    }
+
+    /// Attempts that run now; those whose end is on its way to the store do not.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.runs.values().filter(|r| !r.ended).count()
     }
 
     /// An operation was completed.

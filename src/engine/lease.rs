@@ -28,7 +28,7 @@ impl Engine {
         for (name, q) in &self.queues {
             let Some(plan) = self.plan.queues.get(name) else { continue };
             let Some(pool) = self.plan.pools.get(&plan.pool) else { continue };
-            let window = q.pace.widen(window_of(pool.processes));
+            let window = window_of(pool.processes);
             let half = q.window.len() * 2 < window;
             let room = if half { window - q.window.len() } else { 0 };
             // Up to twice the window where something goes before what is in it: order is worth the memory.

@@ -6,7 +6,6 @@ use super::Engine;
 use super::command::Command;
 use super::held::Stage;
 use crate::model::message::Token;
-use crate::model::time::Mono;
 
 /// One step of the stride scheduler at weight 1.
 const STRIDE: u64 = 1 << 20;
@@ -35,38 +34,6 @@ pub(super) struct Queue {
     pub(super) paused: bool,
     /// Where it stands in the stride order: the least goes next.
     pub(super) pass: u64,
-    /// How fast its attempts start.
-    pub(super) pace: Pace,
-}
-
-/// Starts in a while: a queue of short tasks gets a window that lasts, so that a lease serves many of them.
-#[derive(Debug, Default)]
-pub(super) struct Pace {
-    since: Mono,
-    count: usize,
-    /// Starts in the while before this one.
-    before: usize,
-}
-
-/// What a window should last, in milliseconds.
-const WHILE_MS: u64 = 50;
-
-impl Pace {
-    /// One more start.
-    pub(super) fn count(&mut self, now: Mono) {
-        let passed = now.since(self.since);
-        if passed >= WHILE_MS {
-            // A longer while was a slower one.
-            self.before = if passed < 2 * WHILE_MS { self.count } else { 0 };
-            (self.since, self.count) = (now, 0);
-        }
-        self.count += 1;
-    }
-
-    /// A window of this size, widened to what starts in a while.
-    pub(super) fn widen(&self, window: usize) -> usize {
-        window.max(self.before.min(MAX_WINDOW))
-    }
 }
 
 impl Queue {

@@ -32,14 +32,6 @@ const FULL: Duration = Duration::from_secs(1);
 /// A file that could not be opened anew is not tried again before this.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
-/// Starts and ends of attempts follow the last commit by at least this: while tasks are short they share
-/// commits, and an attempt that comes alone does not wait. Nobody's slot is held meanwhile (an outcome frees
-/// it before it is settled); who waits for a result waits this much longer at the most.
-const PATIENCE: Duration = Duration::from_millis(3);
-
-/// So many starts and ends do not wait for more.
-const PATIENT: usize = 64;
-
 /// What other threads ask for.
 #[derive(Debug)]
 pub(super) enum Request {
@@ -117,8 +109,6 @@ pub(super) struct Writer {
     /// The log has something that is not in the file.
     dirty: bool,
     closing: bool,
-    /// When the latest transaction ended.
-    committed: Instant,
 }
 
 impl Writer {
@@ -149,7 +139,6 @@ impl Writer {
             read_only: None,
             dirty: false,
             closing: false,
-            committed: Instant::now(),
         }
     }
 
@@ -214,30 +203,7 @@ impl Writer {
         {
             self.take(Some(request));
         }
-        self.wait_for_more();
         true
-    }
-
-    /// Lets starts and ends gather, as [`PATIENCE`] says. Anything else that comes ends the wait.
-    fn wait_for_more(&mut self) {
-        let until = self.committed + PATIENCE;
-        let mut looked_at = 0;
-        while !self.closing && self.purges.is_empty() && self.backlog.len() < PATIENT {
-            let patient = |w: &Work| matches!(w, Work::Op(_, Op::Settle(_) | Op::Start { .. }));
-            if !self.backlog.iter().skip(looked_at).all(patient) {
-                return;
-            }
-            looked_at = self.backlog.len();
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            match self.received.recv_timeout(left) {
-                Ok(request) => self.take(Some(request)),
-                Err(RecvTimeoutError::Timeout) => return,
-                Err(RecvTimeoutError::Disconnected) => self.take(None),
-            }
-        }
     }
 
     fn take(&mut self, request: Option<Request>) {
@@ -286,7 +252,6 @@ impl Writer {
             self.set_tight(false);
         }
         let mut result = self.attempt(BATCH);
-        self.committed = Instant::now();
         if let Err(failed) = &result
             && link::trouble(&failed.error) == Trouble::Full
             && !failed.unclear

@@ -55,7 +55,7 @@ pub fn asked(d: &mut Daemon) {
 fn begin(d: &mut Daemon) {
     if d.reloads.stage == Stage::None {
         d.reloads.stage = Stage::Counting;
-        d.read(Op::Count, Box::new(|d, reply| counted(d, reply)));
+        d.read(Op::Count, Box::new(counted));
     }
 }
 

@@ -33,7 +33,7 @@ pub fn state(d: &Daemon) -> String {
 }
 
 fn view(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusView {
-    let running = u64::try_from(d.runs.len()).unwrap_or(u64::MAX);
+    let running = u64::try_from(d.running()).unwrap_or(u64::MAX);
     let leased: u64 = counts.iter().map(|c| c.leased).sum();
     let mut notes: Vec<String> = trouble.into_iter().chain(d.trouble.clone()).collect();
     if d.spool.dropped() > 0 {
@@ -84,7 +84,7 @@ fn pool(d: &Daemon, name: &str, processes: u32, degraded: Option<String>) -> Poo
             running: d
                 .runs
                 .values()
-                .filter(|r| r.child == *key)
+                .filter(|r| r.child == *key && !r.ended)
                 .map(|r| RunningView { id: r.id.clone(), task: r.task.clone(), for_ms: now.since(r.since) })
                 .collect(),
         })
