@@ -84,7 +84,8 @@ mod tests {
     use crate::model::outcome::Outcome;
 
     fn view(state: State, cause: Option<Cause>) -> MessageView {
-        let outcome = cause.map(|c| Outcome::of_cause(c, "why"));
+        let success = state == State::Success;
+        let outcome = cause.map(|c| Outcome { success, ..Outcome::of_cause(c, "why") });
         let json = serde_json::json!({
             "id": "i", "task": "t", "queue": "q", "state": state, "priority": 0, "attempt": 2, "retries": 0,
             "losses": 0, "enqueued": 0, "outcome": outcome,

@@ -8,7 +8,7 @@ use crate::observe::fields;
 /// Writes the entry of a note.
 pub fn log(note: &Note) {
     match note {
-        Note::Received { id, task, queue, state } => tracing::debug!(
+        Note::Received { id, task, queue, state } => tracing::info!(
             MESSAGE_ID = fields::RECEIVED,
             TASKD_ID = %id,
             TASKD_TASK = task,

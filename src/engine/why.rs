@@ -25,7 +25,7 @@ impl Engine {
         match record.state {
             State::Running => {
                 let since = record.started.map_or(0, |s| now.since(s));
-                return Some(format!("it is running since {} (attempt {})", span(since), record.attempt));
+                return Some(format!("it has been running for {} (attempt {})", span(since), record.attempt));
             }
             State::Scheduled | State::Retry => {
                 let due = record.due.map_or(0, |d| d.since(now));
@@ -157,7 +157,7 @@ mod tests {
         bed.enqueue_in("b", "one");
         bed.enqueue("c");
         bed.enqueue_at("d", Some(bed.wall().plus(90_000)));
-        assert!(why(&mut bed, "a").starts_with("it is running"));
+        assert!(why(&mut bed, "a").starts_with("it has been running"));
         assert!(why(&mut bed, "b").contains("1 of at most 1"));
         assert!(why(&mut bed, "c").contains("all 1 slots of the pool default are busy with t"));
         assert!(why(&mut bed, "d").contains("due in 90 s"));

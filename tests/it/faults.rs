@@ -218,6 +218,18 @@ fn a_fork_that_fails_is_tried_again_and_not_a_failure() {
     limit("4096");
     let view = node.finished(&id);
     assert_eq!((view["state"].as_str(), view["retries"].as_u64()), (Some("SUCCESS"), Some(0)), "{view}");
+
+    // The same where the launcher cannot replace a runner: the other one goes on, status says why.
+    limit("1");
+    procs::kill9(node.runners()[0]);
+    let degraded = || node.json(&["status"])["pools"][0]["degraded"].as_str().map(str::to_owned);
+    let why = until("a degraded pool", degraded);
+    assert!(why.contains("EAGAIN"), "{why}");
+    node.taskd(&["status"]).code(0).fits_80_columns().shows(&["cannot start a child"]);
+    limit("4096");
+    until("a whole pool", || degraded().is_none().then_some(()));
+    assert_eq!(node.runners().len(), 2);
+    node.all_finished(&node.enqueue_many("ok", 4));
 }
 
 #[test]

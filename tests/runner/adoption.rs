@@ -11,8 +11,9 @@ fn a_new_daemon_is_told_what_runs() {
     let mut driver = Driver::new(vec![exec(&["/bin/sleep", "600"])]);
     assert!(driver.hello(2).is_empty());
     let run = driver.order("t", &[], Value::Null);
-    driver.started(&run);
-    assert_eq!(driver.hello(3), [FromChild::Running { run: run.clone() }]);
+    let pid = driver.started(&run);
+    let held = [FromChild::Running { run: run.clone() }, FromChild::Started { run: run.clone(), pid }];
+    assert_eq!(driver.hello(3), held);
     driver.cancel(&run, CancelReason::Interrupted);
     assert_eq!(driver.outcome(&run).0.cause, Cause::Interrupted);
     assert!(driver.hello(4).is_empty(), "a settled outcome is told again");

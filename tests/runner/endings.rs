@@ -178,6 +178,6 @@ fn the_title_says_what_runs() {
     });
     assert_eq!(
         titles,
-        "taskd: runner default/2\ntaskd: runner default/2 t 0198abcd\ntaskd: runner default/2\n"
+        "taskd: runner default/2\ntaskd: runner default/2 t 0198abcd-1\ntaskd: runner default/2\n"
     );
 }

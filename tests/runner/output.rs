@@ -146,7 +146,7 @@ fn without_a_journal_lines_go_to_stderr_and_command_no_terminal() {
     driver.socket.shutdown(std::net::Shutdown::Both).unwrap();
     let mut text = String::new();
     stderr.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "t 0198abcd stdout | \\x1b[31mred\\x07\n");
+    assert_eq!(text, "t 0198abcd-1 stdout | \\x1b[31mred\\x07\n");
 }
 
 #[test]
