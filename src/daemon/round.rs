@@ -100,7 +100,8 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
         if d.engine.next_deadline().is_some_and(|at| at <= now.mono) {
             d.step(Event::Tick);
         }
-        d.flush();
+        d.flush(now.mono);
+        d.tell_late(now.mono);
         if !d.ready && d.engine.pools_up() {
             d.ready = true;
             d.launcher.send(ToLauncher::Ready);
@@ -149,7 +150,7 @@ fn sleep_for(d: &Daemon, next_alive: Option<Mono>, status: &Status) -> Option<Du
     let now = clock::now();
     let engine = d.engine.next_deadline().map(|at| at.min(now.mono.plus(WALL_CHECK_MS)));
     let behind = d.launcher.behind().then(|| now.mono.plus(10));
-    let at = [engine, next_alive, status.due, behind].into_iter().flatten().min()?;
+    let at = [engine, next_alive, status.due, behind, d.kept_until()].into_iter().flatten().min()?;
     // One millisecond more: the clock is read in whole milliseconds, and an early wake would spin.
     let wait = at.since(now.mono);
     Some(Duration::from_millis(if wait == 0 { 0 } else { wait + 1 }))

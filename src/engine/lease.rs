@@ -5,7 +5,6 @@ use super::Engine;
 use super::command::Command;
 use super::event::SlotId;
 use super::held::Held;
-use super::queue::window_of;
 use super::settle::rejected;
 use super::store::Pending;
 use crate::model::message::{Delivery, Token};
@@ -28,17 +27,18 @@ impl Engine {
         for (name, q) in &self.queues {
             let Some(plan) = self.plan.queues.get(name) else { continue };
             let Some(pool) = self.plan.pools.get(&plan.pool) else { continue };
-            let window = window_of(pool.processes);
+            let window = q.window_size(pool.processes);
             let half = q.window.len() * 2 < window;
             if q.may_have && !q.leasing && !q.paused && half && self.has_child(&plan.pool) {
-                wanted.push((name.clone(), (window - q.window.len()) as u32));
+                wanted.push((name.clone(), pool.processes));
             }
         }
-        for (queue, credit) in wanted {
-            if let Some(q) = self.queues.get_mut(&queue) {
-                q.leasing = true;
-                q.raised = false;
-            }
+        for (queue, processes) in wanted {
+            let Some(q) = self.queues.get_mut(&queue) else { continue };
+            q.leasing = true;
+            q.raised = false;
+            q.ask(self.now.mono);
+            let credit = q.window_size(processes).saturating_sub(q.window.len()).max(1) as u32;
             let op = Op::Lease { queue: queue.clone(), credit, now: self.now.wall };
             self.submit(Pending::Lease { queue, credit }, op, out);
         }
