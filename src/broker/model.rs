@@ -190,5 +190,6 @@ fn delivery(row: &Row) -> Option<Delivery> {
         attempt: row.record.attempt,
         losses: row.record.losses,
         started: row.record.state == crate::model::state::State::Running,
+        rank: row.rank,
     })
 }

@@ -77,13 +77,16 @@ struct Counters {
     durable_commits: AtomicU64,
     reopened: AtomicU64,
     idle_checkpoints: AtomicU64,
+    /// Why nothing new can be written now.
+    trouble: Mutex<Option<String>>,
 }
 
 fn raise(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }
 
-/// Takes completions; called on the store's threads, so it must not block.
+/// Takes completions; called on the store's threads, so it must not block. Without any where
+/// [`Sqlite::trouble`] changed.
 pub type OnDone = Box<dyn Fn(Vec<Completion>) + Send>;
 
 /// Where completions go.
@@ -91,6 +94,12 @@ pub type OnDone = Box<dyn Fn(Vec<Completion>) + Send>;
 struct Done(Arc<Mutex<OnDone>>);
 
 impl Done {
+    /// Says that something beside answers changed.
+    fn wake(&self) {
+        let done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (*done)(Vec::new());
+    }
+
     fn call(&self, completions: Vec<Completion>) {
         if !completions.is_empty() {
             // A callback that panicked once is called again: losing answers would be worse.
@@ -105,6 +114,7 @@ pub struct Sqlite {
     requests: Sender<Request>,
     admin: Admin,
     done: Done,
+    counters: Arc<Counters>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -146,8 +156,8 @@ impl Sqlite {
             .name("taskd-store".to_owned())
             .spawn(move || writer.run())
             .map_err(spawn_failed)?;
-        let admin = Admin::new(file.clone(), requests.clone(), counters);
-        Ok(Self { requests, admin, done, threads: vec![writer, reader] })
+        let admin = Admin::new(file.clone(), requests.clone(), counters.clone());
+        Ok(Self { requests, admin, done, counters, threads: vec![writer, reader] })
     }
 
     /// For other threads: calls that take long and wait for their answer.
@@ -182,6 +192,13 @@ impl Sqlite {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.admin.stats()
+    }
+
+    /// Why nothing new can be written now, in a sentence; `None` while all is well. It lasts as long as its
+    /// cause, whatever operations succeed meanwhile.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.counters.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Finishes what was submitted, moves the log into the file and closes it.

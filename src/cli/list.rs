@@ -75,8 +75,8 @@ fn path(args: &Args, now: i64) -> Result<String, Failure> {
     let mut states = Vec::new();
     for name in args.state.iter().filter(|s| !s.is_empty()) {
         let Some(state) = State::parse(name) else {
-            let all: Vec<String> = state::ALL.iter().map(|s| s.name().to_lowercase()).collect();
-            let near = all.iter().find(|s| strsim::damerau_levenshtein(s, &name.to_lowercase()) <= 2);
+            let all: Vec<&str> = state::ALL.iter().map(|s| s.name()).collect();
+            let near = all.iter().find(|s| strsim::damerau_levenshtein(s, &name.to_uppercase()) <= 2);
             let hint = match near {
                 Some(near) => format!("did you mean {near}?"),
                 None => format!("states: {}", all.join(", ")),

@@ -41,9 +41,11 @@ pub fn text(queues: &[QueueView]) -> String {
     let mut notes = String::new();
     let rows = queues.iter().map(|q| {
         let full = q.max_length.is_some_and(|max| q.waiting.saturating_add(q.scheduled) >= max);
-        let state = match (q.paused, full) {
-            (true, _) => "paused",
-            (_, true) => "full",
+        let gone = q.pool.is_empty();
+        let state = match (gone, q.paused, full) {
+            (true, ..) => "gone",
+            (_, true, _) => "paused",
+            (.., true) => "full",
             _ => "open",
         };
         let name = clean(&q.name);
@@ -58,6 +60,9 @@ pub fn text(queues: &[QueueView]) -> String {
                 "{name}: {} of tasks that are not declared; they come back when a reload declares them\n",
                 q.unknown
             ));
+        }
+        if gone {
+            notes.push_str(&format!("{name}: not declared any more; declare it again to drain it\n"));
         }
         let weight = if q.strict { "strict".to_owned() } else { q.weight.to_string() };
         vec![
@@ -118,6 +123,7 @@ mod tests {
                 ..queue("low_priority")
             },
             QueueView { waiting: 10, max_length: Some(10), weight: 10, ..queue("mail") },
+            QueueView { waiting: 2, pool: String::new(), weight: 0, ..queue("old") },
         ]);
         assert_eq!(
             anstream::adapter::strip_str(&shown).to_string(),
@@ -126,10 +132,12 @@ QUEUE         POOL     WEIGHT  WAITING  SCHEDULED  RUNNING  STATE
 default       default       1        0          0        0  open
 low_priority  default  strict  1000000         12        1  paused
 mail          default      10       10          0        0  full
+old                         0        2          0        0  gone
 
 low_priority: at most 1 at once
 low_priority: 3 of tasks that are not declared; they come back when a reload declares them
 mail: at most 10 may wait
+old: not declared any more; declare it again to drain it
 "
         );
         let long = QueueView { waiting: u64::MAX, pool: "p".repeat(128), ..queue(&"q".repeat(128)) };

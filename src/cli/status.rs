@@ -144,7 +144,7 @@ pub fn message(view: &MessageView, now: i64, zone: &TimeZone) -> String {
     if let Some(ms) = view.waited_ms {
         lines.push(("Waited", moment::span(ms)));
     }
-    if view.attempt > 0 {
+    if view.attempt > 0 && view.started.is_some() {
         let lost = if view.losses > 0 { format!(", {} lost", view.losses) } else { String::new() };
         lines.push(("Attempts", format!("{}, of these {} retries{lost}", view.attempt, view.retries)));
     }

@@ -83,7 +83,7 @@ fn flag_fault(flag: &str, key: &str, path: &Path) -> Option<Fault> {
     } else if key == "socket" && path.as_os_str().len() > super::kind::MAX_SOCKET_PATH {
         let bytes = path.as_os_str().len();
         let most = super::kind::MAX_SOCKET_PATH;
-        format!("the path of a socket has at most {most} bytes, that of {flag} has {bytes}")
+        format!("{flag} is too long: the path of a socket has at most {most} bytes, this one has {bytes}")
     } else {
         return None;
     };

@@ -215,11 +215,12 @@ impl Report {
         if count > MAX_SHOWN {
             out.push_str(&format!("… and {} more\n\n", count - MAX_SHOWN));
         }
-        out.push_str(&match count {
-            0 => "no faults\n".to_owned(),
-            1 => "1 fault\n".to_owned(),
-            n => format!("{n} faults\n"),
-        });
+        match count {
+            0 => out.push_str("no faults\n"),
+            // One is seen without being counted.
+            1 => drop(out.pop()),
+            n => out.push_str(&format!("{n} faults\n")),
+        }
         out
     }
 
@@ -231,6 +232,8 @@ impl Report {
                     group = group.element(file.snippet(&at.span, AnnotationKind::Primary, &fault.label));
                 }
             }
+            // A message that names its place needs no line that names it again.
+            Place::File(name) | Place::Outside(name) if fault.message.contains(name.as_str()) => {}
             Place::File(name) | Place::Outside(name) => group = group.element(Origin::path(name.as_str())),
         }
         if let Some((at, what)) = &fault.also
@@ -294,7 +297,7 @@ mod tests {
         let r = report("x = 1\nü = \"öß\"\n", 11..17);
         assert_eq!(
             r.render(false),
-            "error: is wrong\n --> f.toml:2:5\n  |\n2 | ü = \"öß\"\n  |     ^^^^ here\n  |\n  = help: mend it\n\n1 fault\n"
+            "error: is wrong\n --> f.toml:2:5\n  |\n2 | ü = \"öß\"\n  |     ^^^^ here\n  |\n  = help: mend it\n"
         );
         assert_eq!(
             r.to_json(),

@@ -514,7 +514,7 @@ pub struct CountsView {
 pub struct QueueView {
     /// Its name.
     pub name: String,
-    /// Its pool.
+    /// Its pool; empty: the config does not declare the queue any more, nobody drains it.
     pub pool: String,
     /// Its weight.
     pub weight: u32,

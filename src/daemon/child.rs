@@ -27,8 +27,6 @@ pub struct Link {
     stream: Rc<UnixStream>,
     /// What the socket did not take yet. Bounded by what the engine hands to one child at once.
     backlog: Rc<RefCell<VecDeque<u8>>>,
-    /// Lines that go with the next one.
-    kept: RefCell<Vec<u8>>,
     reader: tokio::task::JoinHandle<()>,
 }
 
@@ -55,38 +53,18 @@ impl Link {
         let reader = tokio::task::spawn_local(async move {
             read(child, &reading, epoch > 1, &heard).await;
         });
-        let link = Self { stream, backlog: Rc::default(), kept: RefCell::default(), reader };
+        let link = Self { stream, backlog: Rc::default(), reader };
         link.write(b"\n");
         link.send(&ToChild::Hello { v: crate::process::protocol::VERSION, epoch });
         Ok(link)
     }
 
-    /// Sends one line, and those that waited for it.
+    /// Sends one line.
     pub fn send(&self, line: &ToChild) {
-        self.later(line);
-        self.flush();
-    }
-
-    /// Keeps a line until the next one is sent, or [`Link::flush`]: a busy child is not woken for it.
-    pub fn later(&self, line: &ToChild) {
-        let mut kept = self.kept.borrow_mut();
-        let before = kept.len();
         // Strings, numbers and JSON values with string keys: cannot fail to serialize.
-        if serde_json::to_writer(&mut *kept, line).is_ok() {
-            kept.push(b'\n');
-        } else {
-            kept.truncate(before);
-        }
-    }
-
-    /// Sends what was kept.
-    pub fn flush(&self) {
-        let mut kept = self.kept.borrow_mut();
-        if !kept.is_empty() {
-            self.write(&kept);
-            kept.clear();
-            kept.shrink_to(4 << 10);
-        }
+        let Ok(mut text) = serde_json::to_vec(line) else { return };
+        text.push(b'\n');
+        self.write(&text);
     }
 
     /// No more runs: the child finishes what it holds and exits. The launcher holds a duplicate of this

@@ -1,5 +1,6 @@
 //! The daemon: start order and the one select loop; the only importer of the engine.
 
+pub mod adopted;
 pub mod child;
 pub mod clock;
 pub mod handle;

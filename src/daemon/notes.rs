@@ -59,12 +59,11 @@ pub fn log(note: &Note) {
             }
         }
         Note::Store(Some(why)) => {
-            tracing::error!(
-                MESSAGE_ID = fields::STORE_FAULT,
-                "the store does not take writes, work is paused: {why}"
-            );
+            tracing::error!(MESSAGE_ID = fields::STORE_FAULT, "work is paused: {why}");
         }
-        Note::Store(None) => tracing::info!(MESSAGE_ID = fields::STORE_FAULT, "the store takes writes again"),
+        Note::Store(None) => {
+            tracing::info!(MESSAGE_ID = fields::STORE_FAULT, "the store takes writes again, work goes on")
+        }
     }
 }
 
@@ -81,6 +80,11 @@ struct Ended<'a> {
 
 fn ended(e: &Ended<'_>) {
     let usage = &e.outcome.usage;
+    let (exit, signal) = match e.outcome.cause {
+        Cause::Exit { code } => (Some(code), None),
+        Cause::Signal { signal, .. } => (None, Some(signal)),
+        _ => (None, None),
+    };
     // tracing's levels are constants of the call site: one macro body, three levels.
     macro_rules! entry {
         ($level:ident, $message_id:expr) => {
@@ -92,6 +96,8 @@ fn ended(e: &Ended<'_>) {
                 TASKD_ATTEMPT = e.attempt,
                 TASKD_STATE = e.state.name(),
                 TASKD_CAUSE = e.outcome.cause.word(),
+                TASKD_EXIT = exit,
+                TASKD_SIGNAL = signal,
                 TASKD_WAIT_MS = e.waited_ms,
                 TASKD_RUN_MS = usage.wall_ms,
                 TASKD_CPU_MS = (usage.user_us + usage.system_us) / 1000,
@@ -132,6 +138,7 @@ fn ended_text(state: State, outcome: &Outcome, retry_in_ms: Option<u64>) -> Stri
     if !matches!(state, State::Success | State::Revoked)
         && let Some(failure) = &outcome.failure
         && !failure.message.is_empty()
+        && failure.message != outcome.cause.to_string()
         && !matches!(outcome.cause, Cause::Interrupted)
     {
         text.push_str(": ");

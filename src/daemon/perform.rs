@@ -8,6 +8,7 @@ use crate::engine::command::{Command, Note, RunOrder};
 use crate::engine::event::ChildKey;
 use crate::model::message::Delivery;
 use crate::model::state::State;
+use crate::observe::fields::STORE_FAULT;
 use crate::process::launch::{ChildId, Slot, ToLauncher};
 use crate::process::protocol::{Run, ToChild};
 
@@ -33,12 +34,12 @@ pub fn perform(d: &mut Daemon, command: Command) {
             }
         }
         Command::Settled { child, run } => {
-            if let Some(info) = d.runs.remove(&run)
-                && info.printed
-            {
+            if let Some(living) = d.children.get(&child) {
+                living.link.send(&ToChild::Settled { run: run.clone() });
+            }
+            if let Some(info) = d.runs.remove(&run) {
                 d.spool.close(&info.id, info.attempt);
             }
-            d.tell_settled(child, run);
         }
         Command::Answer { key, answer } => d.answer(key, answer),
         Command::Note(note) => noted(d, &note),
@@ -56,8 +57,8 @@ fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
         child,
         pid: None,
         since: super::clock::now().mono,
-        printed: false,
         progress: None,
+        ended: false,
     };
     living.link.send(&ToChild::Run(Box::new(Run {
         run: order.run.clone(),
@@ -74,9 +75,10 @@ fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
     d.runs.insert(order.run, info);
 }
 
-/// Runs that a daemon before this one started: their children name them soon.
+/// Runs that a daemon before this one started: their children name them soon, or did already.
 pub fn recovered(d: &mut Daemon, deliveries: &[Delivery]) {
     for delivery in deliveries.iter().filter(|x| x.started) {
+        let run = crate::engine::run_key(delivery.token);
         let info = RunInfo {
             id: delivery.message.id.0.clone(),
             task: delivery.message.task.clone(),
@@ -84,10 +86,12 @@ pub fn recovered(d: &mut Daemon, deliveries: &[Delivery]) {
             child: ChildKey(0),
             pid: None,
             since: super::clock::now().mono,
-            printed: true,
             progress: None,
+            ended: false,
         };
-        d.runs.insert(crate::engine::run_key(delivery.token), info);
+        if let Some(info) = d.adopted.found(&run, info) {
+            d.runs.insert(run, info);
+        }
     }
 }
 
@@ -104,12 +108,10 @@ fn noted(d: &mut Daemon, note: &Note) {
             }
         }
         Note::Dropped { id, .. } => d.waiters.wake(id.as_str()),
-        Note::Store(Some(why)) => {
-            d.troubles.insert("store", why.clone());
-        }
-        Note::Store(None) => {
-            d.troubles.remove("store");
-        }
+        // What goes on is told by `Daemon::look_at_store`.
+        Note::Store(None) => return,
+        Note::Store(Some(_)) if d.engine.store_fault().is_some() => return,
+        Note::Store(Some(why)) => return tracing::error!(MESSAGE_ID = STORE_FAULT, "the store: {why}"),
         _ => {}
     }
     notes::log(note);

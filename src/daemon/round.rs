@@ -100,10 +100,11 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
         if d.engine.next_deadline().is_some_and(|at| at <= now.mono) {
             d.step(Event::Tick);
         }
-        d.flush(now.mono);
-        d.tell_late(now.mono);
+        d.flush();
+        d.look_at_store();
         if !d.ready && d.engine.pools_up() {
             d.ready = true;
+            d.adopted.clear();
             d.launcher.send(ToLauncher::Ready);
         }
         if next_alive.is_some_and(|at| at <= now.mono) {
@@ -150,7 +151,7 @@ fn sleep_for(d: &Daemon, next_alive: Option<Mono>, status: &Status) -> Option<Du
     let now = clock::now();
     let engine = d.engine.next_deadline().map(|at| at.min(now.mono.plus(WALL_CHECK_MS)));
     let behind = d.launcher.behind().then(|| now.mono.plus(10));
-    let at = [engine, next_alive, status.due, behind, d.kept_until()].into_iter().flatten().min()?;
+    let at = [engine, next_alive, status.due, behind].into_iter().flatten().min()?;
     // One millisecond more: the clock is read in whole milliseconds, and an early wake would spin.
     let wait = at.since(now.mono);
     Some(Duration::from_millis(if wait == 0 { 0 } else { wait + 1 }))
@@ -186,6 +187,7 @@ fn launcher(d: &mut Daemon, packet: ToDaemon, fds: Vec<OwnedFd>) {
             // What it held is settled by the engine now; nothing more will be heard of its runs.
             d.runs.retain(|_, run| run.child != key);
         }
+        ToDaemon::ReloadAsked => handle::reload::asked(d),
         ToDaemon::Settings { changes, .. } => handle::reload::swapped(d, fds, changes),
         ToDaemon::SettingsRefused { report } => handle::reload::refused(d, &report),
         ToDaemon::Stop { now } => {
@@ -260,17 +262,12 @@ fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
             }
         }
         FromChild::Running { run } => {
-            if let Some(info) = d.runs.get_mut(&run) {
-                info.child = child;
-            }
+            named(d, child, &run, None);
             d.step(Event::Running { child, run });
         }
         FromChild::Resumed {} => d.step(Event::Resumed { child }),
         FromChild::Started { run, pid } => {
-            if let Some(info) = d.runs.get_mut(&run) {
-                info.pid = (pid != 0).then_some(pid);
-                info.child = child;
-            }
+            named(d, child, &run, (pid != 0).then_some(pid));
             d.step(Event::Started { child, run, pid });
         }
         FromChild::Progress { run, current, total, message } => {
@@ -285,9 +282,24 @@ fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
         FromChild::Output { .. } => {}
         ended @ (FromChild::Success { .. } | FromChild::Failure { .. } | FromChild::Retry { .. }) => {
             if let Some((run, outcome)) = ended.into_outcome() {
+                if let Some(info) = d.runs.get_mut(&run) {
+                    info.ended = true;
+                }
                 d.step(Event::Ended { child, run, outcome: Box::new(outcome) });
             }
         }
+    }
+}
+
+/// A child speaks of a run as its own.
+fn named(d: &mut Daemon, child: ChildKey, run: &str, pid: Option<u32>) {
+    if let Some(info) = d.runs.get_mut(run) {
+        info.child = child;
+        info.pid = pid.or(info.pid);
+    } else if !d.engine.is_live()
+        && let Some(info) = d.adopted.named(run, child, pid)
+    {
+        d.runs.insert(run.to_owned(), info);
     }
 }
 
@@ -319,10 +331,10 @@ impl Status {
 }
 
 fn sentence(d: &Daemon) -> String {
-    if let Some(trouble) = d.troubles.values().next() {
+    if let Some(trouble) = &d.trouble {
         return format!("paused: {trouble}");
     }
-    let running = d.runs.len();
+    let running = d.running();
     let slots: u32 = d.settings.pools.values().map(|p| p.processes).sum();
     let state = handle::status::state(d);
     if state == "running" {

@@ -156,7 +156,7 @@ fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
         child_up(&mut daemon, child, fd, true);
     }
     daemon.step(Event::Adopt { children_lost, fresh });
-    daemon.flush(clock::now().mono);
+    daemon.flush();
     super::perform::collect_output(&daemon);
     Ok((
         daemon,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::adopted::Adopted;
 use super::child::{Heard, Link};
 use super::clock;
 use super::launcher::Launcher;
@@ -17,20 +18,12 @@ use crate::config::settings::Settings;
 use crate::control::access::Policy;
 use crate::control::api::Call;
 use crate::engine::Engine;
-use crate::engine::command::{Command, Told};
+use crate::engine::command::{Command, Note, Told};
 use crate::engine::event::{Ask, AskKey, ChildKey, Event};
 use crate::model::op::{Fault, Op, Reply, Ticket};
 use crate::model::time::Mono;
 use crate::observe::log::Log;
 use crate::process::launch::{Child, Start};
-use crate::process::protocol::ToChild;
-
-/// Ends and starts of attempts wait so long for others to share a commit with, in milliseconds, while more
-/// runs. Whoever waits for one is answered at once, and a child keeps an outcome until it is committed.
-const LINGER_MS: u64 = 5;
-
-/// A busy child hears that an outcome is committed with its next line, or after this, in milliseconds.
-const TELL_MS: u64 = 20;
 
 /// The engine counts its tickets from 1; the daemon's own begin here.
 pub const OWN_TICKETS: u64 = 1 << 62;
@@ -56,10 +49,10 @@ pub struct RunInfo {
     pub pid: Option<u32>,
     /// When it was handed over.
     pub since: Mono,
-    /// Something of its output may be in the spool.
-    pub printed: bool,
     /// How far it is.
     pub progress: Option<crate::control::api::ProgressView>,
+    /// Its end was heard and is on its way to the store.
+    pub ended: bool,
 }
 
 /// One child and its connection.
@@ -96,6 +89,8 @@ pub struct Daemon {
     pub children: BTreeMap<ChildKey, Living>,
     /// Attempts by run key.
     pub runs: BTreeMap<String, RunInfo>,
+    /// Attempts of a daemon before this one, until store and child agree on them.
+    pub adopted: Adopted,
     /// Calls that wait for a message's end.
     pub waiters: Waiters,
     /// Output of attempts.
@@ -108,12 +103,12 @@ pub struct Daemon {
     pub heard: mpsc::Sender<Heard>,
     /// Told when an import put messages into the store.
     pub imported: Arc<tokio::sync::Notify>,
-    /// Callers of a reload.
-    pub reloads: Vec<tokio::sync::oneshot::Sender<crate::control::api::Answer>>,
+    /// The reload under way and its callers.
+    pub reloads: super::handle::reload::Reloads,
     /// Totals.
     pub totals: Totals,
-    /// Faults that go on, by what they are about: shown in status and STATUS=.
-    pub troubles: BTreeMap<&'static str, String>,
+    /// Why work is paused: shown in status and STATUS=.
+    pub trouble: Option<String>,
     /// A stop was asked for.
     pub stopping: bool,
     /// Nothing new is started (`taskd drain`).
@@ -127,12 +122,6 @@ pub struct Daemon {
     /// Keeps the log; absent where it could not be started.
     pub log: Option<Log>,
     ops: Vec<(Ticket, Op)>,
-    /// One of `ops` cannot wait.
-    urgent: bool,
-    /// When `ops` are submitted at the latest, where all of them can wait.
-    linger: Option<Mono>,
-    /// When children are told what was kept back for their next line.
-    tell_at: Option<Mono>,
     then: BTreeMap<Ticket, Then>,
     told: BTreeMap<AskKey, ThenTold>,
     next_ticket: u64,
@@ -174,15 +163,16 @@ impl Daemon {
             launcher: parts.launcher,
             children: BTreeMap::new(),
             runs: BTreeMap::new(),
+            adopted: Adopted::default(),
             waiters: Waiters::default(),
             spool: Arc::new(parts.spool),
             policy: parts.policy,
             later: parts.later,
             heard: parts.heard,
             imported: Arc::default(),
-            reloads: Vec::new(),
+            reloads: super::handle::reload::Reloads::default(),
             totals: Totals::default(),
-            troubles: BTreeMap::new(),
+            trouble: None,
             stopping: false,
             draining: false,
             finished: false,
@@ -190,9 +180,6 @@ impl Daemon {
             failed: None,
             log: parts.log,
             ops: Vec::new(),
-            urgent: false,
-            linger: None,
-            tell_at: None,
             then: BTreeMap::new(),
             told: BTreeMap::new(),
             next_ticket: OWN_TICKETS,
@@ -231,7 +218,6 @@ impl Daemon {
 
     /// An operation of the engine, submitted at the end of this round.
     pub fn submit(&mut self, ticket: Ticket, op: Op) {
-        self.urgent |= !self.can_wait(&op);
         self.ops.push((ticket, op));
     }
 
@@ -240,8 +226,13 @@ impl Daemon {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.then.insert(ticket, then);
-        self.urgent = true;
         self.ops.push((ticket, op));
+    }
+
+    /// Attempts that run now; those whose end is on its way to the store do not.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.runs.values().filter(|r| !r.ended).count()
     }
 
     /// An operation was completed.
@@ -252,64 +243,28 @@ impl Daemon {
             }
             return;
         }
-        if let Ok(Reply::Deliveries(list)) = &result {
+        if let Ok(Reply::Deliveries(list)) = &result
+            && !self.engine.is_live()
+        {
             super::perform::recovered(self, list);
         }
         self.step(Event::Broker { ticket, result });
     }
 
-    /// Whether nobody waits for this operation but the engine's books: the end of an attempt, the start of
-    /// one that its child has already.
-    fn can_wait(&self, op: &Op) -> bool {
-        match op {
-            Op::Settle(settle) => !self.waiters.has(settle.id.as_str()),
-            Op::Start { token, .. } => self.runs.contains_key(&crate::engine::run_key(*token)),
-            _ => false,
+    /// Says once that the store fails, and once that it does not any more. A full disk still takes small
+    /// writes: the store's own word lasts, the engine's comes and goes with each operation.
+    pub fn look_at_store(&mut self) {
+        let now = self.store.trouble().or_else(|| self.engine.store_fault().map(str::to_owned));
+        if self.trouble.is_some() != now.is_some() {
+            super::notes::log(&Note::Store(now.clone()));
         }
+        self.trouble = now;
     }
 
-    /// Hands the operations of this round (and of those before that could wait) to the store, all in one go
-    /// so that they share a commit.
-    pub fn flush(&mut self, now: Mono) {
-        if self.ops.is_empty() {
-            return;
+    /// Hands this round's operations to the store, all in one go so that they share a commit.
+    pub fn flush(&mut self) {
+        if !self.ops.is_empty() {
+            self.store.submit(std::mem::take(&mut self.ops));
         }
-        if !self.urgent && !self.stopping && self.engine.running() > 0 {
-            let at = *self.linger.get_or_insert(now.plus(LINGER_MS));
-            if at > now {
-                return;
-            }
-        }
-        self.urgent = false;
-        self.linger = None;
-        self.store.submit(std::mem::take(&mut self.ops));
-    }
-
-    /// An outcome is committed. A child that is busy need not be woken for it.
-    pub fn tell_settled(&mut self, child: ChildKey, run: String) {
-        let busy = self.runs.values().any(|r| r.child == child);
-        let Some(living) = self.children.get(&child) else { return };
-        living.link.later(&ToChild::Settled { run });
-        if busy {
-            self.tell_at.get_or_insert_with(|| clock::now().mono.plus(TELL_MS));
-        } else {
-            living.link.flush();
-        }
-    }
-
-    /// Tells children what was kept back for their next line, if it is time.
-    pub fn tell_late(&mut self, now: Mono) {
-        if self.tell_at.is_some_and(|at| at <= now) {
-            self.tell_at = None;
-            for living in self.children.values() {
-                living.link.flush();
-            }
-        }
-    }
-
-    /// When the loop must turn again for what was kept back.
-    #[must_use]
-    pub fn kept_until(&self) -> Option<Mono> {
-        [self.linger, self.tell_at].into_iter().flatten().min()
     }
 }

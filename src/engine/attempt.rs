@@ -184,7 +184,9 @@ impl Engine {
 
     pub(super) fn run_started(&mut self, child: ChildKey, run: &str, pid: u32, out: &mut Vec<Command>) {
         let Some((token, r)) = self.run_of(child, run) else { return };
-        r.pid = Some(pid);
+        if r.pid.replace(pid).is_some() {
+            return;
+        }
         if let Some(held) = self.held.get(&token) {
             out.push(Command::Note(Note::Started {
                 id: held.message.id.clone(),

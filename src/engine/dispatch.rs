@@ -187,6 +187,22 @@ mod tests {
     use crate::engine::event::{Ask, AskKey, Event};
 
     #[test]
+    fn a_message_overtakes_what_was_leased_before_it() {
+        let mut bed = Bed::with(|p| p.pools.get_mut("default").unwrap().processes = 1);
+        let order = [("hold", 0), ("low1", 0), ("low2", 0), ("low3", 1), ("high", 9), ("middle", 5)];
+        for (id, priority) in order {
+            bed.enqueue_first(id, priority);
+        }
+        let mut ran = Vec::new();
+        for _ in order {
+            let run = bed.running().pop().unwrap();
+            ran.push(bed.message_of(&run));
+            bed.succeed(&run);
+        }
+        assert_eq!(ran, ["hold", "high", "middle", "low3", "low1", "low2"]);
+    }
+
+    #[test]
     fn weights_share_the_slots_and_strict_goes_first() {
         let mut bed = Bed::with(|p| {
             p.pools.get_mut("default").unwrap().processes = 1;

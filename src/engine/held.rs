@@ -31,6 +31,8 @@ pub(super) struct Held {
     pub(super) attempt: u32,
     /// Attempts lost before this one.
     pub(super) losses: u32,
+    /// Its place in its queue's window: the smaller goes first.
+    pub(super) rank: i64,
     /// When the lease arrived.
     pub(super) received: Mono,
     /// When it was given a slot; a repeated [`crate::model::op::Op::Start`] says the same time.
@@ -122,6 +124,7 @@ impl Held {
             message: delivery.message,
             attempt: delivery.attempt,
             losses: delivery.losses,
+            rank: delivery.rank,
             received,
             began: Wall(0),
             stage: Stage::Waiting,

@@ -5,6 +5,7 @@ use super::Engine;
 use super::command::Command;
 use super::event::SlotId;
 use super::held::Held;
+use super::queue::window_of;
 use super::settle::rejected;
 use super::store::Pending;
 use crate::model::message::{Delivery, Token};
@@ -27,18 +28,21 @@ impl Engine {
         for (name, q) in &self.queues {
             let Some(plan) = self.plan.queues.get(name) else { continue };
             let Some(pool) = self.plan.pools.get(&plan.pool) else { continue };
-            let window = q.window_size(pool.processes);
+            let window = window_of(pool.processes);
             let half = q.window.len() * 2 < window;
-            if q.may_have && !q.leasing && !q.paused && half && self.has_child(&plan.pool) {
-                wanted.push((name.clone(), pool.processes));
+            let room = if half { window - q.window.len() } else { 0 };
+            // Up to twice the window where something goes before what is in it: order is worth the memory.
+            let credit = room.max(q.urgent.min((2 * window).saturating_sub(q.window.len())));
+            if q.may_have && !q.leasing && !q.paused && credit > 0 && self.has_child(&plan.pool) {
+                wanted.push((name.clone(), credit as u32));
             }
         }
-        for (queue, processes) in wanted {
-            let Some(q) = self.queues.get_mut(&queue) else { continue };
-            q.leasing = true;
-            q.raised = false;
-            q.ask(self.now.mono);
-            let credit = q.window_size(processes).saturating_sub(q.window.len()).max(1) as u32;
+        for (queue, credit) in wanted {
+            if let Some(q) = self.queues.get_mut(&queue) {
+                q.leasing = true;
+                q.raised = false;
+                q.urgent = 0;
+            }
             let op = Op::Lease { queue: queue.clone(), credit, now: self.now.wall };
             self.submit(Pending::Lease { queue, credit }, op, out);
         }
@@ -98,7 +102,7 @@ impl Engine {
     /// Puts a leased message into its queue's window, unless it is not to run here (any more).
     pub(super) fn screen(&mut self, token: Token, out: &mut Vec<Command>) {
         let Some(held) = self.held.get(&token) else { return };
-        let (queue, task) = (held.message.queue.clone(), held.message.task.clone());
+        let (queue, task, rank) = (held.message.queue.clone(), held.message.task.clone(), held.rank);
         let Some(plan) = self.plan.queues.get(&queue).filter(|_| self.open(&queue)) else {
             self.back(token, None, out);
             return;
@@ -116,7 +120,10 @@ impl Engine {
                     // A queue that slept does not catch up on what it did not ask for.
                     q.pass = q.pass.max(floor);
                 }
-                q.window.push_back(token);
+                // A later lease may bring what goes before: the window is a part of the store's order.
+                let before = |t: &Token| self.held.get(t).is_some_and(|h| (h.rank, *t) < (rank, token));
+                let place = q.window.iter().rposition(before).map_or(0, |at| at + 1);
+                q.window.insert(place, token);
             }
         }
     }

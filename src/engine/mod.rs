@@ -14,12 +14,12 @@ pub mod command;
 mod dispatch;
 pub mod event;
 mod held;
+mod jitter;
 mod lease;
 pub mod plan;
 mod pool;
 mod publish;
 mod queue;
-mod rand;
 mod retry;
 mod route;
 mod settle;
@@ -49,7 +49,7 @@ use plan::Plan;
 #[derive(Debug)]
 pub struct Engine {
     now: Now,
-    rng: rand::Rng,
+    rng: jitter::Rng,
     plan: Arc<Plan>,
     phase: adopt::Phase,
     store: store::Store,
@@ -73,7 +73,7 @@ impl Engine {
     pub fn new(now: Now, seed: u64) -> Self {
         Self {
             now,
-            rng: rand::Rng::new(seed),
+            rng: jitter::Rng::new(seed),
             plan: Arc::new(Plan::default()),
             phase: adopt::Phase::boot(),
             store: store::Store::default(),

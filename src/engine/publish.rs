@@ -69,6 +69,9 @@ impl Engine {
             let later = message.eta.is_some_and(|eta| eta > self.now.wall);
             let state = if later { State::Scheduled } else { State::Waiting };
             self.note_times(&message.queue, message.eta, message.expires);
+            if !later {
+                self.overtake(&message.queue, message.priority);
+            }
             let (id, task, queue) = (message.id.clone(), message.task.clone(), message.queue.clone());
             out.push(Command::Note(Note::Received { id, task, queue, state }));
         }

@@ -262,6 +262,13 @@ impl Bed {
         })
     }
 
+    pub(super) fn enqueue_first(&mut self, id: &str, priority: u8) -> Option<Told> {
+        self.publish(|m| {
+            m.id = MessageId(id.into());
+            m.priority = priority;
+        })
+    }
+
     pub(super) fn enqueue_task(&mut self, id: &str, task: &str) -> Option<Told> {
         self.publish(|m| {
             m.id = MessageId(id.into());
@@ -349,7 +356,9 @@ impl Bed {
             ),
             Op::Lease { queue, credit, .. } => {
                 let mut deliveries = Vec::new();
-                for id in &self.order {
+                let mut order: Vec<&MessageId> = self.order.iter().collect();
+                order.sort_by_key(|id| -i64::from(self.rows[*id].message.priority));
+                for id in order {
                     let r = self.rows.get_mut(id).unwrap();
                     let ready = r.state == State::Waiting && r.token.is_none() && r.message.queue == queue;
                     if ready && !self.paused.contains(&queue) && deliveries.len() < credit as usize {
@@ -362,6 +371,7 @@ impl Bed {
                             attempt: r.attempt,
                             losses: r.losses,
                             started: false,
+                            rank: -i64::from(r.message.priority),
                         });
                     }
                 }

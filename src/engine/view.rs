@@ -132,6 +132,12 @@ impl Engine {
         self.by_id.get(id).and_then(|t| self.held.get(t)).and_then(run_view)
     }
 
+    /// What the store last failed with, until it does something right.
+    #[must_use]
+    pub fn store_fault(&self) -> Option<&str> {
+        self.store.fault.as_deref()
+    }
+
     /// How many attempts run.
     #[must_use]
     pub fn running(&self) -> usize {

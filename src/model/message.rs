@@ -77,6 +77,9 @@ pub struct Delivery {
     /// Whether [`super::op::Op::Start`] was recorded under this token (only a recovered delivery has it).
     #[serde(default)]
     pub started: bool,
+    /// Its place in its queue: the smaller goes first, ties by token.
+    #[serde(default)]
+    pub rank: i64,
 }
 
 /// Everything a store knows of one id.

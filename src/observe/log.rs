@@ -184,7 +184,18 @@ impl FormatTime for Clock {
     }
 }
 
-/// The message, then `name=value` of what a person wants to see: the journal's own fields are lower-cased,
+/// Fields that the words of a life-cycle entry say already, in other units.
+const WORDED: [&str; 7] = [
+    "TASKD_STATE",
+    "TASKD_CAUSE",
+    "TASKD_EXIT",
+    "TASKD_SIGNAL",
+    "TASKD_RUN_MS",
+    "TASKD_CPU_MS",
+    "TASKD_MEMORY_PEAK",
+];
+
+/// The message, then `name=value` of what it does not say itself: the journal's own fields are lower-cased,
 /// without their prefix, and ids of events are left out.
 struct Readable;
 
@@ -194,30 +205,45 @@ impl<'writer> tracing_subscriber::fmt::FormatFields<'writer> for Readable {
         mut writer: Writer<'writer>,
         fields: R,
     ) -> std::fmt::Result {
-        let mut visit = ReadableVisit { message: String::new(), rest: String::new() };
+        let mut visit = ReadableVisit::default();
         fields.record(&mut visit);
-        write!(writer, "{}{}", visit.message, visit.rest)
+        write!(writer, "{}", visit.message)?;
+        for (name, value) in visit.rest.iter().filter(|(name, value)| !visit.says(name, value)) {
+            let name = name.strip_prefix("TASKD_").unwrap_or(name).to_ascii_lowercase();
+            write!(writer, " {name}={value}")?;
+        }
+        Ok(())
     }
 }
 
+#[derive(Default)]
 struct ReadableVisit {
     message: String,
-    rest: String,
+    rest: Vec<(&'static str, String)>,
+}
+
+impl ReadableVisit {
+    /// Whether the message has this value as a word, or says it in its own way.
+    fn says(&self, name: &str, value: &str) -> bool {
+        let bounds = |at: usize| {
+            let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+            let before = self.message.get(..at).and_then(|t| t.chars().next_back());
+            let after = self.message.get(at + value.len()..).and_then(|t| t.chars().next());
+            !before.is_some_and(is_part) && !after.is_some_and(is_part)
+        };
+        value.is_empty()
+            || WORDED.contains(&name)
+            || self.message.match_indices(value).any(|(at, _)| bounds(at))
+    }
 }
 
 impl tracing::field::Visit for ReadableVisit {
     fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-        use std::fmt::Write;
-        let name = field.name();
-        // Writing to a String cannot fail.
-        let _ = match name {
-            "message" => write!(self.message, "{value:?}"),
-            super::fields::MESSAGE_ID => Ok(()),
-            _ => {
-                let name = name.strip_prefix("TASKD_").unwrap_or(name).to_ascii_lowercase();
-                write!(self.rest, " {name}={value:?}")
-            }
-        };
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            super::fields::MESSAGE_ID => {}
+            name => self.rest.push((name, format!("{value:?}"))),
+        }
     }
 
     fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
@@ -233,6 +259,17 @@ mod tests {
     fn levels_are_checked() {
         assert_eq!(parse("warn").unwrap(), LevelFilter::WARN);
         assert!(parse("loud").unwrap_err().contains("loud"));
+    }
+
+    #[test]
+    fn a_readable_line_says_nothing_twice() {
+        let visit = ReadableVisit { message: "hold 0198-7 started, attempt 1".into(), rest: Vec::new() };
+        for (name, value) in [("TASKD_ID", "0198-7"), ("TASKD_ATTEMPT", "1"), ("TASKD_CPU_MS", "12")] {
+            assert!(visit.says(name, value), "{name}");
+        }
+        for (name, value) in [("TASKD_PID", "7"), ("TASKD_QUEUE", "old"), ("TASKD_PID", "0198")] {
+            assert!(!visit.says(name, value), "{name} {value}");
+        }
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub enum ToDaemon {
         /// The signal it died of, 0 if none.
         signal: i32,
     },
+    /// SIGHUP came: answer with [`ToLauncher::Reload`].
+    ReloadAsked,
     /// The settings were read again and are good. Descriptor: the settings.
     Settings {
         /// Their generation.
@@ -143,7 +145,11 @@ pub enum ToLauncher {
         kill: bool,
     },
     /// Read the config again.
-    Reload,
+    Reload {
+        /// Queues that hold messages: settings without one of them are refused.
+        #[serde(default)]
+        keep: Vec<String>,
+    },
     /// Running attempts are being waited for; keep systemd patient this much longer.
     Draining {
         /// Milliseconds.

@@ -15,6 +15,9 @@ use crate::observe::journal::{Entry, Journal};
 /// (`PIPE_BUF`, pipe(7)).
 const ATOMIC: usize = 4096;
 
+/// More than this of the same unprintable byte in a row are shown as one and their number.
+const MANY: usize = 4;
+
 /// The attempt that a line belongs to.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
@@ -66,8 +69,7 @@ impl Sink {
                 cut: line.cut,
             }),
             Self::Stderr(plain) => {
-                let id = source.id.get(..8).unwrap_or(&source.id);
-                plain.write(&[source.task.as_str(), id, name].join(" "), message, line.cut)
+                plain.write(&[&source.task, &source.id, name].join(" "), message, line.cut)
             }
         }
     }
@@ -148,21 +150,55 @@ impl Plain {
 }
 
 /// Copies `bytes` so that a terminal shows them and obeys none: control characters but the tab, and bytes
-/// that are not UTF-8, become `\x1b`.
+/// that are not UTF-8, become `\x1b`, and many of the same in a row one with their number, `\x00{4096}`.
 fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            // Also U+0080 to U+009F: some terminals take them as escape sequences.
-            if c.is_control() && c != '\t' {
-                let _ = write!(out, "\\x{:02x}", u32::from(c));
-            } else {
-                out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-            }
+    let mut rest = bytes;
+    while let Some(&first) = rest.first() {
+        let plain = rest.iter().position(|b| !matches!(b, b' '..=b'~' | b'\t')).unwrap_or(rest.len());
+        let (shown, after) = rest.split_at(plain);
+        out.extend_from_slice(shown);
+        rest = after;
+        if plain > 0 {
+            continue;
         }
-        for byte in chunk.invalid() {
-            let _ = write!(out, "\\x{byte:02x}");
+        let (code, length) = match character(rest) {
+            // Also U+0080 to U+009F: some terminals take them as escape sequences.
+            Some(c) if c.is_control() => (u32::from(c), c.len_utf8()),
+            Some(c) => {
+                out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                rest = rest.get(c.len_utf8()..).unwrap_or_default();
+                continue;
+            }
+            None => (u32::from(first), 1),
+        };
+        let (unit, _) = rest.split_at(length);
+        // The last of equal bytes that are no character may begin one.
+        let no_other =
+            |at| first < 0x80 || length > 1 || character(rest.get(at..).unwrap_or_default()).is_none();
+        let mut count = 1;
+        while rest.get(length * count..length * (count + 1)) == Some(unit) && no_other(count) {
+            count += 1;
+        }
+        rest = rest.get(length * count..).unwrap_or_default();
+        if count > MANY {
+            let _ = write!(out, "\\x{code:02x}{{{count}}}");
+            count = 0;
+        }
+        for _ in 0..count {
+            let _ = write!(out, "\\x{code:02x}");
         }
     }
+}
+
+/// The character that these bytes begin with; none where they do not begin with one.
+fn character(bytes: &[u8]) -> Option<char> {
+    let length = match bytes.first()? {
+        0..=0x7f => 1,
+        0xc2..=0xdf => 2,
+        0xe0..=0xef => 3,
+        _ => 4,
+    };
+    std::str::from_utf8(bytes.get(..length)?).ok()?.chars().next()
 }
 
 /// A token bucket over bytes: at most `rate` a second, and a second's worth at once.
@@ -218,6 +254,12 @@ mod tests {
         escape(&mut out, "a\tb\x1b[31m\r\u{9b}1mé\u{7f}".as_bytes());
         escape(&mut out, b"\xff\0");
         assert_eq!(String::from_utf8(out).unwrap(), "a\tb\\x1b[31m\\x0d\\x9b1mé\\x7f\\xff\\x00");
+        let mut out = Vec::new();
+        escape(&mut out, &[b"a".repeat(9), vec![0; 4], vec![0xff; 5], "\u{9b}".repeat(6).into()].concat());
+        assert_eq!(out, b"aaaaaaaaa\\x00\\x00\\x00\\x00\\xff{5}\\x9b{6}");
+        let mut out = Vec::new();
+        escape(&mut out, b"\xe2\x82\xe2\xe2\x82\xac\xf0\x9f\xf0");
+        assert_eq!(String::from_utf8(out).unwrap(), "\\xe2\\x82\\xe2\u{20ac}\\xf0\\x9f\\xf0");
     }
 
     #[test]

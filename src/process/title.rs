@@ -59,6 +59,17 @@ pub fn set(title: &str) {
     area.used = text.len();
 }
 
+/// Shows this text where all of it fits; a process that was started without a padding keeps its own
+/// arguments otherwise, which say more than half a title.
+pub fn set_whole(title: &str) {
+    let fits = |area: &Mutex<Area>| {
+        area.lock().unwrap_or_else(std::sync::PoisonError::into_inner).length >= title.len()
+    };
+    if AREA.get().is_some_and(fits) {
+        set(title);
+    }
+}
+
 /// The first bytes of a text that fit, ended at a character.
 fn cut(text: &str, room: usize) -> &str {
     let mut end = text.len().min(room);

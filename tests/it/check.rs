@@ -23,7 +23,9 @@ fn all_faults_come_at_once_with_their_places() {
     let file = file.to_str().unwrap();
     let ran = node.taskd(&["check", file]).code(78);
     let said = format!("{}{}", ran.out, ran.err);
-    for word in ["taskd.toml:2", "node", "3 fortnights", "both", "tme_limit", "time_limit", "nowhere"] {
+    for word in
+        ["taskd.toml:2", "node", "3 fortnights", "exclude each other", "tme_limit", "time_limit", "nowhere"]
+    {
         assert!(said.contains(word), "no {word:?} in:\n{said}");
     }
     std::fs::write(node.config_file(), "[taskd\n").unwrap();

@@ -63,13 +63,19 @@ fn a_store_that_cannot_be_written_is_refused() {
         return;
     }
     let mut node = Node::start(&with(OK));
+    node.ok(&["pause", "default"]);
+    let id = node.enqueue(&["ok"]);
     assert_eq!(node.stop(), 0);
     let script = format!(
         "d={}; mount --bind $d $d && mount -o remount,ro,bind $d && exec \"$@\"",
         node.state_dir().display()
     );
     node.setup.wrapper = ["unshare", "-m", "sh", "-c", &script, "sh"].map(Into::into).to_vec();
-    node.refused().fails().one_clear_line().says(&["state"]);
+    node.refused().fails().one_clear_line().says(&["state", "Read-only"]);
+    node.setup.wrapper.clear();
+    node.launch();
+    node.ok(&["resume", "default"]);
+    assert_eq!(node.finished(&id)["state"], "SUCCESS");
 }
 
 #[test]
@@ -123,7 +129,7 @@ fn a_full_disk_refuses_with_its_reason_and_recovers() {
     let mut node = Node::prepare(Setup::new(&with(OK)));
     std::fs::create_dir(node.state_dir()).unwrap();
     let script = format!(
-        "d={}; mount -t tmpfs -o size=24m,mode=0700 none $d && exec \"$@\"",
+        "d={}; mount -t tmpfs -o size=96m,mode=0700 none $d && exec \"$@\"",
         node.state_dir().display()
     );
     node.setup.wrapper = ["unshare", "-m", "sh", "-c", &script, "sh"].map(Into::into).to_vec();
@@ -148,7 +154,12 @@ fn a_full_disk_refuses_with_its_reason_and_recovers() {
     let told = format!("{} {}", status["state"], status["notes"]).to_lowercase();
     assert!(told.contains("full") || told.contains("space"), "{status}");
 
+    let status = node.notify.has("STATUS=paused");
+    assert!(status.contains("space"), "{status}");
+
     std::fs::remove_file(&filler).unwrap();
+    // Nobody has to ask for it.
+    node.notify.next("STATUS=running");
     until("room again", || (node.taskd(&["enqueue", "ok"]).code == 0).then_some(()));
     node.ok(&["resume", "default"]);
     for view in node.all_finished(&before) {
@@ -190,8 +201,9 @@ fn a_fork_that_fails_is_tried_again_and_not_a_failure() {
     node.all_finished(&node.enqueue_many("ok", 4)); // both runners are up
     let limit = |n: &str| {
         for pid in [vec![node.launcher()], node.runners()].concat() {
-            let mut set = Command::new("prlimit");
-            set.args(["--pid", &pid.to_string(), &format!("--nproc={n}:4096")]);
+            // As the same user: a container's root may not be allowed to set limits of others.
+            let mut set = Command::new("setpriv");
+            set.args(&drop[1..]).args(["prlimit", "--pid", &pid.to_string(), &format!("--nproc={n}:4096")]);
             assert!(set.status().unwrap().success());
         }
     };

@@ -11,7 +11,7 @@ command = "true"
 [tasks.bad]
 command = "exit 1"
 [queues.side]
-[tasks.a_task_with_quite_a_long_name_that_does_not_fit_into_a_column.at_all]
+[tasks."a_task_with_quite_a_long_name_that_does_not_fit_into_a_column.at_all"]
 command = "true"
 queue = "side"
 "#;

@@ -46,6 +46,9 @@ fn routes_and_limits_are_kept() {
 #[test]
 fn strict_goes_before_and_weights_share() {
     let node = Node::start(&QUEUES.replace("processes = 4", "processes = 1"));
+    let (mut up, mut go) = (node.fifo("up"), node.fifo("go"));
+    let holder = node.enqueue(&["one"]);
+    up.line();
     for queue in ["default", "payments", "first"] {
         node.ok(&["pause", queue]);
     }
@@ -54,10 +57,12 @@ fn strict_goes_before_and_weights_share() {
     for queue in ["default", "payments", "first"] {
         http.enqueue(&many("ok", queue));
     }
-    // All at once, or the first one resumed would have the slot alone: strict last shows it overtakes.
+    // While the slot is busy, or the first one resumed would have it alone.
     for queue in ["default", "payments", "first"] {
         node.ok(&["resume", queue]);
     }
+    go.release(1);
+    node.finished(&holder);
     let mut done: Vec<_> = Vec::new();
     for _ in 0..120 {
         done.clear();
@@ -68,10 +73,12 @@ fn strict_goes_before_and_weights_share() {
         let open = done.iter().find(|v| v["state"] != "SUCCESS").unwrap()["id"].as_str().unwrap().to_owned();
         node.finished(&open);
     }
+    done.retain(|v| v["id"] != holder.as_str());
     done.sort_by_key(|v| v["started"].as_i64());
     let order: Vec<_> = done.iter().map(|v| v["queue"].as_str().unwrap()).collect();
     let last_strict = order.iter().rposition(|q| *q == "first").unwrap();
-    assert!(last_strict < 80, "strict went last: {order:?}");
+    // Not 40 to the number: its window may run dry for the moment that a lease takes.
+    assert!(last_strict < 60, "strict did not go first: {order:?}");
     // While both wait, payments (weight 3) starts about three for each one of default (weight 1).
     let both: Vec<_> = order.iter().filter(|q| **q != "first").take(40).collect();
     let share = both.iter().filter(|q| ***q == "payments").count();

@@ -50,8 +50,9 @@ fn a_result_is_the_trimmed_output_or_json() {
     assert_eq!(outcome(&node, "object").1["result"], json!({"a": [1, 2]}));
     let id = node.enqueue(&["object"]);
     assert_eq!(node.json(&["result", "--wait", &id])["outcome"]["result"], json!({"a": [1, 2]}));
-    assert_eq!(outcome(&node, "quiet"), ("SUCCESS".into(), outcome(&node, "quiet").1));
-    assert!(outcome(&node, "quiet").1["result"].is_null());
+    let (state, quiet) = outcome(&node, "quiet");
+    assert_eq!(state, "SUCCESS");
+    assert!(quiet["result"].is_null(), "{quiet}");
     assert_eq!(outcome(&node, "nonsense").0, "FAILURE");
 }
 

@@ -19,7 +19,7 @@ fn ready_means_that_the_socket_answers_and_the_titles_are_readable() {
     let id = node.enqueue(&["hold"]);
     assert_eq!(up.line(), id);
     let titles: Vec<_> = node.runners().into_iter().map(procs::title).collect();
-    let busy = titles.iter().filter(|t| t.contains("hold") && t.contains(&id[..8])).count();
+    let busy = titles.iter().filter(|t| t.contains("hold") && t.contains(&id)).count();
     assert_eq!(busy, 1, "{titles:?}");
     assert!(titles.iter().all(|t| t.starts_with("taskd: runner default/")), "{titles:?}");
     go.release(1);
@@ -109,5 +109,9 @@ fn an_ordinary_user_may_run_it_but_not_as_another() {
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy).arg("run");
     command.arg("--config").arg(node.config_file()).arg("--state-dir").arg(node.state_dir());
     command.arg("--socket").arg(node.state_dir().join("sock"));
-    super::harness::Ran::of(&mut command, super::harness::PATIENCE).fails().says(&["id", "root"]);
+    super::harness::Ran::of(&mut command, super::harness::PATIENCE).code(78).says(&[
+        "nobody",
+        "root",
+        "taskd.toml:7",
+    ]);
 }

@@ -17,11 +17,11 @@ fn each_reason_has_its_sentence() {
     let paused = node.enqueue(&["hold", "--queue", "side"]);
     assert!(why(&paused).contains("paused"), "{}", why(&paused));
     let later = node.enqueue(&["hold", "--in", "1h"]);
-    assert!(why(&later).contains("scheduled") || why(&later).contains("until"), "{}", why(&later));
+    assert!(why(&later).contains("due in"), "{}", why(&later));
     let one = node.enqueue(&["hold", "--queue", "single"]);
     up.line();
     let two = node.enqueue(&["hold", "--queue", "single"]);
-    assert!(why(&two).contains("concurrency"), "{}", why(&two));
+    assert!(why(&two).contains("at most 1 at once"), "{}", why(&two));
     let running = node.enqueue(&["hold"]);
     up.line();
     assert!(why(&running).contains("running"), "{}", why(&running));

@@ -119,6 +119,11 @@ fn receive(packets: &Packets, tell: &Tell, children: &Sockets) {
                         std::thread::spawn(move || forward(socket, id, &tell));
                     }
                     (ToDaemon::Settings { .. }, Some(fd)) => line["settings"] = settings_in(fd),
+                    // As a daemon whose queues are all empty.
+                    (ToDaemon::ReloadAsked, _) => {
+                        let reload = ToLauncher::Reload { keep: Vec::new() };
+                        packets.send(&reload, &[], Duration::from_secs(20)).unwrap();
+                    }
                     _ => {}
                 }
                 tell.line(&line);

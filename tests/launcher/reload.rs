@@ -1,6 +1,7 @@
 //! Reload: all or nothing, and a storm of wishes is a few.
 
 use nix::sys::signal::Signal;
+use taskd::config::settings::Queue;
 use taskd::process::launch::ToLauncher;
 
 use crate::rig::{Rig, task};
@@ -38,18 +39,18 @@ fn a_faulty_config_changes_nothing_and_says_why() {
     let mut rig = Rig::new();
     let mut daemon = rig.ready();
     std::fs::write(rig.file("settings.json"), "error: bad at line 4").unwrap();
-    daemon.say(&ToLauncher::Reload);
+    daemon.say(&ToLauncher::Reload { keep: Vec::new() });
     assert_eq!(daemon.hear_packet("settings_refused")["packet"]["report"], "error: bad at line 4");
     let node = std::mem::replace(&mut rig.settings.taskd.node, "other".to_owned());
     rig.write_settings();
-    daemon.say(&ToLauncher::Reload);
+    daemon.say(&ToLauncher::Reload { keep: Vec::new() });
     let refused = daemon.hear_packet("settings_refused");
     let report = refused["packet"]["report"].as_str().unwrap();
     assert!(report.contains("restart") && report.contains("node"), "{report}");
     rig.settings.taskd.node = node;
     rig.settings.tasks.get_mut("clean").unwrap().user = Some("no-such-user".to_owned());
     rig.write_settings();
-    daemon.say(&ToLauncher::Reload);
+    daemon.say(&ToLauncher::Reload { keep: Vec::new() });
     let refused = daemon.hear_packet("settings_refused");
     assert!(refused["packet"]["report"].as_str().unwrap().contains("no-such-user"), "{refused}");
     let (_, runner) = daemon.child("default", 0, "");
@@ -57,11 +58,27 @@ fn a_faulty_config_changes_nothing_and_says_why() {
 }
 
 #[test]
+fn a_queue_that_holds_messages_cannot_be_removed() {
+    let mut rig = Rig::new();
+    let side = rig.settings.queues.values().next().cloned().unwrap();
+    rig.settings.queues.insert("side".to_owned(), Queue { name: "side".to_owned(), ..side });
+    let mut daemon = rig.ready();
+    rig.settings.queues.remove("side");
+    rig.write_settings();
+    daemon.say(&ToLauncher::Reload { keep: vec!["side".to_owned(), "default".to_owned()] });
+    let refused = daemon.hear_packet("settings_refused");
+    let report = refused["packet"]["report"].as_str().unwrap();
+    assert!(report.contains("[queues.side]") && !report.contains("default"), "{report}");
+    daemon.say(&ToLauncher::Reload { keep: vec!["default".to_owned(), "of another config".to_owned()] });
+    assert_eq!(daemon.hear_packet("settings")["packet"]["generation"], 2);
+}
+
+#[test]
 fn a_report_of_any_length_arrives() {
     let mut rig = Rig::new();
     let mut daemon = rig.ready();
     std::fs::write(rig.file("settings.json"), "é\u{1}".repeat(200_000)).unwrap();
-    daemon.say(&ToLauncher::Reload);
+    daemon.say(&ToLauncher::Reload { keep: Vec::new() });
     let refused = daemon.hear_packet("settings_refused");
     assert!(refused["packet"]["report"].as_str().unwrap().len() > 10_000);
 }
@@ -70,7 +87,7 @@ fn a_report_of_any_length_arrives() {
 fn an_unchanged_config_keeps_its_generation() {
     let mut rig = Rig::new();
     let mut daemon = rig.ready();
-    daemon.say(&ToLauncher::Reload);
+    daemon.say(&ToLauncher::Reload { keep: Vec::new() });
     let told = daemon.hear_packet("settings");
     assert_eq!(told["packet"]["generation"], 1);
     assert_eq!(told["packet"]["changes"], serde_json::json!([]));

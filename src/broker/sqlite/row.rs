@@ -56,7 +56,7 @@ pub(super) fn state(code: i64) -> Option<State> {
 macro_rules! live_columns {
     () => {
         "seq, queue, state, attempt, losses, retries, token, due, started, NULL, \
-         coalesce(message, (SELECT body.message FROM body WHERE body.seq = live.seq)), outcome, counted"
+         coalesce(message, (SELECT body.message FROM body WHERE body.seq = live.seq)), outcome, counted, rank"
     };
 }
 
@@ -64,7 +64,7 @@ macro_rules! live_columns {
 macro_rules! done_columns {
     () => {
         "seq, queue, state, attempt, losses, retries, NULL, NULL, started, finished, \
-         coalesce(message, (SELECT body.message FROM body WHERE body.seq = done.seq)), outcome, kept"
+         coalesce(message, (SELECT body.message FROM body WHERE body.seq = done.seq)), outcome, kept, 0"
     };
 }
 
@@ -87,6 +87,7 @@ pub(super) struct Stored {
     outcome: Option<Vec<u8>>,
     /// `counted` of a live row, `kept` of a finished one.
     pub flag: i64,
+    rank: i64,
 }
 
 impl Stored {
@@ -106,6 +107,7 @@ impl Stored {
             message: bytes(row, 10)?,
             outcome: bytes(row, 11)?,
             flag: row.get(12)?,
+            rank: row.get(13)?,
         })
     }
 
@@ -157,6 +159,7 @@ impl Stored {
             attempt,
             losses: self.losses,
             started: self.state()? == State::Running,
+            rank: self.rank,
         })
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::ledger::Ledger;
@@ -25,6 +25,9 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// Nothing to do for this long: the log is moved into the file, once.
 const IDLE: Duration = Duration::from_secs(3);
+
+/// A full disk is looked at again after this.
+const FULL: Duration = Duration::from_secs(1);
 
 /// A file that could not be opened anew is not tried again before this.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
@@ -101,6 +104,8 @@ pub(super) struct Writer {
     durability: Durability,
     /// The disk is full: what is left is for the ends of what runs.
     tight: bool,
+    /// The file cannot be written although it is open.
+    read_only: Option<String>,
     /// The log has something that is not in the file.
     dirty: bool,
     closing: bool,
@@ -131,6 +136,7 @@ impl Writer {
             held: Vec::new(),
             durability: Durability::Disk,
             tight: false,
+            read_only: None,
             dirty: false,
             closing: false,
         }
@@ -140,6 +146,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         while self.gather() {
             self.transact();
+            self.tell_trouble();
         }
         let Health::Up(shelf) = self.health else { return };
         // What cannot be moved now is moved at the next start.
@@ -149,17 +156,39 @@ impl Writer {
         }
     }
 
+    /// Keeps what [`super::Sqlite::trouble`] tells.
+    fn tell_trouble(&self) {
+        let now = match &self.health {
+            Health::Down(why, _) => {
+                Some(format!("the store {} is being opened anew: {why}", self.dir.file().display()))
+            }
+            Health::Broken(why) => Some(why.clone()),
+            Health::Up(_) if self.tight => Some(no_space(&self.dir)),
+            Health::Up(_) => self.read_only.clone(),
+        };
+        let mut told = self.counters.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != now {
+            *told = now;
+            drop(told);
+            self.done.wake();
+        }
+    }
+
     /// Waits for something to do. False: nothing is, and never will be.
     fn gather(&mut self) -> bool {
         while self.backlog.is_empty() && self.purges.is_empty() {
             if self.closing {
                 return false;
             }
-            // Only a log that has something is a reason to wake up.
-            let request = if self.dirty {
-                match self.received.recv_timeout(IDLE) {
+            // Only a log that has something, or a full disk, is a reason to wake up.
+            let request = if self.dirty || self.tight {
+                match self.received.recv_timeout(if self.tight { FULL } else { IDLE }) {
                     Err(RecvTimeoutError::Timeout) => {
+                        if self.tight && self.dir.take_reserve(RECOVERED) {
+                            self.set_tight(false);
+                        }
                         self.tidy();
+                        self.tell_trouble();
                         continue;
                     }
                     other => other.ok(),
@@ -285,6 +314,9 @@ impl Writer {
                 raise(&self.counters.commits, 1);
                 raise(&self.counters.durable_commits, u64::from(durable));
                 self.dirty |= changed || durable;
+                if changed || durable {
+                    self.read_only = None;
+                }
                 Ok(outcomes)
             }
             Err(error) => {
@@ -366,10 +398,14 @@ impl Writer {
         }
         let fault = match link::trouble(&failed.error) {
             Trouble::Full => Fault::Again(no_space(&self.dir)),
-            Trouble::ReadOnly => Fault::Again(format!(
-                "the store {} cannot be written: it or its file system is read-only ({text})",
-                file.display()
-            )),
+            Trouble::ReadOnly => {
+                let why = format!(
+                    "the store {} cannot be written: it or its file system is read-only ({text})",
+                    file.display()
+                );
+                self.read_only = Some(why.clone());
+                Fault::Again(why)
+            }
             Trouble::Busy => Fault::Again(format!("the store {} is busy: {text}", file.display())),
             Trouble::Io => {
                 self.abandon(&text);

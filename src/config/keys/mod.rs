@@ -253,11 +253,12 @@ pub fn suggest<'a>(wrong: &str, known: impl Iterator<Item = &'a str> + Clone) ->
     if let Some(found) = known.clone().find(|k| *k == plain || Some(*k) == alias) {
         return Some(found);
     }
+    // Fewest slips of the finger first: likeness alone finds `rate_limit` in `tme_limit`.
     known
-        .map(|k| (strsim::jaro_winkler(&plain, k), k))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, k)| k)
+        .map(|k| (strsim::damerau_levenshtein(&plain, k), strsim::jaro_winkler(&plain, k), k))
+        .filter(|(_, likeness, _)| *likeness > 0.8)
+        .min_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)))
+        .map(|(_, _, k)| k)
 }
 
 #[cfg(test)]
@@ -269,6 +270,7 @@ mod tests {
         let keys = || TASKS.keys.iter().map(|k| k.name);
         for (wrong, right) in [
             ("max_retires", "max_retries"),
+            ("tme_limit", "time_limit"),
             ("retries", "max_retries"),
             ("time-limit", "time_limit"),
             ("timeout", "time_limit"),

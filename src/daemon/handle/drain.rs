@@ -13,7 +13,7 @@ pub fn handle(d: &mut Daemon, asker: Asker, off: bool) {
         Ask::Drain { on: !off },
         Box::new(move |d, told| match told {
             Told::Done => {
-                let running = d.runs.len();
+                let running = d.running();
                 let message = if off {
                     "messages are taken off the queues again".to_owned()
                 } else {

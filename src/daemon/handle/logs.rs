@@ -91,21 +91,18 @@ impl Batch {
     /// Adds a line; output of a run that nobody knows (any more) is dropped.
     pub fn push(
         &mut self,
-        d: &mut Daemon,
+        d: &Daemon,
         run: String,
         stream: Stream,
         line: Option<String>,
         data: Option<String>,
         cut: bool,
     ) {
-        let Some(info) = d.runs.get_mut(&run) else { return };
-        info.printed = true;
-        let attempt = info.attempt;
-        if self.id != info.id || self.attempt != attempt {
-            let id = info.id.clone();
+        let Some(info) = d.runs.get(&run) else { return };
+        if self.id != info.id || self.attempt != info.attempt {
             self.write(d);
-            self.id = id;
-            self.attempt = attempt;
+            self.id.clone_from(&info.id);
+            self.attempt = info.attempt;
         }
         // Bytes that are not UTF-8 are shown as well as they can be, and kept as they are.
         let shown = line.unwrap_or_else(|| {
@@ -117,7 +114,14 @@ impl Batch {
             Stream::Stderr => "stderr",
         };
         let at = clock::now().wall.0;
-        self.lines.push(LogLine { attempt, at, stream: stream.to_owned(), line: shown, data, cut });
+        self.lines.push(LogLine {
+            attempt: info.attempt,
+            at,
+            stream: stream.to_owned(),
+            line: shown,
+            data,
+            cut,
+        });
     }
 
     /// Hands what was gathered to the spool.

@@ -22,6 +22,24 @@ fn views(d: &Daemon, counts: &[QueueCount]) -> Vec<QueueView> {
     let running_in =
         |name: &str| held.queues.iter().find(|q| q.name == name).map_or(0, |q| u64::from(q.running));
     let count = |name: &str| counts.iter().find(|c| c.queue == name).cloned().unwrap_or_default();
+    // Messages of a queue that the config had when they came, and has no more: nobody drains them.
+    let orphaned = counts
+        .iter()
+        .filter(|c| !d.settings.queues.contains_key(&c.queue))
+        .filter(|c| c.waiting + c.scheduled + c.leased + c.unknown > 0)
+        .map(|c| QueueView {
+            name: c.queue.clone(),
+            pool: String::new(),
+            weight: 0,
+            strict: false,
+            waiting: c.waiting + c.leased,
+            scheduled: c.scheduled,
+            running: 0,
+            unknown: c.unknown,
+            paused: c.paused,
+            concurrency: None,
+            max_length: None,
+        });
     d.settings
         .queues
         .values()
@@ -42,5 +60,6 @@ fn views(d: &Daemon, counts: &[QueueCount]) -> Vec<QueueView> {
                 max_length: q.max_length,
             }
         })
+        .chain(orphaned)
         .collect()
 }

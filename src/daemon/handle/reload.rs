@@ -3,19 +3,80 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use tokio::sync::oneshot::Sender;
+
 use super::Asker;
 use crate::control::api::{Answer, Done, Error, ErrorKind};
 use crate::daemon::state::Daemon;
 use crate::daemon::{plan, start};
 use crate::engine::event::Event;
-use crate::process::launch::ToLauncher;
+use crate::model::op::{Fault, Op, QueueCount, Reply};
+use crate::process::launch::{MAX_PACKET, ToLauncher};
 
-/// Asks the launcher; every caller so far gets the answer of the one reload.
+/// Bytes of queue names that surely fit into a packet.
+const MAX_NAMES: usize = MAX_PACKET / 2;
+
+/// Callers of reloads. A caller must be answered by a reload whose reading of the file began after its call.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    stage: Stage,
+    /// Answered by the reload under way.
+    now: Vec<Sender<Answer>>,
+    /// They came when the launcher may have read the file already: answered by the one after.
+    next: Vec<Sender<Answer>>,
+}
+
+/// How far a reload is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    None,
+    /// The store counts its messages.
+    Counting,
+    /// The launcher was told.
+    Told,
+}
+
+/// A client asks.
 pub fn handle(d: &mut Daemon, asker: Asker) {
-    d.reloads.push(asker.answer);
-    if d.reloads.len() == 1 {
-        d.launcher.send(ToLauncher::Reload);
+    if d.reloads.stage == Stage::Told {
+        d.reloads.next.push(asker.answer);
+    } else {
+        d.reloads.now.push(asker.answer);
+        begin(d);
     }
+}
+
+/// The launcher got SIGHUP. It asks before it reads the file, so a reload under way is a reload after it.
+pub fn asked(d: &mut Daemon) {
+    begin(d);
+}
+
+fn begin(d: &mut Daemon) {
+    if d.reloads.stage == Stage::None {
+        d.reloads.stage = Stage::Counting;
+        d.read(Op::Count, Box::new(counted));
+    }
+}
+
+fn counted(d: &mut Daemon, reply: Result<Reply, Fault>) {
+    let mut room = MAX_NAMES;
+    let keep = match reply {
+        Ok(Reply::Counts(counts)) => counts.into_iter().filter(holds).map(|c| c.queue).collect::<Vec<_>>(),
+        // Nobody can say which queues are empty: none may go.
+        _ => d.settings.queues.keys().cloned().collect(),
+    };
+    let fits = |queue: &String| {
+        room = room.saturating_sub(queue.len() + 4);
+        room > 0
+    };
+    let keep = keep.into_iter().filter(|q| d.settings.queues.contains_key(q)).take_while(fits).collect();
+    d.reloads.stage = Stage::Told;
+    d.launcher.send(ToLauncher::Reload { keep });
+}
+
+fn holds(c: &QueueCount) -> bool {
+    c.waiting + c.scheduled + c.leased + c.unknown > 0
 }
 
 /// New settings came: running attempts keep the definition they started with.
@@ -53,12 +114,17 @@ pub fn refused(d: &mut Daemon, report: &str) {
 }
 
 fn answer(d: &mut Daemon, result: &Result<Done, Error>) {
-    for to in d.reloads.drain(..) {
+    d.reloads.stage = Stage::None;
+    for to in std::mem::take(&mut d.reloads.now) {
         let answer = match result {
             Ok(done) => serde_json::to_string(done)
                 .map_or_else(|e| Answer::Error(Error::new(ErrorKind::Internal, e.to_string())), Answer::Json),
             Err(e) => Answer::Error(e.clone()),
         };
         let _ = to.send(answer);
+    }
+    d.reloads.now = std::mem::take(&mut d.reloads.next);
+    if !d.reloads.now.is_empty() {
+        begin(d);
     }
 }

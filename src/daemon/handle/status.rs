@@ -23,7 +23,7 @@ pub fn handle(d: &mut Daemon, asker: Asker) {
 pub fn state(d: &Daemon) -> String {
     if d.stopping {
         "stopping".to_owned()
-    } else if let Some(trouble) = d.troubles.values().next() {
+    } else if let Some(trouble) = &d.trouble {
         format!("paused: {trouble}")
     } else if d.draining {
         "draining".to_owned()
@@ -33,9 +33,9 @@ pub fn state(d: &Daemon) -> String {
 }
 
 fn view(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusView {
-    let running = u64::try_from(d.runs.len()).unwrap_or(u64::MAX);
+    let running = u64::try_from(d.running()).unwrap_or(u64::MAX);
     let leased: u64 = counts.iter().map(|c| c.leased).sum();
-    let mut notes: Vec<String> = trouble.into_iter().chain(d.troubles.values().cloned()).collect();
+    let mut notes: Vec<String> = trouble.into_iter().chain(d.trouble.clone()).collect();
     if d.spool.dropped() > 0 {
         notes.push(format!(
             "{} bytes of output were dropped: the disk was slower than the tasks",
@@ -84,7 +84,7 @@ fn pool(d: &Daemon, name: &str, processes: u32, degraded: Option<String>) -> Poo
             running: d
                 .runs
                 .values()
-                .filter(|r| r.child == *key)
+                .filter(|r| r.child == *key && !r.ended)
                 .map(|r| RunningView { id: r.id.clone(), task: r.task.clone(), for_ms: now.since(r.since) })
                 .collect(),
         })

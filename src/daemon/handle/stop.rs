@@ -8,7 +8,7 @@ use crate::process::launch::ToLauncher;
 
 /// Warm, or at once. The launcher is told first, so that it bounds the time and tells systemd.
 pub fn handle(d: &mut Daemon, asker: Asker, now: bool) {
-    let running = d.runs.len();
+    let running = d.running();
     let grace = d.settings.taskd.shutdown_grace_ms;
     let message = if running == 0 || now {
         "taskd is stopping".to_owned()

@@ -64,6 +64,8 @@ pub(super) struct Core<'log> {
     pub(super) children_lost: bool,
     /// This daemon was told of a child's end.
     pub(super) told_an_end: bool,
+    /// SIGHUP came, and no daemon has answered it yet.
+    pub(super) reload_wanted: bool,
     /// READY=1 was sent.
     pub(super) ready: bool,
     pub(super) phase: Phase,
@@ -134,6 +136,7 @@ impl<'log> Core<'log> {
             ended: Vec::new(),
             children_lost: false,
             told_an_end: false,
+            reload_wanted: false,
             ready: false,
             phase: Phase::Serving,
             last_wish: None,
@@ -169,7 +172,7 @@ impl<'log> Core<'log> {
                     self.wish_to_stop();
                 }
                 if wishes.reload {
-                    self.reload();
+                    self.wish_to_reload();
                 }
             }
             if seen.daemon {

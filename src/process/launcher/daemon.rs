@@ -165,7 +165,7 @@ impl Core<'_> {
             ToLauncher::Alive => {}
             ToLauncher::Spawn { slot, user } => self.spawn_child(slot, user),
             ToLauncher::End { child, kill } => self.end_child(child, kill),
-            ToLauncher::Reload => self.reload(),
+            ToLauncher::Reload { keep } => self.reload(&keep),
             ToLauncher::Draining { extend_ms, running } => self.draining(extend_ms, running),
             ToLauncher::Finished => self.finished(),
             ToLauncher::Failed { code, message } => {
@@ -184,6 +184,9 @@ impl Core<'_> {
         self.children_lost = false;
         if !std::mem::replace(&mut self.ready, true) {
             self.notify.ready();
+        }
+        if std::mem::take(&mut self.reload_wanted) {
+            self.wish_to_reload();
         }
     }
 

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crate::config::settings::Settings;
 use crate::observe::log::{self, Target};
+use crate::process::title;
 
 pub use entry::{daemon_start, runner_start};
 pub use exec::Program;
@@ -132,6 +133,9 @@ impl StartFault {
 /// signals are blocked here for all, and children die with the thread that starts them.
 #[must_use]
 pub fn run(options: LauncherOptions) -> ExitCode {
+    // The arguments were read; that a title cannot be shown is no reason not to work.
+    let _ = title::init();
+    title::set_whole("taskd: launcher");
     ExitCode::from(serve(options))
 }
 

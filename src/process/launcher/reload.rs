@@ -13,9 +13,21 @@ use crate::process::privileges::Account;
 const MAX_TEXT: usize = MAX_PACKET / 8;
 
 impl Core<'_> {
-    /// Reads the config and swaps the settings, or says why not. Wishes that come meanwhile wait in the
-    /// kernel, where they are one.
-    pub(super) fn reload(&mut self) {
+    /// SIGHUP. The daemon knows which queues hold messages, so it is asked first; one that is not ready yet
+    /// is asked when it is. Wishes that come before the config is read are one.
+    pub(super) fn wish_to_reload(&mut self) {
+        if !self.phase.is_serving() {
+            tracing::info!("no reload while stopping");
+        } else if !std::mem::replace(&mut self.reload_wanted, true)
+            && self.daemon.as_ref().is_some_and(|d| d.ready)
+        {
+            self.tell(ToDaemon::ReloadAsked, Vec::new());
+        }
+    }
+
+    /// Reads the config and swaps the settings, or says why not. `keep`: queues that cannot go.
+    pub(super) fn reload(&mut self, keep: &[String]) {
+        self.reload_wanted = false;
         if !self.phase.is_serving() {
             tracing::info!("no reload while stopping");
             return self.refuse("taskd is stopping".to_owned());
@@ -23,7 +35,7 @@ impl Core<'_> {
         if self.ready {
             self.notify.reloading();
         }
-        match self.read_again() {
+        match self.read_again(keep) {
             Ok(changes) => {
                 let generation = self.settings.generation;
                 tracing::info!(
@@ -58,7 +70,7 @@ impl Core<'_> {
     }
 
     /// Swaps, or changes nothing. An unchanged config keeps its generation, so that no runner is replaced.
-    fn read_again(&mut self) -> Result<Vec<String>, String> {
+    fn read_again(&mut self, keep: &[String]) -> Result<Vec<String>, String> {
         let mut loaded = (self.options.load)()?;
         loaded.generation = self.loaded.generation;
         if loaded == self.loaded {
@@ -66,6 +78,16 @@ impl Core<'_> {
         }
         let changes = (self.options.diff)(&self.loaded, &loaded)
             .map_err(|keys| format!("these need a restart of taskd: {}", keys.join(", ")))?;
+        let gone =
+            |queue: &&String| self.loaded.queues.contains_key(*queue) && !loaded.queues.contains_key(*queue);
+        let lost: Vec<String> = keep.iter().filter(gone).map(|q| format!("[queues.{q}]")).collect();
+        if !lost.is_empty() {
+            return Err(format!(
+                "messages are in {}, which the new config does not have: let them run or `taskd purge` them \
+                 first, or keep the queue",
+                lost.join(", ")
+            ));
+        }
         loaded.generation += 1;
         let (settings, sentence) = users::resolve(&loaded, &self.who, &Account::lookup)?;
         let sealed = seal(&settings).map_err(|e| format!("cannot hand over the settings: {e}"))?;

@@ -115,6 +115,20 @@ impl Core<'_> {
     }
 
     pub(super) fn draining(&mut self, extend_ms: u64, running: u32) {
+        // `taskd stop`: the daemon was asked and has begun already. Its word is bounded by the config.
+        let grace = Duration::from_millis(extend_ms.min(self.settings.taskd.shutdown_grace_ms));
+        let end = Instant::now() + grace + self.options.limits.finish_margin;
+        match self.phase {
+            Phase::Serving => {
+                tracing::info!("stopping: asked for on the control socket, running tasks get {grace:?}");
+                self.notify.stopping();
+                self.phase = Phase::Stopping { now: extend_ms == 0, until: end };
+            }
+            Phase::Stopping { now: false, until } if extend_ms == 0 => {
+                self.phase = Phase::Stopping { now: true, until: until.min(end) };
+            }
+            _ => {}
+        }
         let Phase::Stopping { until, .. } = self.phase else { return };
         // Not beyond what the launcher itself waits, plus the time it needs to kill.
         let limits = &self.options.limits;

@@ -61,7 +61,12 @@ impl Runner<'_> {
         });
         if let Some(work) = &self.work {
             let run = work.run.run.clone();
-            self.tell(&FromChild::Running { run });
+            let pid = if let Phase::Running(attempt) = &work.phase { Some(attempt.pid()) } else { None };
+            self.tell(&FromChild::Running { run: run.clone() });
+            if let Some(pid) = pid {
+                // A new daemon does not know it.
+                self.tell(&FromChild::Started { run, pid });
+            }
         }
         for (_, line) in &self.unsettled {
             self.outbound.urgent(line.clone());
@@ -128,8 +133,7 @@ impl Runner<'_> {
                     attempt: work.run.attempt,
                     pid,
                 };
-                let id: String = work.run.id.chars().take(8).collect();
-                (self.title)(&format!("{} {} {id}", self.name, work.run.task));
+                (self.title)(&format!("{} {} {}", self.name, work.run.task, work.run.id));
                 self.printing.open(&run, &work.task, source, pipes);
                 attempt.feed();
                 work.phase = Phase::Running(Box::new(attempt));
