@@ -5,6 +5,7 @@ pub mod state_dir;
 
 use std::path::Path;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 pub use refusal::OpenError;
@@ -75,6 +76,8 @@ pub fn writer(file: &Path) -> Result<Connection, OpenError> {
     )
     .map_err(failed)?;
     set_checkpoints(&c, true).map_err(failed)?;
+    // Without it SQLite compiles a statement anew each time a bound value changed that its plan might hang on.
+    c.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed)?;
     set_durability(&c, Durability::Disk).map_err(failed)?;
     let sync: i64 = c.query_row("PRAGMA synchronous", [], |row| row.get(0)).map_err(failed)?;
     if sync != 2 {

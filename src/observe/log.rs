@@ -8,7 +8,7 @@ mod relay;
 
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tracing::Subscriber;
@@ -93,11 +93,13 @@ pub fn init(level: &str, target: Target) -> Result<Log, String> {
     let (relay, front) = relay::Relay::new(QUEUE, level);
     let (target, trouble) = match (target, journal()) {
         (Target::Journal, Ok(journal)) => {
-            relay.start(tracing_subscriber::registry().with(journal))?;
+            relay.start(tracing_subscriber::registry().with(journal), || {})?;
             (Target::Journal, None)
         }
         (wanted, journal) => {
-            relay.start(stderr())?;
+            let gathered = Gathered::default();
+            let lines = gathered.clone();
+            relay.start(stderr(move || lines.clone()), move || gathered.write_out())?;
             let trouble = if wanted == Target::Journal { journal.err() } else { None };
             (Target::Stderr, trouble)
         }
@@ -135,9 +137,37 @@ fn journal() -> std::io::Result<tracing_journald::Layer> {
         .with_priority_mappings(priorities))
 }
 
-fn stderr() -> impl Subscriber + Send + Sync {
+/// Lines of a burst, for one write(2).
+#[derive(Clone, Default)]
+struct Gathered(Arc<Mutex<Vec<u8>>>);
+
+impl Gathered {
+    fn lines(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To stderr; nobody is left to be told that it does not work.
+    fn write_out(&self) {
+        let mut lines = self.lines();
+        let _ = std::io::stderr().write_all(&lines);
+        lines.clear();
+    }
+}
+
+impl Write for Gathered {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.lines().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn stderr(lines: impl Fn() -> Gathered + Send + Sync + 'static) -> impl Subscriber + Send + Sync {
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(lines)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false)
         .with_timer(Clock)

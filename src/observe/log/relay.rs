@@ -15,6 +15,12 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 /// Most fields of one event that travel (tracing's macros allow as many).
 const MAX_FIELDS: usize = 32;
 
+/// Events that follow an unimportant one within this time are written with it: a burst costs one wake-up.
+const GATHER: Duration = Duration::from_millis(4);
+
+/// Events written at most before what was gathered of them goes out.
+const LOT: usize = 64;
+
 /// An event, values copied.
 struct Entry {
     metadata: &'static Metadata<'static>,
@@ -68,9 +74,13 @@ impl Relay {
         (Arc::clone(&relay), Front { relay, sender })
     }
 
-    /// Starts the thread that writes through this subscriber. It takes no signals: those are for the
-    /// thread that waits for them.
-    pub(super) fn start(self: &Arc<Self>, out: impl Subscriber + Send + Sync) -> Result<(), String> {
+    /// Starts the thread that writes through this subscriber, and calls `after` at the end of each burst. It
+    /// takes no signals: those are for the thread that waits for them.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        out: impl Subscriber + Send + Sync,
+        after: impl Fn() + Send + 'static,
+    ) -> Result<(), String> {
         let Some(queue) = lock(&self.queue).take() else { return Err("started twice".to_owned()) };
         let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(|e| e.to_string())?;
         let relay = Arc::clone(self);
@@ -79,7 +89,7 @@ impl Relay {
         let started = std::thread::Builder::new()
             .name("log".to_owned())
             .stack_size(256 << 10)
-            .spawn(move || relay.write_all(&queue, &out));
+            .spawn(move || relay.write_all(&queue, &out, &after));
         before.thread_set_mask().map_err(|e| e.to_string())?;
         started.map(drop).map_err(|e| format!("no thread for the log: {e}"))
     }
@@ -89,11 +99,23 @@ impl Relay {
         Gate(Arc::clone(self))
     }
 
-    fn write_all(&self, queue: &Receiver<Entry>, out: &Dispatch) {
+    fn write_all(&self, queue: &Receiver<Entry>, out: &Dispatch, after: &dyn Fn()) {
         let mut told = 0;
-        while let Ok(entry) = queue.recv() {
-            write(&entry, out);
-            *lock(&self.waiting) -= 1;
+        while let Ok(first) = queue.recv() {
+            // A warning may be the last word of a process that dies: it is not kept waiting.
+            if *first.metadata.level() >= tracing::Level::INFO {
+                std::thread::sleep(GATHER);
+            }
+            write(&first, out);
+            let mut written = 1;
+            while written < LOT
+                && let Ok(entry) = queue.try_recv()
+            {
+                write(&entry, out);
+                written += 1;
+            }
+            after();
+            *lock(&self.waiting) -= written;
             self.written.notify_all();
             let dropped = self.dropped();
             if dropped > told {
@@ -102,6 +124,7 @@ impl Relay {
                 tracing::dispatcher::with_default(out, || {
                     tracing::warn!(TASKD_DROPPED = lost, "the log was not read fast enough, lines are lost");
                 });
+                after();
             }
         }
     }
@@ -273,7 +296,9 @@ mod tests {
     fn rig(room: usize, gate: Option<Receiver<()>>) -> (Arc<Relay>, Dispatch, Seen) {
         let (relay, front) = Relay::new(room, LevelFilter::INFO);
         let (seen, out) = channel();
-        relay.start(tracing_subscriber::registry().with(Probe { seen, gate: Mutex::new(gate) })).unwrap();
+        relay
+            .start(tracing_subscriber::registry().with(Probe { seen, gate: Mutex::new(gate) }), || {})
+            .unwrap();
         let front = tracing_subscriber::registry().with(relay.gate()).with(front);
         (relay, Dispatch::new(front), out)
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::attempt::{Attempt, StartError};
 use super::outbound::encode;
 use super::verdict;
-use super::{Phase, Runner, Work};
+use super::{HUSH, Phase, Runner, Work};
 use crate::model::outcome::{CancelReason, Cause, Outcome};
 use crate::model::task::Program;
 use crate::process::output_sink::Source;
@@ -137,7 +137,8 @@ impl Runner<'_> {
                 self.printing.open(&run, &work.task, source, pipes);
                 attempt.feed();
                 work.phase = Phase::Running(Box::new(attempt));
-                self.tell(&FromChild::Started { run, pid });
+                let line = encode(&FromChild::Started { run, pid });
+                self.hush = now.checked_add(HUSH).map(|until| (until, line));
             }
             Err(StartError::Spawn(e)) if e.again() => {
                 let Phase::Waiting { pause, .. } = work.phase else { return };
@@ -191,6 +192,7 @@ impl Runner<'_> {
 
     fn report(&mut self, run: String, outcome: Outcome) {
         let line = verdict::line(&run, outcome);
+        self.end_hush();
         self.outbound.urgent(line.clone());
         self.unsettled.push_back((run, line));
     }

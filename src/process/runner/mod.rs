@@ -36,6 +36,10 @@ pub use foreground::run_once;
 /// A process outside the attempt may hold its pipes: they are read this long after its end.
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// A program that ends within this time costs two wake-ups: its order and its end. Its start is told with its
+/// end, and its output is read then.
+const HUSH: Duration = Duration::from_millis(4);
+
 /// A stream is read this often in a row at the most once its program ended.
 const DRAIN_READS: usize = 32;
 
@@ -69,6 +73,7 @@ pub fn serve(part: RunnerPart, socket: OwnedFd, title: &mut dyn FnMut(&str)) -> 
         kit,
         printing: Printing::new(sink, part.output_rate, now),
         work: None,
+        hush: None,
         unsettled: VecDeque::new(),
         finishing: false,
         title,
@@ -91,6 +96,8 @@ struct Runner<'t> {
     kit: Kit,
     printing: Printing,
     work: Option<Work>,
+    /// A program started: until then its output is left in the pipes and this line is kept back.
+    hush: Option<(Instant, Vec<u8>)>,
     /// Outcomes that no daemon has committed yet, oldest first: the run and its line.
     unsettled: VecDeque<(String, Vec<u8>)>,
     /// Takes nothing new, exits once all is settled.
@@ -139,6 +146,9 @@ impl Runner<'_> {
             if found.socket_in {
                 self.hear(now);
             }
+            if self.hush.as_ref().is_some_and(|(until, _)| *until <= now) {
+                self.end_hush();
+            }
             self.work_on(found, now);
             self.say();
             if self.is_done() {
@@ -177,7 +187,7 @@ impl Runner<'_> {
             what.push(Watched::Socket);
         }
         for (i, pipe) in self.printing.pipes().into_iter().enumerate() {
-            if let Some(pipe) = pipe {
+            if let Some(pipe) = pipe.filter(|_| self.hush.is_none()) {
                 fds.push(PollFd::new(pipe, PollFlags::POLLIN));
                 what.push(Watched::Output(i));
             }
@@ -188,7 +198,9 @@ impl Runner<'_> {
         }
         let mut found = Found::default();
         // EINTR finds nothing, like a time that passed.
-        if poll(&mut fds, timeout(self.deadline())).is_err() {
+        let hush = self.hush.as_ref().map(|(until, _)| *until);
+        let deadline = self.deadline().into_iter().chain(hush).min();
+        if poll(&mut fds, timeout(deadline)).is_err() {
             return found;
         }
         for (fd, what) in fds.iter().zip(what) {
@@ -205,6 +217,13 @@ impl Runner<'_> {
             }
         }
         found
+    }
+
+    /// What was kept back is told, and output is read from now on.
+    fn end_hush(&mut self) {
+        if let Some((_, line)) = self.hush.take() {
+            self.outbound.urgent(line);
+        }
     }
 
     fn attempt(&self) -> Option<&Attempt> {
