@@ -1,6 +1,6 @@
 //! `taskd status`: the node, and one message.
 
-use super::harness::{Node, procs};
+use super::harness::{Node, procs, until};
 use super::{HOLD, with};
 
 #[test]
@@ -36,7 +36,8 @@ fn a_message_shows_its_life() {
     let (mut up, mut go) = (node.fifo("up"), node.fifo("go"));
     let id = node.enqueue(&["hold"]);
     up.line();
-    let view = node.in_state(&id, "RUNNING");
+    // The start of an attempt is told a moment later than it is, in case that it is short.
+    let view = until("a pid", || Some(node.in_state(&id, "RUNNING")).filter(|v| v["pid"].is_i64()));
     let pid = view["pid"].as_i64().unwrap().try_into().unwrap();
     assert_eq!(procs::variable(pid, "TASKD_ID").as_deref(), Some(id.as_str()));
     for (name, value) in [("TASKD_TASK", "hold"), ("TASKD_QUEUE", "default"), ("TASKD_ATTEMPT", "1")] {
