@@ -55,6 +55,18 @@ pub enum ListenFault {
     Passed(String),
 }
 
+impl ListenFault {
+    /// Whether it can pass without a change of the config: somebody else has the path for now.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::InUse(_) => true,
+            Self::System { source, .. } => source.kind() == ErrorKind::AddrInUse,
+            _ => false,
+        }
+    }
+}
+
 impl ControlSocket {
     /// Takes the socket that systemd passed, or binds this path (mode 0666: who may do what is decided by
     /// peer credentials, not by the file's mode).
@@ -123,7 +135,11 @@ fn bind(path: &Path) -> Result<ControlSocket, ListenFault> {
         return Err(ListenFault::TooLong { path: path.to_owned(), length });
     }
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::create_dir_all(parent).map_err(system("create the directory", parent))?;
+        // One directory and no more: a path of which more is missing was mistyped.
+        match std::fs::create_dir(parent) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(system("create the directory", parent)(e)),
+            _ => Ok(()),
+        }?;
     }
     remove_stale(path)?;
     let listener = UnixListener::bind(path).map_err(system("bind the socket", path))?;
@@ -174,7 +190,8 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
         assert_eq!(socket.path().unwrap(), path);
         UnixStream::connect(&path).unwrap();
-        assert!(matches!(ControlSocket::open(&path), Err(ListenFault::InUse(_))));
+        let fault = ControlSocket::open(&path).unwrap_err();
+        assert!(matches!(fault, ListenFault::InUse(_)) && fault.passes(), "{fault}");
         drop(socket);
         assert!(!path.exists());
     }
@@ -193,9 +210,19 @@ mod tests {
     }
 
     #[test]
+    fn only_the_sockets_own_directory_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let fault = ControlSocket::open(&dir.path().join("none/of/s")).unwrap_err();
+        assert!(!fault.passes() && fault.to_string().contains("none/of"), "{fault}");
+        assert!(!dir.path().join("none").exists());
+    }
+
+    #[test]
     fn a_path_that_is_too_long_is_told_with_the_limit() {
         let path = PathBuf::from(format!("/tmp/{}", "x".repeat(MAX_PATH)));
-        let fault = ControlSocket::open(&path).unwrap_err().to_string();
+        let fault = ControlSocket::open(&path).unwrap_err();
+        assert!(!fault.passes(), "the config names it");
+        let fault = fault.to_string();
         assert!(fault.contains("112 bytes") && fault.contains("107"), "{fault}");
     }
 

@@ -93,7 +93,9 @@ impl<'log> Core<'log> {
         let owner = Owner::of(settings.taskd.user.as_deref(), who.uid).map_err(StartFault::config)?;
         // The lock first: a socket file that nobody answers on may be another taskd's that is starting, too.
         let state = StateDir::open(&settings.taskd.state_dir, &owner)?;
-        let control = ControlSocket::open(&settings.taskd.socket).map_err(StartFault::config)?;
+        let control = ControlSocket::open(&settings.taskd.socket).map_err(|fault| {
+            if fault.passes() { StartFault::busy(fault) } else { StartFault::config(fault) }
+        })?;
         let busy = |what: &'static str| move |e| StartFault::busy(format!("cannot {what}: {e}"));
         exec::reserve_numbers().map_err(busy("open /dev/null"))?;
         let open_files = OpenFiles::raise().map_err(busy("raise the limit of open files"))?;
