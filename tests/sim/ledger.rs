@@ -56,6 +56,8 @@ pub struct Story {
     reborn: bool,
     /// It left its place in the queue.
     pub moved: bool,
+    /// How often it was given a new life.
+    pub lives: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +121,7 @@ impl Ledger {
         story.canceled = None;
         story.moved = true;
         story.reborn = true;
+        story.lives += 1;
     }
 
     /// 1: accepted means kept: once the client was told, the store has it.
