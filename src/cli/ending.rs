@@ -78,6 +78,15 @@ pub fn sentence(view: &MessageView) -> Option<String> {
     Some(text)
 }
 
+/// One line about output that nobody copied; none where all of it was.
+#[must_use]
+pub fn dropped(view: &MessageView) -> Option<String> {
+    let bytes = view.outcome.as_ref().map_or(0, |o| o.usage.dropped_output);
+    (bytes > 0).then(|| {
+        format!("{bytes} bytes of output were dropped: the task printed faster than results.output_rate")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,5 +140,13 @@ mod tests {
         let told = sentence(&view(State::Failure, Some(Cause::Exit { code: 3 })));
         assert_eq!(told.as_deref(), Some("t i is FAILURE: exit code 3 (why), attempt 2"));
         assert_eq!(sentence(&view(State::Running, None)).as_deref(), Some("t i is RUNNING, attempt 2"));
+    }
+
+    #[test]
+    fn dropped_output_is_told() {
+        let mut view = view(State::Success, Some(Cause::Exit { code: 0 }));
+        assert_eq!(dropped(&view), None);
+        view.outcome.as_mut().unwrap().usage.dropped_output = 812;
+        assert!(dropped(&view).unwrap().starts_with("812 bytes of output were dropped"));
     }
 }

@@ -32,6 +32,7 @@ EXIT CODES
   124      a time limit ended it
   126      its program could not be started
   64, 65   an argument cannot be understood, or does not fit the task
+  66       a file cannot be read
   69       no such task
   77       this user may not become the task's user
   78       the config has faults")]

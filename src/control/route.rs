@@ -10,6 +10,7 @@ use super::api::{
 };
 use super::route_input as input;
 use super::route_input::Input;
+pub use super::route_input::check_json;
 
 /// Largest body that holds one message: the message's own bound and its envelope.
 pub const SINGLE: usize = crate::model::message::MAX_BYTES + (64 << 10);

@@ -36,8 +36,8 @@ fn a_message_shows_its_life() {
     let (mut up, mut go) = (node.fifo("up"), node.fifo("go"));
     let id = node.enqueue(&["hold"]);
     up.line();
-    // The task may speak before its runner has told its process.
-    let view = until("the process", || Some(node.in_state(&id, "RUNNING")).filter(|v| v["pid"].is_number()));
+    // The start of an attempt is told a moment later than it is, in case that it is short.
+    let view = until("a pid", || Some(node.in_state(&id, "RUNNING")).filter(|v| v["pid"].is_i64()));
     let pid = view["pid"].as_i64().unwrap().try_into().unwrap();
     assert_eq!(procs::variable(pid, "TASKD_ID").as_deref(), Some(id.as_str()));
     for (name, value) in [("TASKD_TASK", "hold"), ("TASKD_QUEUE", "default"), ("TASKD_ATTEMPT", "1")] {
