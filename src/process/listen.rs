@@ -9,11 +9,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 
 /// Longest path of a unix socket on Linux: `sun_path` holds 108 bytes, one of them the ending NUL.
 pub const MAX_PATH: usize = 107;
+
+/// A taskd that was killed may listen this much longer: a process that ends gives its files back last, when
+/// it cannot be told any more whose it was.
+const DYING: Duration = Duration::from_millis(500);
 
 /// The listening socket.
 #[derive(Debug)]
@@ -141,7 +146,13 @@ fn bind(path: &Path) -> Result<ControlSocket, ListenFault> {
             _ => Ok(()),
         }?;
     }
-    remove_stale(path)?;
+    let until = Instant::now() + DYING;
+    loop {
+        match remove_stale(path) {
+            Err(ListenFault::InUse(_)) if Instant::now() < until => std::thread::sleep(DYING / 50),
+            other => break other?,
+        }
+    }
     let listener = UnixListener::bind(path).map_err(system("bind the socket", path))?;
     std::fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(system("chmod", path))?;
     unblock(&listener, path)?;
