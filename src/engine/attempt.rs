@@ -266,6 +266,8 @@ impl Engine {
         let (retries, losses) = (held.message.retries, held.losses);
         let v = verdict(task, retries, losses, run.revoked, &outcome, |n| rng.up_to(n));
         let waited_ms = run.waited_ms.or_else(|| Some(outcome.started?.since(held.message.enqueued)));
+        // In doubt it counts: a repeated `TASKD_ATTEMPT` is worse than a skipped one.
+        let ran = run.pid.is_some() || outcome.started.is_some() || run.killed.is_some();
         let mut attempt = Attempt { child, waited_ms: waited_ms.unwrap_or(0), outcome: None };
         let pool = self.plan.queues.get(&held.message.queue).map(|q| q.pool.clone());
         let hold = pool.and_then(|p| self.spawn_trouble(&p, v == Verdict::SpawnAgain, &outcome, out));
@@ -288,7 +290,8 @@ impl Engine {
             }
             Verdict::Back | Verdict::SpawnAgain => {
                 attempt.outcome = Some(outcome);
-                Some(End::Back { until, counted: false, lost: false })
+                // Of an attempt that ran its number is used up; its place in the queue stays.
+                Some(End::Back { until, counted: ran && v == Verdict::Back, lost: false })
             }
         };
         if let Some(c) = child.and_then(|c| self.children.get_mut(&c)) {
