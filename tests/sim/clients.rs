@@ -406,6 +406,7 @@ impl World {
         self.gone.clear();
         self.corpses.clear();
         self.last_op = 0;
+        self.hear_again();
         self.engine = Some(Box::new(Engine::new(self.now, self.seed ^ self.life)));
         self.give_plan()?;
         let all: Vec<u64> = self.children.keys().copied().collect();
