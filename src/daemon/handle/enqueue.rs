@@ -1,6 +1,7 @@
 //! `enqueue`: everything that can be refused is refused here, before the message is accepted.
 
 use super::{Asker, mismatch, stopping, store_error};
+use crate::config::settings::Settings;
 use crate::control::api::{Enqueue, Enqueued, Error, ErrorKind};
 use crate::daemon::clock;
 use crate::daemon::state::Daemon;
@@ -45,6 +46,14 @@ pub fn handle(d: &mut Daemon, asker: Asker, list: Vec<Enqueue>) {
 fn answer(asker: Asker, told: Told, states: Vec<State>) {
     match told {
         Told::Published(list) => {
+            // An id is no secret, the state of what it names is: a stranger learns that it is taken, no more.
+            let taken = |(_, _, p): &(MessageId, String, Published)| match p {
+                Published::Known(record) => !asker.may_see(record),
+                Published::New => false,
+            };
+            if let Some((id, ..)) = list.iter().find(|one| taken(one)) {
+                return asker.error(in_use(id, list.len() > 1));
+            }
             let view =
                 |((id, queue, published), state): ((MessageId, String, Published), State)| match published {
                     Published::New => Enqueued { id: id.0, state, queue, known: false },
@@ -68,6 +77,12 @@ fn answer(asker: Asker, told: Told, states: Vec<State>) {
         Told::Stopping => asker.error(stopping()),
         _ => asker.error(mismatch()),
     }
+}
+
+fn in_use(id: &MessageId, batch: bool) -> Error {
+    let rest = if batch { "; the other messages of the batch are stored" } else { "" };
+    Error::new(ErrorKind::Conflict, format!("this id is in use: {id}{rest}"))
+        .hint("choose another id, or give none and let one be made")
 }
 
 fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Message, Error> {
@@ -97,7 +112,10 @@ fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Messa
     }
     let known_queue = |q: &String| d.settings.queues.contains_key(q);
     let queue = match asked.queue {
-        Some(queue) if known_queue(&queue) => queue,
+        Some(queue) if known_queue(&queue) => {
+            same_user(&d.settings, task, &queue)?;
+            queue
+        }
         Some(queue) => {
             let names = d.settings.queues.keys().map(String::as_str);
             let mut e = Error::new(ErrorKind::UnknownQueue, format!("no queue is named {queue}"));
@@ -128,6 +146,23 @@ fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Messa
         );
     }
     Ok(message)
+}
+
+/// Refuses a queue whose pool would run the task as another user than its own queue's pool: no runner may
+/// take such a message, so it would come back for ever.
+fn same_user(settings: &Settings, task: &Task, queue: &str) -> Result<(), Error> {
+    let home = settings.route(task);
+    let (there, own) = (settings.user_of(task, queue), settings.user_of(task, home));
+    if there == own {
+        return Ok(());
+    }
+    let (there, own) = (there.unwrap_or("taskd's own user"), own.unwrap_or("taskd's own user"));
+    let name = &task.name;
+    let what =
+        format!("task {name} runs as {own} (queue {home}), but in queue {queue} it would run as {there}");
+    let hint =
+        format!("leave the queue out, or set `user` in [tasks.{name}]: then every queue runs it as that");
+    Err(Error::new(ErrorKind::BadArguments, what).hint(hint))
 }
 
 /// Bytes of arguments and headers as JSON, counted without writing them.
