@@ -65,16 +65,6 @@ impl Need {
             Self::Admin => rights.admin,
         }
     }
-
-    /// The key of `[access]` that gives it.
-    #[must_use]
-    pub const fn key(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Enqueue | Self::Own => "enqueue",
-            Self::Admin => "admin",
-        }
-    }
 }
 
 /// A parameter of the query string.

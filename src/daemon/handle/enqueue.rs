@@ -231,3 +231,58 @@ pub fn suggestion<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Opti
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, n)| n)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Env, load_texts};
+    use crate::control::api::{Answer, Peer, Rights};
+    use crate::model::message::Record;
+
+    #[test]
+    fn a_queue_that_would_change_the_user_is_refused() {
+        let text = "[pools.low]\nuser = 'low'\n[pools.high]\nuser = 'high'\n[pools.more]\nuser = 'low'\n\
+            [queues.low]\npool = 'low'\n[queues.high]\npool = 'high'\n[queues.more]\npool = 'more'\n\
+            [tasks.plain]\ncommand = 'x'\nqueue = 'low'\n\
+            [tasks.own]\ncommand = 'x'\nqueue = 'low'\nuser = 'low'\n";
+        let env = Env::made("root", 0, &[("low", 1001), ("high", 1002)]);
+        let s = load_texts(&[("taskd.toml", text)], &env).map_err(|r| r.render(false)).unwrap().settings;
+        let refused = |task: &str, queue: &str| same_user(&s, &s.tasks[task], queue).err();
+        assert_eq!(refused("plain", "low"), None);
+        assert_eq!(refused("plain", "more"), None, "another pool of the same user");
+        assert_eq!(refused("own", "high"), None, "its own user goes with it");
+        let e = refused("plain", "high").unwrap();
+        assert_eq!(e.kind, ErrorKind::BadArguments);
+        assert!(e.message.contains("as low") && e.message.contains("as high"), "{e}");
+    }
+
+    /// What uid 1 is told of an id that uid `owner` enqueued before.
+    fn told(owner: u32, rights: Rights) -> Answer {
+        let record: Record = serde_json::from_value(serde_json::json!({
+            "message": {
+                "id": "i", "task": "t", "queue": "q", "args": [], "kwargs": {}, "priority": 0,
+                "enqueued": 0, "uid": owner,
+            },
+            "state": "FAILURE", "attempt": 1, "losses": 0,
+        }))
+        .unwrap();
+        let (answer_to, mut received) = tokio::sync::oneshot::channel();
+        let peer = Peer { uid: 1, gid: 1, groups: Vec::new(), pid: 1 };
+        let asker = Asker { peer, rights, answer: answer_to };
+        let known = (MessageId("i".into()), "q".to_owned(), Published::Known(Box::new(record)));
+        answer(asker, Told::Published(vec![known]), vec![State::Waiting]);
+        received.try_recv().unwrap()
+    }
+
+    #[test]
+    fn a_known_id_is_told_with_its_state_to_those_only_who_may_see_it() {
+        let read = Rights { read: true, ..Rights::default() };
+        for (owner, rights) in [(1, Rights::default()), (2, read)] {
+            let Answer::Json(text) = told(owner, rights) else { panic!("refused to {owner}") };
+            assert!(text.contains("FAILURE") && text.contains("\"known\":true"), "{text}");
+        }
+        let Answer::Error(e) = told(2, Rights::default()) else { panic!("told to a stranger") };
+        assert_eq!(e.kind, ErrorKind::Conflict);
+        assert!(!serde_json::to_string(&e).unwrap().contains("FAILURE"), "{e}");
+    }
+}
