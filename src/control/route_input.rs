@@ -303,7 +303,7 @@ pub(super) fn retry(input: &Input<'_>) -> Result<Request, Error> {
 
 pub(super) fn list(input: &Input<'_>) -> Result<Request, Error> {
     let state = input.text("state").filter(|s| !s.is_empty());
-    if let Some(wrong) = state.and_then(|s| s.split(',').find(|s| State::parse(s).is_none())) {
+    if let Some(wrong) = state.and_then(|s| s.split(',').map(str::trim).find(|s| State::parse(s).is_none())) {
         let all: Vec<&str> = crate::model::state::ALL.iter().map(|s| s.name()).collect();
         return Err(bad(format!("{wrong:?} is not a state")).hint(format!("states: {}", all.join(", "))));
     }
