@@ -8,17 +8,19 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::{UnixListener, UnixStream};
+use nix::sys::socket::{getsockopt, sockopt};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::access::Policy;
 use super::api::{Call, Error, ErrorKind, Peer};
 use super::server_answer::Connection;
+use crate::link::stream::{Listener, Stream};
 
 /// Reads a peer's supplementary groups; the daemon passes `process::peer::groups` (this room may not use
 /// that one).
@@ -159,8 +161,7 @@ pub async fn serve(
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(listener)?;
+    let listener = Listener::new(listener)?;
     let farewell = limits.farewell;
     let shared = Arc::new(Shared {
         policy,
@@ -180,6 +181,8 @@ pub async fn serve(
             stream = accepting.next(&listener) => {
                 let Some(peer) = peer_of(&stream, groups) else { continue };
                 let Some((place, refusal)) = shared.admit(&peer) else { continue };
+                // Where the event queue has no room for it, the peer sees its connection end.
+                let Ok(stream) = Stream::new(stream) else { continue };
                 let connection = Connection::new(Arc::clone(&shared), peer, refusal);
                 let closing = closing.clone();
                 connections.spawn(async move {
@@ -199,13 +202,13 @@ pub async fn serve(
 /// The peer of a connection, as the kernel noted it at connect(2); none where it cannot be said, which
 /// closes the connection.
 fn peer_of(stream: &UnixStream, groups: GroupsOf) -> Option<Peer> {
-    let credentials = stream.peer_cred().ok()?;
+    let credentials = getsockopt(stream, sockopt::PeerCredentials).ok()?;
     Some(Peer {
         uid: credentials.uid(),
         gid: credentials.gid(),
         // Without the list its groups open nothing.
         groups: groups(stream.as_fd()).unwrap_or_default(),
-        pid: credentials.pid().unwrap_or(0),
+        pid: credentials.pid(),
     })
 }
 
@@ -217,10 +220,10 @@ struct Accepting {
 
 impl Accepting {
     /// The next connection. Dropping the future loses none.
-    async fn next(&mut self, listener: &UnixListener) -> UnixStream {
+    async fn next(&mut self, listener: &Listener) -> UnixStream {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok(stream) => {
                     if self.failures > 0 {
                         tracing::info!(failures = self.failures, "accepting on the control socket again");
                         self.failures = 0;

@@ -12,7 +12,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::api::{self, Answer, Call, Error, ErrorKind, Peer};
@@ -20,6 +19,7 @@ use super::route::{self, Found};
 use super::route_input;
 use super::server::Shared;
 use super::server_io::{Calling, Phase, Watched};
+use crate::link::stream::Stream;
 
 /// Largest head of a request, in bytes: paths, queries and the few headers of a client.
 const HEAD_BYTES: usize = 16 << 10;
@@ -62,7 +62,7 @@ impl Connection {
     }
 
     /// Serves it until the peer or a deadline ends it, or (after the answer under way) `closing` says so.
-    pub(super) async fn serve(self: Arc<Self>, stream: UnixStream, mut closing: watch::Receiver<bool>) {
+    pub(super) async fn serve(self: Arc<Self>, stream: Stream, mut closing: watch::Receiver<bool>) {
         let io = TokioIo::new(Watched::new(stream, self.phase.clone(), self.shared.limits.clone()));
         let keep_alive = self.refusal.is_none();
         let service = service_fn(move |request| {

@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
 use tokio::time::{Instant, Sleep};
 
 use super::server::Limits;
+use crate::link::stream::Stream;
 
 /// What a connection waits for.
 #[derive(Clone, Debug)]
@@ -72,7 +72,7 @@ application/json\r\ncontent-length: 79\r\n\r\n\
 
 /// The socket.
 pub(super) struct Watched {
-    stream: UnixStream,
+    stream: Stream,
     phase: Phase,
     limits: Limits,
     /// When the current phase ends, and the phase it was set for.
@@ -83,7 +83,7 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(stream: UnixStream, phase: Phase, limits: Limits) -> Self {
+    pub(super) fn new(stream: Stream, phase: Phase, limits: Limits) -> Self {
         let deadline = Box::pin(tokio::time::sleep(limits.head));
         Self { stream, phase, limits, deadline, set_for: HEAD, unread: None }
     }

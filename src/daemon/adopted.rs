@@ -55,6 +55,7 @@ mod tests {
             child: ChildKey(0),
             pid: None,
             since: Mono(0),
+            printed: true,
             progress: None,
             ended: false,
         }

@@ -3,16 +3,16 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::rc::Rc;
-
-use tokio::io::Interest;
-use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use std::task::{Context, Poll};
 
 use crate::engine::event::ChildKey;
+use crate::link::stream::Stream;
 use crate::process::protocol::{FromChild, MAX_LINE, ToChild};
 
-/// What a child's reader tells the loop.
+/// Bytes read at once.
+const CHUNK: usize = 16 << 10;
+
+/// What a child said.
 #[derive(Debug)]
 pub enum Heard {
     /// Lines, in order.
@@ -24,20 +24,31 @@ pub enum Heard {
 /// One child's connection.
 #[derive(Debug)]
 pub struct Link {
-    stream: Rc<UnixStream>,
+    child: ChildKey,
+    stream: RefCell<Stream>,
     /// What the socket did not take yet. Bounded by what the engine hands to one child at once.
-    backlog: Rc<RefCell<VecDeque<u8>>>,
-    reader: tokio::task::JoinHandle<()>,
+    backlog: RefCell<VecDeque<u8>>,
+    /// Lines that go with the next one.
+    kept: RefCell<Vec<u8>>,
+    inbound: Inbound,
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.reader.abort();
-    }
+/// Lines being put together.
+#[derive(Debug)]
+struct Inbound {
+    /// Filled to `length`; what is behind it is room.
+    buffer: Vec<u8>,
+    length: usize,
+    /// How much of it is known to hold no newline.
+    scanned: usize,
+    /// A new daemon may come in the middle of a line that was meant for the old one.
+    torn: bool,
+    /// Nothing comes any more, or nothing is to be believed.
+    over: bool,
 }
 
 impl Link {
-    /// Takes over a connected socket: says `hello` and reads on until the child is gone.
+    /// Takes over a connected socket and says `hello`.
     ///
     /// # Errors
     /// When the socket cannot be registered with the runtime.
@@ -45,137 +56,148 @@ impl Link {
         child: ChildKey,
         socket: std::os::unix::net::UnixStream,
         epoch: u64,
-        heard: mpsc::Sender<Heard>,
     ) -> std::io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        let stream = Rc::new(UnixStream::from_std(socket)?);
-        let reading = Rc::clone(&stream);
-        let reader = tokio::task::spawn_local(async move {
-            read(child, &reading, epoch > 1, &heard).await;
-        });
-        let link = Self { stream, backlog: Rc::default(), reader };
+        let link = Self {
+            child,
+            stream: RefCell::new(Stream::new(socket)?),
+            backlog: RefCell::default(),
+            kept: RefCell::default(),
+            inbound: Inbound { buffer: Vec::new(), length: 0, scanned: 0, torn: epoch > 1, over: false },
+        };
         link.write(b"\n");
         link.send(&ToChild::Hello { v: crate::process::protocol::VERSION, epoch });
         Ok(link)
     }
 
-    /// Sends one line.
+    /// Sends one line, and those that waited for it.
     pub fn send(&self, line: &ToChild) {
+        self.later(line);
+        self.flush();
+    }
+
+    /// Keeps a line until the next one is sent, or [`Link::flush`]: a busy child is not woken for it.
+    pub fn later(&self, line: &ToChild) {
+        let mut kept = self.kept.borrow_mut();
+        let before = kept.len();
         // Strings, numbers and JSON values with string keys: cannot fail to serialize.
-        let Ok(mut text) = serde_json::to_vec(line) else { return };
-        text.push(b'\n');
-        self.write(&text);
+        if serde_json::to_writer(&mut *kept, line).is_ok() {
+            kept.push(b'\n');
+        } else {
+            kept.truncate(before);
+        }
+    }
+
+    /// Sends what was kept.
+    pub fn flush(&self) {
+        let mut kept = self.kept.borrow_mut();
+        if !kept.is_empty() {
+            self.write(&kept);
+            kept.clear();
+            kept.shrink_to(4 << 10);
+        }
     }
 
     /// No more runs: the child finishes what it holds and exits. The launcher holds a duplicate of this
     /// socket, so closing it would say nothing; shutdown(2) acts on the socket itself.
     pub fn finish(&self) {
-        let _ = nix::sys::socket::shutdown(
-            std::os::fd::AsRawFd::as_raw_fd(&*self.stream),
-            nix::sys::socket::Shutdown::Write,
-        );
+        self.flush();
+        let _ = self.stream.borrow().socket().shutdown(std::net::Shutdown::Write);
     }
 
     fn write(&self, bytes: &[u8]) {
         let mut backlog = self.backlog.borrow_mut();
-        if !backlog.is_empty() {
-            backlog.extend(bytes);
-            return;
-        }
         let mut rest = bytes;
-        while !rest.is_empty() {
-            match self.stream.try_write(rest) {
+        // What waits already goes first; the loop looks after it.
+        while backlog.is_empty() && !rest.is_empty() {
+            match self.stream.borrow().try_write(rest) {
                 Ok(n) => rest = rest.get(n..).unwrap_or_default(),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                 // The child is gone: the launcher will say so.
                 Err(_) => return,
             }
         }
-        if rest.is_empty() {
-            return;
-        }
         backlog.extend(rest);
-        let (stream, backlog) = (Rc::clone(&self.stream), Rc::clone(&self.backlog));
-        tokio::task::spawn_local(async move { flush(&stream, &backlog).await });
+    }
+
+    /// Writes what waits as far as there is room, and takes what the child said; the task of `cx` is woken
+    /// when there is more of either.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+        let backlog = self.backlog.get_mut();
+        while !backlog.is_empty() {
+            let (head, _) = backlog.as_slices();
+            match self.stream.get_mut().poll_give(cx, head) {
+                Poll::Ready(Ok(n)) => drop(backlog.drain(..n)),
+                Poll::Ready(Err(_)) => backlog.clear(),
+                Poll::Pending => break,
+            }
+        }
+        if backlog.is_empty() && backlog.capacity() > CHUNK {
+            *backlog = VecDeque::new();
+        }
+        self.inbound.poll(cx, self.child, self.stream.get_mut())
     }
 }
 
-async fn flush(stream: &UnixStream, backlog: &RefCell<VecDeque<u8>>) {
-    loop {
-        if stream.writable().await.is_err() {
-            return;
-        }
-        let mut bytes = backlog.borrow_mut();
-        let (head, _) = bytes.as_slices();
-        match stream.try_write(head) {
-            Ok(n) => {
-                bytes.drain(..n);
+impl Inbound {
+    fn poll(&mut self, cx: &mut Context<'_>, child: ChildKey, stream: &Stream) -> Poll<Heard> {
+        while !self.over {
+            if self.buffer.len() < self.length + CHUNK {
+                self.buffer.resize(self.length + CHUNK, 0);
             }
-            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => bytes.clear(),
-        }
-        if bytes.is_empty() {
-            return;
-        }
-    }
-}
-
-async fn read(child: ChildKey, stream: &UnixStream, mut torn: bool, heard: &mpsc::Sender<Heard>) {
-    let mut buffer: Vec<u8> = Vec::new();
-    let mut scanned = 0;
-    loop {
-        if stream.ready(Interest::READABLE).await.is_err() {
-            return;
-        }
-        buffer.reserve(16 << 10);
-        match stream.try_read_buf(&mut buffer) {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
-            Err(_) => return,
-        }
-        let mut lines = Vec::new();
-        let mut start = 0;
-        while let Some(at) = buffer.get(scanned..).and_then(|b| b.iter().position(|c| *c == b'\n')) {
-            let end = scanned + at;
-            let line = buffer.get(start..end).unwrap_or_default();
-            start = end + 1;
-            scanned = start;
-            // A new daemon may come in the middle of a line that was meant for the old one.
-            if std::mem::take(&mut torn) || line.is_empty() {
-                continue;
-            }
-            match serde_json::from_slice::<FromChild>(line) {
-                Ok(parsed) => lines.push(parsed),
-                Err(e) => {
-                    if !lines.is_empty() {
-                        let _ = heard.send(Heard::Lines(child, lines)).await;
+            let room = self.buffer.get_mut(self.length..).unwrap_or_default();
+            match stream.poll_take(cx, room) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0) | Err(_)) => self.over = true,
+                Poll::Ready(Ok(n)) => {
+                    self.length += n;
+                    match self.lines() {
+                        Ok(lines) if lines.is_empty() => {}
+                        Ok(lines) => return Poll::Ready(Heard::Lines(child, lines)),
+                        Err(why) => {
+                            self.over = true;
+                            return Poll::Ready(Heard::Broken(child, why));
+                        }
                     }
-                    let shown = String::from_utf8_lossy(line.get(..80).unwrap_or(line)).into_owned();
-                    let why = format!("a line that is not of the child protocol ({e}): {shown}");
-                    let _ = heard.send(Heard::Broken(child, why)).await;
-                    return;
                 }
             }
         }
-        buffer.drain(..start);
-        scanned = buffer.len();
-        if buffer.len() > MAX_LINE {
-            let why = format!("a line of more than {MAX_LINE} bytes");
-            let _ = heard.send(Heard::Broken(child, why)).await;
-            return;
+        Poll::Pending
+    }
+
+    /// The complete lines of the buffer; the error says what broke the protocol.
+    fn lines(&mut self) -> Result<Vec<FromChild>, String> {
+        let filled = self.buffer.get(..self.length).unwrap_or_default();
+        let mut lines = Vec::new();
+        let mut start = 0;
+        while let Some(at) = filled.get(self.scanned..).and_then(|b| b.iter().position(|c| *c == b'\n')) {
+            let end = self.scanned + at;
+            let line = filled.get(start..end).unwrap_or_default();
+            start = end + 1;
+            self.scanned = start;
+            if std::mem::take(&mut self.torn) || line.is_empty() {
+                continue;
+            }
+            lines.push(serde_json::from_slice(line).map_err(|e| {
+                let shown = String::from_utf8_lossy(line.get(..80).unwrap_or(line)).into_owned();
+                format!("a line that is not of the child protocol ({e}): {shown}")
+            })?);
         }
-        if buffer.is_empty() && buffer.capacity() > 64 << 10 {
-            buffer.shrink_to(16 << 10);
+        self.buffer.copy_within(start..self.length, 0);
+        self.length -= start;
+        self.scanned = self.length;
+        if self.length > MAX_LINE {
+            return Err(format!("a line of more than {MAX_LINE} bytes"));
         }
-        if !lines.is_empty() && heard.send(Heard::Lines(child, lines)).await.is_err() {
-            return;
+        if self.length == 0 && self.buffer.len() > 64 << 10 {
+            self.buffer = Vec::new();
         }
+        Ok(lines)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::io::{BufRead, BufReader, Write};
     use std::os::unix::net::UnixStream as Std;
 
@@ -191,8 +213,7 @@ mod tests {
     fn says_hello_and_hears_lines_whatever_their_pieces() {
         on_loop(async || {
             let (ours, mut theirs) = Std::pair().unwrap();
-            let (tx, mut rx) = mpsc::channel(4);
-            let _link = Link::open(ChildKey(7), ours, 1, tx).unwrap();
+            let mut link = Link::open(ChildKey(7), ours, 1).unwrap();
             let reader = BufReader::new(theirs.try_clone().unwrap());
             let reading =
                 std::thread::spawn(move || reader.lines().take(2).map(|l| l.unwrap()).collect::<Vec<_>>());
@@ -202,13 +223,15 @@ mod tests {
             let said = reading.join().unwrap();
             assert_eq!(said, ["", "{\"op\":\"hello\",\"v\":1,\"epoch\":1}"], "a torn line is ended first");
             theirs.write_all(b"{\"op\":\"rea").unwrap();
-            tokio::task::yield_now().await;
+            assert!(poll_fn(|cx| Poll::Ready(link.poll(cx))).await.is_pending());
             theirs.write_all(b"dy\",\"v\":1,\"resume\":true}\n{\"op\":\"resumed\"}\n{\"op\":").unwrap();
-            let Some(Heard::Lines(ChildKey(7), lines)) = rx.recv().await else { panic!("nothing heard") };
+            let Heard::Lines(ChildKey(7), lines) = poll_fn(|cx| link.poll(cx)).await else {
+                panic!("nothing heard")
+            };
             assert!(matches!(lines.first(), Some(FromChild::Ready { capacity: 1, resume: true, .. })));
             assert_eq!(lines.get(1), Some(&FromChild::Resumed {}));
             theirs.write_all(b"nonsense}\n").unwrap();
-            assert!(matches!(rx.recv().await, Some(Heard::Broken(ChildKey(7), _))));
+            assert!(matches!(poll_fn(|cx| link.poll(cx)).await, Heard::Broken(ChildKey(7), _)));
         });
     }
 
@@ -216,10 +239,9 @@ mod tests {
     fn a_line_torn_by_the_death_of_the_daemon_before_is_skipped() {
         on_loop(async || {
             let (ours, mut theirs) = Std::pair().unwrap();
-            let (tx, mut rx) = mpsc::channel(4);
             theirs.write_all(b"rt of a line\n{\"op\":\"running\",\"run\":\"3\"}\n").unwrap();
-            let _link = Link::open(ChildKey(1), ours, 2, tx).unwrap();
-            let Some(Heard::Lines(_, lines)) = rx.recv().await else { panic!("nothing heard") };
+            let mut link = Link::open(ChildKey(1), ours, 2).unwrap();
+            let Heard::Lines(_, lines) = poll_fn(|cx| link.poll(cx)).await else { panic!("nothing heard") };
             assert_eq!(lines, vec![FromChild::Running { run: "3".into() }]);
         });
     }
@@ -228,8 +250,7 @@ mod tests {
     fn a_child_that_does_not_read_stops_nobody_and_gets_every_line_later() {
         on_loop(async || {
             let (ours, theirs) = Std::pair().unwrap();
-            let (tx, _rx) = mpsc::channel(4);
-            let link = Link::open(ChildKey(1), ours, 1, tx).unwrap();
+            let mut link = Link::open(ChildKey(1), ours, 1).unwrap();
             let big = "x".repeat(100_000);
             for n in 0..40 {
                 link.send(&ToChild::Run(Box::new(Run {
@@ -249,6 +270,7 @@ mod tests {
                 BufReader::new(theirs).lines().skip(2).take(40).map(|l| l.unwrap()).collect::<Vec<_>>()
             });
             while !reading.is_finished() {
+                assert!(poll_fn(|cx| Poll::Ready(link.poll(cx))).await.is_pending());
                 tokio::task::yield_now().await;
             }
             let lines = reading.join().unwrap();

@@ -34,12 +34,12 @@ pub fn perform(d: &mut Daemon, command: Command) {
             }
         }
         Command::Settled { child, run } => {
-            if let Some(living) = d.children.get(&child) {
-                living.link.send(&ToChild::Settled { run: run.clone() });
-            }
-            if let Some(info) = d.runs.remove(&run) {
+            if let Some(info) = d.runs.remove(&run)
+                && info.printed
+            {
                 d.spool.close(&info.id, info.attempt);
             }
+            d.tell_settled(child, run);
         }
         Command::Answer { key, answer } => d.answer(key, answer),
         Command::Note(note) => noted(d, &note),
@@ -57,6 +57,7 @@ fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
         child,
         pid: None,
         since: super::clock::now().mono,
+        printed: false,
         progress: None,
         ended: false,
     };
@@ -86,6 +87,7 @@ pub fn recovered(d: &mut Daemon, deliveries: &[Delivery]) {
             child: ChildKey(0),
             pid: None,
             since: super::clock::now().mono,
+            printed: true,
             progress: None,
             ended: false,
         };

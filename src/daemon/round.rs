@@ -1,9 +1,12 @@
 //! The one loop. Each round takes what has arrived (a bounded lot of each kind), steps the engine, and hands
 //! all store operations over together, so that concurrent enqueues share one fsync.
 
+use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -31,8 +34,6 @@ const WALL_CHECK_MS: u64 = 30_000;
 pub struct Inputs {
     /// Completed operations of the store.
     pub store: mpsc::UnboundedReceiver<Vec<Completion>>,
-    /// Lines of children.
-    pub heard: mpsc::Receiver<Heard>,
     /// Calls of clients.
     pub calls: mpsc::Receiver<Call>,
     /// Calls that come back to the loop (waits that are over).
@@ -47,7 +48,7 @@ pub struct Inputs {
 enum Woke {
     Launcher(io::Result<(ToDaemon, Vec<OwnedFd>)>),
     Store(Vec<Completion>),
-    Heard(Heard),
+    Heard(Vec<Heard>),
     Call(Call),
     Imported,
     Time,
@@ -66,7 +67,7 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
             biased;
             packet = d.launcher.recv() => Woke::Launcher(packet),
             Some(done) = inputs.store.recv() => Woke::Store(done),
-            Some(heard) = inputs.heard.recv() => Woke::Heard(heard),
+            heard = poll_fn(|cx| hear_some(&mut d.children, cx)) => Woke::Heard(heard),
             Some(call) = inputs.later.recv() => Woke::Call(call),
             Some(call) = inputs.calls.recv() => Woke::Call(call),
             () = imported.notified() => Woke::Imported,
@@ -79,7 +80,7 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
                 return ExitCode::from(70);
             }
             Woke::Store(done) => stored(&mut d, done),
-            Woke::Heard(heard) => hear(&mut d, heard),
+            Woke::Heard(heard) => heard.into_iter().for_each(|heard| hear(&mut d, heard)),
             Woke::Call(call) => handle::dispatch(&mut d, call),
             Woke::Imported => handle::store::imported(&mut d),
             Woke::Time => {}
@@ -88,9 +89,9 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
             let Ok(done) = inputs.store.try_recv() else { break };
             stored(&mut d, done);
         }
-        for _ in 0..LOT {
-            let Ok(heard) = inputs.heard.try_recv() else { break };
-            hear(&mut d, heard);
+        // Children have their turn in each round, however busy the store is.
+        if let Poll::Ready(heard) = poll_fn(|cx| Poll::Ready(hear_some(&mut d.children, cx))).await {
+            heard.into_iter().for_each(|heard| hear(&mut d, heard));
         }
         for _ in 0..LOT {
             let Ok(call) = inputs.later.try_recv().or_else(|_| inputs.calls.try_recv()) else { break };
@@ -100,7 +101,8 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
         if d.engine.next_deadline().is_some_and(|at| at <= now.mono) {
             d.step(Event::Tick);
         }
-        d.flush();
+        d.flush(now.mono);
+        d.tell_late(now.mono);
         d.look_at_store();
         if !d.ready && d.engine.pools_up() {
             d.ready = true;
@@ -151,7 +153,7 @@ fn sleep_for(d: &Daemon, next_alive: Option<Mono>, status: &Status) -> Option<Du
     let now = clock::now();
     let engine = d.engine.next_deadline().map(|at| at.min(now.mono.plus(WALL_CHECK_MS)));
     let behind = d.launcher.behind().then(|| now.mono.plus(10));
-    let at = [engine, next_alive, status.due, behind].into_iter().flatten().min()?;
+    let at = [engine, next_alive, status.due, behind, d.kept_until()].into_iter().flatten().min()?;
     // One millisecond more: the clock is read in whole milliseconds, and an early wake would spin.
     let wait = at.since(now.mono);
     Some(Duration::from_millis(if wait == 0 { 0 } else { wait + 1 }))
@@ -201,7 +203,7 @@ fn launcher(d: &mut Daemon, packet: ToDaemon, fds: Vec<OwnedFd>) {
 /// A child lives: speaks to it and tells the engine.
 pub fn child_up(d: &mut Daemon, child: Child, fd: OwnedFd, adopted: bool) {
     let key = ChildKey(child.child.0);
-    match Link::open(key, fd.into(), d.start.epoch, d.heard.clone()) {
+    match Link::open(key, fd.into(), d.start.epoch) {
         Ok(link) => {
             let event = Event::ChildUp {
                 child: key,
@@ -218,6 +220,17 @@ pub fn child_up(d: &mut Daemon, child: Child, fd: OwnedFd, adopted: bool) {
             d.launcher.send(ToLauncher::End { child: child.child, kill: true });
         }
     }
+}
+
+/// What children said since the last round, one read each.
+fn hear_some(children: &mut BTreeMap<ChildKey, Living>, cx: &mut Context<'_>) -> Poll<Vec<Heard>> {
+    let mut all = Vec::new();
+    for living in children.values_mut() {
+        if let Poll::Ready(heard) = living.link.poll(cx) {
+            all.push(heard);
+        }
+    }
+    if all.is_empty() { Poll::Pending } else { Poll::Ready(all) }
 }
 
 fn hear(d: &mut Daemon, heard: Heard) {

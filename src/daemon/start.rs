@@ -132,7 +132,6 @@ fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
     let (rules, policy_seen) = watch::channel(Arc::new(policy(&settings, start.owner)));
     let (calls, calls_in) = mpsc::channel(CALLS);
     let (later, later_in) = mpsc::channel(CALLS);
-    let (heard, heard_in) = mpsc::channel(256);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = server::serve(
         listener.into(),
@@ -148,7 +147,7 @@ fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
     let fresh = start.epoch == 1;
     let children_lost = start.children_lost;
     let seed = clock::now().mono.0 ^ u64::from(std::process::id()) << 32;
-    let parts = Parts { settings, start, store, launcher, spool, policy: rules, later, heard, log };
+    let parts = Parts { settings, start, store, launcher, spool, policy: rules, later, log };
     let mut daemon = Daemon::new(parts, seed);
     let first = plan::plan(&daemon.settings);
     daemon.step(Event::Plan(Arc::new(first)));
@@ -156,12 +155,9 @@ fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
         child_up(&mut daemon, child, fd, true);
     }
     daemon.step(Event::Adopt { children_lost, fresh });
-    daemon.flush();
+    daemon.flush(clock::now().mono);
     super::perform::collect_output(&daemon);
-    Ok((
-        daemon,
-        Inputs { store: store_done, heard: heard_in, calls: calls_in, later: later_in, serving, stop },
-    ))
+    Ok((daemon, Inputs { store: store_done, calls: calls_in, later: later_in, serving, stop }))
 }
 
 /// The access rules of these settings, with every name resolved now; names that nobody has are told.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::adopted::Adopted;
-use super::child::{Heard, Link};
+use super::child::Link;
 use super::clock;
 use super::launcher::Launcher;
 use super::spool::Spool;
@@ -24,6 +24,14 @@ use crate::model::op::{Fault, Op, Reply, Ticket};
 use crate::model::time::Mono;
 use crate::observe::log::Log;
 use crate::process::launch::{Child, Start};
+use crate::process::protocol::ToChild;
+
+/// Ends and starts of attempts wait so long for others to share a commit with, in milliseconds, while more
+/// runs. Whoever waits for one is answered at once, and a child keeps an outcome until it is committed.
+const LINGER_MS: u64 = 5;
+
+/// A busy child hears that an outcome is committed with its next line, or after this, in milliseconds.
+const TELL_MS: u64 = 20;
 
 /// The engine counts its tickets from 1; the daemon's own begin here.
 pub const OWN_TICKETS: u64 = 1 << 62;
@@ -49,6 +57,8 @@ pub struct RunInfo {
     pub pid: Option<u32>,
     /// When it was handed over.
     pub since: Mono,
+    /// Something of its output may be in the spool.
+    pub printed: bool,
     /// How far it is.
     pub progress: Option<crate::control::api::ProgressView>,
     /// Its end was heard and is on its way to the store.
@@ -99,8 +109,6 @@ pub struct Daemon {
     pub policy: tokio::sync::watch::Sender<Arc<Policy>>,
     /// Calls of the API that a task of their own sends back to the loop.
     pub later: mpsc::Sender<Call>,
-    /// Where children's readers send their lines.
-    pub heard: mpsc::Sender<Heard>,
     /// Told when an import put messages into the store.
     pub imported: Arc<tokio::sync::Notify>,
     /// The reload under way and its callers.
@@ -122,6 +130,12 @@ pub struct Daemon {
     /// Keeps the log; absent where it could not be started.
     pub log: Option<Log>,
     ops: Vec<(Ticket, Op)>,
+    /// One of `ops` cannot wait.
+    urgent: bool,
+    /// When `ops` are submitted at the latest, where all of them can wait.
+    linger: Option<Mono>,
+    /// When children are told what was kept back for their next line.
+    tell_at: Option<Mono>,
     then: BTreeMap<Ticket, Then>,
     told: BTreeMap<AskKey, ThenTold>,
     next_ticket: u64,
@@ -145,8 +159,6 @@ pub struct Parts {
     pub policy: tokio::sync::watch::Sender<Arc<Policy>>,
     /// See [`Daemon::later`].
     pub later: mpsc::Sender<Call>,
-    /// See [`Daemon::heard`].
-    pub heard: mpsc::Sender<Heard>,
     /// See [`Daemon::log`].
     pub log: Option<Log>,
 }
@@ -168,7 +180,6 @@ impl Daemon {
             spool: Arc::new(parts.spool),
             policy: parts.policy,
             later: parts.later,
-            heard: parts.heard,
             imported: Arc::default(),
             reloads: super::handle::reload::Reloads::default(),
             totals: Totals::default(),
@@ -180,6 +191,9 @@ impl Daemon {
             failed: None,
             log: parts.log,
             ops: Vec::new(),
+            urgent: false,
+            linger: None,
+            tell_at: None,
             then: BTreeMap::new(),
             told: BTreeMap::new(),
             next_ticket: OWN_TICKETS,
@@ -218,6 +232,7 @@ impl Daemon {
 
     /// An operation of the engine, submitted at the end of this round.
     pub fn submit(&mut self, ticket: Ticket, op: Op) {
+        self.urgent |= !self.can_wait(&op);
         self.ops.push((ticket, op));
     }
 
@@ -226,6 +241,7 @@ impl Daemon {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.then.insert(ticket, then);
+        self.urgent = true;
         self.ops.push((ticket, op));
     }
 
@@ -261,10 +277,58 @@ impl Daemon {
         self.trouble = now;
     }
 
-    /// Hands this round's operations to the store, all in one go so that they share a commit.
-    pub fn flush(&mut self) {
-        if !self.ops.is_empty() {
-            self.store.submit(std::mem::take(&mut self.ops));
+    /// Whether nobody waits for this operation but the engine's books: the end of an attempt, the start of
+    /// one that its child has already.
+    fn can_wait(&self, op: &Op) -> bool {
+        match op {
+            Op::Settle(settle) => !self.waiters.has(settle.id.as_str()),
+            Op::Start { token, .. } => self.runs.contains_key(&crate::engine::run_key(*token)),
+            _ => false,
         }
+    }
+
+    /// Hands the operations of this round (and of those before that could wait) to the store, all in one go
+    /// so that they share a commit.
+    pub fn flush(&mut self, now: Mono) {
+        if self.ops.is_empty() {
+            return;
+        }
+        if !self.urgent && !self.stopping && self.engine.running() > 0 {
+            let at = *self.linger.get_or_insert(now.plus(LINGER_MS));
+            if at > now {
+                return;
+            }
+        }
+        self.urgent = false;
+        self.linger = None;
+        self.store.submit(std::mem::take(&mut self.ops));
+    }
+
+    /// An outcome is committed. A child that is busy need not be woken for it.
+    pub fn tell_settled(&mut self, child: ChildKey, run: String) {
+        let busy = self.runs.values().any(|r| r.child == child);
+        let Some(living) = self.children.get(&child) else { return };
+        living.link.later(&ToChild::Settled { run });
+        if busy {
+            self.tell_at.get_or_insert_with(|| clock::now().mono.plus(TELL_MS));
+        } else {
+            living.link.flush();
+        }
+    }
+
+    /// Tells children what was kept back for their next line, if it is time.
+    pub fn tell_late(&mut self, now: Mono) {
+        if self.tell_at.is_some_and(|at| at <= now) {
+            self.tell_at = None;
+            for living in self.children.values() {
+                living.link.flush();
+            }
+        }
+    }
+
+    /// When the loop must turn again for what was kept back.
+    #[must_use]
+    pub fn kept_until(&self) -> Option<Mono> {
+        [self.linger, self.tell_at].into_iter().flatten().min()
     }
 }

@@ -29,6 +29,12 @@ impl Waiters {
         Some(rx)
     }
 
+    /// Whether somebody waits for this message.
+    #[must_use]
+    pub fn has(&self, id: &str) -> bool {
+        self.by_id.contains_key(id)
+    }
+
     /// Wakes everybody who waits for this message.
     pub fn wake(&mut self, id: &str) {
         for tx in self.by_id.remove(id).unwrap_or_default() {

@@ -5,7 +5,6 @@ use super::Engine;
 use super::command::Command;
 use super::event::SlotId;
 use super::held::Held;
-use super::queue::window_of;
 use super::settle::rejected;
 use super::store::Pending;
 use crate::model::message::{Delivery, Token};
@@ -28,7 +27,7 @@ impl Engine {
         for (name, q) in &self.queues {
             let Some(plan) = self.plan.queues.get(name) else { continue };
             let Some(pool) = self.plan.pools.get(&plan.pool) else { continue };
-            let window = window_of(pool.processes);
+            let window = q.window_size(pool.processes);
             let half = q.window.len() * 2 < window;
             let room = if half { window - q.window.len() } else { 0 };
             // Up to twice the window where something goes before what is in it: order is worth the memory.
@@ -42,6 +41,7 @@ impl Engine {
                 q.leasing = true;
                 q.raised = false;
                 q.urgent = 0;
+                q.ask(self.now.mono);
             }
             let op = Op::Lease { queue: queue.clone(), credit, now: self.now.wall };
             self.submit(Pending::Lease { queue, credit }, op, out);

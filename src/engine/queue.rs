@@ -6,12 +6,20 @@ use super::Engine;
 use super::command::Command;
 use super::held::Stage;
 use crate::model::message::Token;
+use crate::model::time::Mono;
 
 /// One step of the stride scheduler at weight 1.
 const STRIDE: u64 = 1 << 20;
 
 /// Largest window of leased, not started messages of a queue (twice that where priorities ask for it).
 const MAX_WINDOW: usize = 64;
+
+/// A window that was used up within this time is doubled, in milliseconds: the store is asked less often
+/// where attempts are short.
+const SHORT_MS: u64 = 10;
+
+/// How often a window is doubled.
+const DOUBLINGS: u32 = 2;
 
 /// A queue.
 #[derive(Debug, Default)]
@@ -34,6 +42,10 @@ pub(super) struct Queue {
     pub(super) paused: bool,
     /// Where it stands in the stride order: the least goes next.
     pub(super) pass: u64,
+    /// How often its window is doubled now.
+    doubled: u32,
+    /// When the store was asked last.
+    asked: Option<Mono>,
 }
 
 impl Queue {
@@ -42,13 +54,25 @@ impl Queue {
         self.raised |= self.leasing;
     }
 
+    /// The size of its window now, where its pool has this many slots. Half of it is leased anew at once.
+    pub(super) fn window_size(&self, processes: u32) -> usize {
+        (window_of(processes) << self.doubled).min(MAX_WINDOW.max(window_of(processes)))
+    }
+
+    /// The store is asked for more: sooner than expected, or not.
+    pub(super) fn ask(&mut self, now: Mono) {
+        let short = self.asked.is_some_and(|at| now.since(at) < SHORT_MS);
+        self.doubled = if short { (self.doubled + 1).min(DOUBLINGS) } else { 0 };
+        self.asked = Some(now);
+    }
+
     /// Moves it on after a dispatch: the heavier, the shorter the step.
     pub(super) fn advance(&mut self, weight: u32) {
         self.pass = self.pass.saturating_add(STRIDE / u64::from(weight.max(1)));
     }
 }
 
-/// The size of the window of a queue whose pool has this many slots.
+/// The size of the window of a queue whose pool has this many slots, where attempts are not short.
 pub(super) fn window_of(processes: u32) -> usize {
     (processes as usize).saturating_add(2).min(MAX_WINDOW)
 }

@@ -1,3 +1,4 @@
 //! Connections only: how to open, close and reopen what the adapters talk to.
 
 pub mod sqlite;
+pub mod stream;

@@ -91,18 +91,21 @@ impl Batch {
     /// Adds a line; output of a run that nobody knows (any more) is dropped.
     pub fn push(
         &mut self,
-        d: &Daemon,
+        d: &mut Daemon,
         run: String,
         stream: Stream,
         line: Option<String>,
         data: Option<String>,
         cut: bool,
     ) {
-        let Some(info) = d.runs.get(&run) else { return };
-        if self.id != info.id || self.attempt != info.attempt {
+        let Some(info) = d.runs.get_mut(&run) else { return };
+        info.printed = true;
+        let attempt = info.attempt;
+        if self.id != info.id || self.attempt != attempt {
+            let id = info.id.clone();
             self.write(d);
-            self.id.clone_from(&info.id);
-            self.attempt = info.attempt;
+            self.id = id;
+            self.attempt = attempt;
         }
         // Bytes that are not UTF-8 are shown as well as they can be, and kept as they are.
         let shown = line.unwrap_or_else(|| {
@@ -114,14 +117,7 @@ impl Batch {
             Stream::Stderr => "stderr",
         };
         let at = clock::now().wall.0;
-        self.lines.push(LogLine {
-            attempt: info.attempt,
-            at,
-            stream: stream.to_owned(),
-            line: shown,
-            data,
-            cut,
-        });
+        self.lines.push(LogLine { attempt, at, stream: stream.to_owned(), line: shown, data, cut });
     }
 
     /// Hands what was gathered to the spool.
