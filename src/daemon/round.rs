@@ -175,7 +175,6 @@ fn launcher(d: &mut Daemon, packet: ToDaemon, fds: Vec<OwnedFd>) {
             child_up(d, child, fd, false);
         }
         ToDaemon::SpawnFailed { slot, error, again } => {
-            tracing::warn!("no child for {slot}: {error}");
             let slot = SlotId { pool: slot.pool, index: slot.index };
             let error = if again { format!("{error} (tried again)") } else { error };
             d.step(Event::SpawnFailed { slot, error });

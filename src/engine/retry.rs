@@ -1,14 +1,11 @@
 //! What the end of an attempt leads to: one pure function.
 
-use crate::model::outcome::{Cause, Outcome};
+use crate::model::outcome::{Cause, Outcome, SPAWN_AGAIN};
 use crate::model::state::State;
 use crate::model::task::{Acks, RetryPolicy, Task};
 
 /// So many attempts that ended `worker_lost` make a message DEAD.
 pub const MAX_LOSSES: u32 = 3;
-
-/// The kind of a failure that says: starting it again later may work (EAGAIN, ENOMEM, EMFILE).
-pub const SPAWN_AGAIN: &str = "SpawnAgain";
 
 /// What is to become of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,10 @@ use serde_json::Value;
 
 use super::time::Wall;
 
+/// The kind of a failure that says: the system had no process, memory or descriptor left, and starting it
+/// again later may work. The message goes back uncounted, and its pool starts nothing for a while.
+pub const SPAWN_AGAIN: &str = "SpawnAgain";
+
 /// Why an attempt ended. Promise 4: it is always known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]

@@ -26,12 +26,11 @@ fn refused_then_runs(mut driver: Driver, short: &str, enough: &str, why_part: &s
     assert!(driver.run("t", &[], Value::Null).success);
     limit(driver.pid(), short);
     let run = driver.order("t", &[], Value::Null);
-    match driver.next() {
-        FromChild::Refused { run: of, why } => {
-            assert!(of == run && why.contains(why_part), "{why:?} does not say {why_part:?}");
-        }
-        other => panic!("{other:?}"),
-    }
+    // It goes back uncounted, and its pool is given time to breathe.
+    let (of, outcome) = driver.next().into_outcome().unwrap();
+    let failure = outcome.failure.unwrap();
+    assert_eq!((of, failure.kind.as_str()), (run, taskd::model::outcome::SPAWN_AGAIN));
+    assert!(failure.message.contains(why_part), "{failure:?} does not say {why_part:?}");
     // Enough comes back while the run waits: it is started as if nothing had been.
     let run = driver.order("t", &[], Value::Null);
     assert_eq!(driver.hello(2), [FromChild::Running { run: run.clone() }]);

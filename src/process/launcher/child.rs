@@ -45,7 +45,8 @@ impl Core<'_> {
             Ok(tasks) => match self.start_child(&slot, &user, tasks) {
                 Ok((child, socket)) => return self.tell(ToDaemon::Child(child), vec![socket]),
                 Err(error) => {
-                    tracing::warn!(TASKD_SLOT = %slot, "cannot start a child: {error}");
+                    // The daemon says it, with what it means for the pool.
+                    tracing::debug!(TASKD_SLOT = %slot, "cannot start a child: {error}");
                     failed(describe(&error), is_no_room(&error))
                 }
             },

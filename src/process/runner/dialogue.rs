@@ -4,15 +4,17 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use super::attempt::{Attempt, StartError};
 use super::outbound::encode;
 use super::verdict;
 use super::{HUSH, Phase, Runner, Work};
-use crate::model::outcome::{CancelReason, Cause, Outcome};
+use crate::model::outcome::{CancelReason, Cause, Outcome, SPAWN_AGAIN};
 use crate::model::task::Program;
 use crate::process::output_sink::Source;
 use crate::process::protocol::{FromChild, Run, ToChild, VERSION};
-use crate::process::spawn::Stdio;
+use crate::process::spawn::{SpawnError, Stdio};
 
 /// Outcomes that are held for a daemon to commit; beyond it no run is taken.
 const MAX_UNSETTLED: usize = 64;
@@ -143,9 +145,7 @@ impl Runner<'_> {
             Err(StartError::Spawn(e)) if e.again() => {
                 let Phase::Waiting { pause, .. } = work.phase else { return };
                 if pause > AGAIN.1 {
-                    let run = work.run.run.clone();
-                    self.work = None;
-                    self.tell(&FromChild::Refused { run, why: e.to_string() });
+                    self.no_room(&e);
                 } else if let Some(at) = now.checked_add(pause) {
                     work.phase = Phase::Waiting { at, pause: pause * 2 };
                 }
@@ -154,6 +154,20 @@ impl Runner<'_> {
             Err(StartError::Environment(why)) => self.fail(Cause::SpawnFailed, why),
             Err(StartError::Arguments(faults)) => self.fail(Cause::Rejected, faults.join("; ")),
         }
+    }
+
+    /// The run goes back: not its fault, and (but for a program that is being written) not this runner's.
+    fn no_room(&mut self, error: &SpawnError) {
+        let Some(work) = self.work.take() else { return };
+        let (run, why) = (work.run.run, error.to_string());
+        if error.errno == Errno::ETXTBSY {
+            return self.tell(&FromChild::Refused { run, why });
+        }
+        let mut outcome = Outcome::of_cause(Cause::SpawnFailed, why);
+        if let Some(failure) = &mut outcome.failure {
+            SPAWN_AGAIN.clone_into(&mut failure.kind);
+        }
+        self.report(run, outcome);
     }
 
     fn cancel(&mut self, run: &str, reason: CancelReason, now: Instant) {
