@@ -1,6 +1,6 @@
 //! `taskd status`: the node, and one message.
 
-use super::harness::{Node, procs};
+use super::harness::{Node, procs, until};
 use super::{HOLD, with};
 
 #[test]
@@ -37,7 +37,8 @@ fn a_message_shows_its_life() {
     let id = node.enqueue(&["hold"]);
     up.line();
     let view = node.in_state(&id, "RUNNING");
-    let pid = view["pid"].as_i64().unwrap().try_into().unwrap();
+    // Told a moment later, with the end where that comes sooner.
+    let pid = until("its pid", || node.view(&id)["pid"].as_i64()).try_into().unwrap();
     assert_eq!(procs::variable(pid, "TASKD_ID").as_deref(), Some(id.as_str()));
     for (name, value) in [("TASKD_TASK", "hold"), ("TASKD_QUEUE", "default"), ("TASKD_ATTEMPT", "1")] {
         assert_eq!(procs::variable(pid, name).as_deref(), Some(value));
