@@ -43,6 +43,13 @@ pub const fn rank(ready: Wall, priority: u8) -> i64 {
     ready.0.saturating_sub((priority as i64).saturating_mul(AGEING_MS))
 }
 
+/// Whether a message that is given back goes behind the others: what was lost may be what breaks children,
+/// all else keeps its place. One that is `due` later gets its place then.
+#[must_use]
+pub const fn goes_behind(lost: bool, due: Option<Wall>) -> bool {
+    lost && due.is_none()
+}
+
 /// The state of a message that is stored at `now`, and when it is due.
 #[must_use]
 pub fn first_state(message: &Message, now: Wall) -> (State, Option<Wall>) {

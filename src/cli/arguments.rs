@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use serde_json::{Map, Value};
 
 use super::output::Failure;
+use crate::control::route::check_json;
 use crate::model::message::MAX_BYTES;
 
 /// What `enqueue` and `exec` take.
@@ -84,6 +85,12 @@ fn read(name: &str) -> Result<String, Failure> {
     }
 }
 
+/// Refuses JSON that the API would not take, while its text is still there: a number that was read is
+/// another one already.
+fn accepted(text: &str) -> Result<(), String> {
+    check_json(text.as_bytes()).map_err(|e| e.message)
+}
+
 /// One `key=value` or `key:=json`. The first `=` ends the key; a colon before it means JSON.
 fn split(pair: &str) -> Result<(&str, Value), Failure> {
     let Some((key, value)) = pair.split_once('=') else {
@@ -93,6 +100,10 @@ fn split(pair: &str) -> Result<(&str, Value), Failure> {
     let (key, value) = match key.strip_suffix(':') {
         None => (key, Value::String(value.to_owned())),
         Some(key) => {
+            accepted(value).map_err(|why| {
+                Failure::data(format!("the argument {key}: {why}"))
+                    .hint(format!("a string is taken as it is: {key}={value}"))
+            })?;
             let parsed = serde_json::from_str(value).map_err(|e| {
                 Failure::data(format!("the argument {key} is not JSON: {e}"))
                     .hint(format!("a string needs no JSON: {key}={value}"))
@@ -108,6 +119,7 @@ fn split(pair: &str) -> Result<(&str, Value), Failure> {
 
 impl Values {
     fn add_json(&mut self, text: &str) -> Result<(), String> {
+        accepted(text)?;
         match serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))? {
             Value::Array(list) => self.args.extend(list),
             Value::Object(map) => self.kwargs.extend(map),
@@ -155,6 +167,20 @@ mod tests {
         assert_eq!(of(&["a:=x"], &[], None), Err(65));
         assert_eq!(of(&[], &[], Some("3")), Err(65));
         assert_eq!(of(&[], &[], Some("{")), Err(65));
+    }
+
+    #[test]
+    fn whole_numbers_beyond_64_bits_are_refused_and_not_changed() {
+        let v = of(&["a:=18446744073709551615", "b:=1e30"], &[], Some("[-9223372036854775808]")).unwrap();
+        assert_eq!((&v.kwargs["a"], &v.args[0]), (&Value::from(u64::MAX), &Value::from(i64::MIN)));
+        assert_eq!(of(&["a:=18446744073709551616"], &[], None), Err(65));
+        assert_eq!(of(&["a:=[{\"b\":-9223372036854775809}]"], &[], None), Err(65));
+        assert_eq!(of(&[], &[], Some("[18446744073709551616]")), Err(65));
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, b"{\"n\": 99999999999999999999}").unwrap();
+        let args_file = Some(file.path().display().to_string());
+        let arguments = Arguments { args_file, ..Arguments::default() };
+        assert_eq!(arguments.values().unwrap_err().code(), 65);
     }
 
     #[test]

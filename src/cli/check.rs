@@ -53,7 +53,7 @@ fn check(args: Args, context: &Context) -> Ending {
 /// Reads and checks the config; its faults are printed here, all at once.
 ///
 /// # Errors
-/// The config has faults: exit 78.
+/// The config has faults: exit 78; one of its files cannot be read: exit 66.
 pub fn load(source: &Source, context: &Context) -> Result<Loaded, Failure> {
     config::load(source, &Env::real()).or_else(|report| {
         if context.json {
@@ -62,6 +62,8 @@ pub fn load(source: &Source, context: &Context) -> Result<Loaded, Failure> {
         } else {
             output::complain(&report.render(true))?;
         }
-        Err(Failure::Quiet(ErrorKind::Config.exit_code()))
+        // sysexits(3) EX_NOINPUT: as for every other file that a command line names.
+        let code = if report.is_unreadable() { 66 } else { ErrorKind::Config.exit_code() };
+        Err(Failure::Quiet(code))
     })
 }

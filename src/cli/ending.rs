@@ -67,8 +67,10 @@ pub fn sentence(view: &MessageView) -> Option<String> {
     }
     let mut text = format!("{} {} is {}", clean(&view.task), clean(&view.id), view.state);
     if let Some(outcome) = view.outcome.as_ref().filter(|_| view.state.is_final()) {
-        text.push_str(&format!(": {}", outcome.cause));
-        if let Some(message) = outcome.failure.as_ref().map(|f| f.message.trim()).filter(|m| !m.is_empty()) {
+        let cause = outcome.cause.to_string();
+        text.push_str(&format!(": {cause}"));
+        let message = outcome.failure.as_ref().map(|f| f.message.trim());
+        if let Some(message) = message.filter(|m| !m.is_empty() && *m != cause) {
             text.push_str(&format!(" ({})", clean(message)));
         }
     }
@@ -76,6 +78,15 @@ pub fn sentence(view: &MessageView) -> Option<String> {
         text.push_str(&format!(", attempt {}", view.attempt));
     }
     Some(text)
+}
+
+/// One line about output that nobody copied; none where all of it was.
+#[must_use]
+pub fn dropped(view: &MessageView) -> Option<String> {
+    let bytes = view.outcome.as_ref().map_or(0, |o| o.usage.dropped_output);
+    (bytes > 0).then(|| {
+        format!("{bytes} bytes of output were dropped: the task printed faster than results.output_rate")
+    })
 }
 
 #[cfg(test)]
@@ -130,6 +141,17 @@ mod tests {
         assert_eq!(sentence(&view(State::Success, None)), None);
         let told = sentence(&view(State::Failure, Some(Cause::Exit { code: 3 })));
         assert_eq!(told.as_deref(), Some("t i is FAILURE: exit code 3 (why), attempt 2"));
+        let mut twice = view(State::Failure, Some(Cause::Exit { code: 3 }));
+        twice.outcome.as_mut().unwrap().failure.as_mut().unwrap().message = "exit code 3".into();
+        assert_eq!(sentence(&twice).as_deref(), Some("t i is FAILURE: exit code 3, attempt 2"));
         assert_eq!(sentence(&view(State::Running, None)).as_deref(), Some("t i is RUNNING, attempt 2"));
+    }
+
+    #[test]
+    fn dropped_output_is_told() {
+        let mut view = view(State::Success, Some(Cause::Exit { code: 0 }));
+        assert_eq!(dropped(&view), None);
+        view.outcome.as_mut().unwrap().usage.dropped_output = 812;
+        assert!(dropped(&view).unwrap().starts_with("812 bytes of output were dropped"));
     }
 }

@@ -220,6 +220,9 @@ async fn wait_for(client: &mut Client, id: &str, context: &Context) -> Ending {
         follow::until_final(client, id).await
     };
     let (answer, view) = within(context, id, waiting).await?;
+    if let Some(dropped) = ending::dropped(&view).filter(|_| !context.json) {
+        output::note(dropped);
+    }
     if context.json {
         output::json(&answer)?;
     } else if let Some(sentence) = ending::sentence(&view) {

@@ -8,6 +8,7 @@ use super::{ConfigFile, Context, check, ending};
 use crate::config::Source;
 use crate::control::api::{Error, ErrorKind};
 use crate::daemon::clock;
+use crate::daemon::handle::enqueue::suggestion;
 use crate::model::message::Message;
 use crate::model::name::MessageId;
 use crate::model::outcome::Cause;
@@ -24,7 +25,8 @@ EXAMPLES
   taskd exec resize -- photo.jpg 800
 
 Binds the arguments, the environment, the directory and the limits as a runner does; output goes to
-this terminal. Nothing is enqueued or stored, and no retry follows.
+this terminal. Nothing is enqueued or stored, and no retry follows. stdout is the task's alone: with
+--json the outcome is the last line of stderr.
 
 EXIT CODES
   0-255    the task's own code
@@ -32,6 +34,7 @@ EXIT CODES
   124      a time limit ended it
   126      its program could not be started
   64, 65   an argument cannot be understood, or does not fit the task
+  66       a file cannot be read
   69       no such task
   77       this user may not become the task's user
   78       the config has faults")]
@@ -57,9 +60,7 @@ fn exec(args: Args, context: &Context) -> Ending {
     let values = args.arguments.values()?;
     let settings = check::load(&Source::find(args.config.config), context)?.settings;
     let Some(task) = settings.tasks.get(&args.name) else {
-        let names: Vec<&str> = settings.tasks.keys().map(String::as_str).collect();
-        let error = Error::new(ErrorKind::UnknownTask, format!("no task is named {}", args.name));
-        return Err(error.hint(format!("the config declares {}", names.join(", "))).into());
+        return Err(unknown(&args.name, settings.tasks.keys().map(String::as_str)).into());
     };
     let queue = settings.route(task).to_owned();
     bind(task, &values.args, &values.kwargs).map_err(|faults| {
@@ -89,7 +90,8 @@ fn exec(args: Args, context: &Context) -> Ending {
     let outcome = run_once(task, &message, &settings.taskd.node, "exec");
     let usage = &outcome.usage;
     if context.json {
-        output::note(serde_json::to_string(&outcome).unwrap_or_default());
+        let json = serde_json::to_string(&outcome).map_err(|e| Failure::internal(e.to_string()))?;
+        output::complain(&format!("{json}\n"))?;
     } else {
         output::note(format_args!(
             "{}: {} after {} ms, CPU {} ms, peak memory {} KiB",
@@ -108,6 +110,17 @@ fn exec(args: Args, context: &Context) -> Ending {
     Ok(ending::code_of(&outcome.cause, outcome.success))
 }
 
+/// The error for a name that no task has.
+fn unknown<'a>(name: &str, declared: impl Iterator<Item = &'a str>) -> Error {
+    let declared: Vec<&str> = declared.collect();
+    let error = Error::new(ErrorKind::UnknownTask, format!("no task is named {name}"));
+    error.hint(match suggestion(name, declared.iter().copied()) {
+        Some(near) => format!("did you mean {near}?"),
+        None if declared.is_empty() => "the config declares no task".to_owned(),
+        None => format!("the config declares {}", declared.join(", ")),
+    })
+}
+
 fn become_user(name: &str) -> Result<(), Failure> {
     let refuse = |why: String| Failure::from(Error::new(ErrorKind::Forbidden, why));
     let account = Account::lookup(name).map_err(|e| refuse(e.to_string()))?;
@@ -115,4 +128,17 @@ fn become_user(name: &str) -> Result<(), Failure> {
         return Ok(());
     }
     privileges::become_user(&account).map_err(|e| refuse(e.to_string()).hint("root may run it as that user"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_that_was_probably_meant_is_told() {
+        let hint = |names: &[&str]| unknown("clean_log", names.iter().copied()).hint.unwrap();
+        assert_eq!(hint(&["mail", "clean_logs"]), "did you mean clean_logs?");
+        assert_eq!(hint(&["mail"]), "the config declares mail");
+        assert_eq!(hint(&[]), "the config declares no task");
+    }
 }

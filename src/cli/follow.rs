@@ -1,5 +1,6 @@
 //! Waiting for a message and printing its output meanwhile, over restarts of the daemon.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -83,36 +84,64 @@ pub enum To {
     Json,
 }
 
-/// How far the output has been printed, so that a stream that begins anew goes on where it broke off.
+/// How far the output has been printed, so that a stream that begins anew goes on where it broke off. Lines
+/// are counted per attempt: their times may be equal, and go back with the clock.
 #[derive(Debug, Default)]
 struct Printed {
-    /// Attempt and time of the latest line, and how many lines of these have been printed.
-    last: (u32, i64),
-    count: usize,
-    /// Lines of `last` that the present stream has repeated.
-    repeated: usize,
+    attempts: BTreeMap<u32, AttemptLines>,
+}
+
+/// Lines of one attempt.
+#[derive(Debug, Default)]
+struct AttemptLines {
+    /// Printed over all streams.
+    shown: usize,
+    /// Seen in the present stream.
+    seen: usize,
+    /// Time of the latest printed line, and how many at the end of what was printed have it.
+    last: (i64, usize),
+    /// The present stream, while it repeats, leaves out more than was left out before: counting does not
+    /// tell any more what is known, so times do, with how many lines of `last` were met.
+    gap: Option<usize>,
 }
 
 impl Printed {
+    /// A stream begins.
     fn begin(&mut self) {
-        self.repeated = 0;
+        for attempt in self.attempts.values_mut() {
+            (attempt.seen, attempt.gap) = (0, None);
+        }
     }
 
     /// Whether this line has not been printed yet; notes that it is.
     fn is_new(&mut self, line: &LogLine) -> bool {
-        let at = (line.attempt, line.at);
-        if at < self.last {
-            return false;
-        }
-        if at == self.last {
-            self.repeated += 1;
-            if self.repeated <= self.count {
+        self.attempts.entry(line.attempt).or_default().is_new(line)
+    }
+}
+
+impl AttemptLines {
+    fn is_new(&mut self, line: &LogLine) -> bool {
+        self.seen += 1;
+        if self.seen <= self.shown {
+            if let Some(met) = &mut self.gap {
+                let (at, count) = self.last;
+                if line.at == at {
+                    *met += 1;
+                }
+                if line.at < at || (line.at == at && *met <= count) {
+                    return false;
+                }
+                // From here on everything is new.
+                self.seen = self.shown + 1;
+            } else {
+                if line.stream == "taskd" {
+                    self.gap = Some(0);
+                }
                 return false;
             }
-            self.count += 1;
-        } else {
-            (self.last, self.count, self.repeated) = (at, 1, 1);
         }
+        self.shown = self.seen;
+        self.last = if line.at == self.last.0 { (line.at, self.last.1 + 1) } else { (line.at, 1) };
         true
     }
 }
@@ -190,7 +219,8 @@ mod tests {
 
     #[test]
     fn a_stream_that_begins_anew_repeats_nothing_and_leaves_nothing_out() {
-        let all = [(1, 5), (1, 5), (1, 6), (1, 6), (1, 6), (2, 4), (2, 9), (2, 9)];
+        // Times go back with the clock; they are no reason to leave a line out.
+        let all = [(1, 5), (1, 5), (1, 6), (1, 6), (1, 0), (1, 6), (2, 4), (2, 9), (2, 9), (2, 3)];
         for broken_at in 0..=all.len() {
             let mut printed = Printed::default();
             let mut seen = Vec::new();
@@ -204,5 +234,19 @@ mod tests {
             }
             assert_eq!(seen, all, "broken at {broken_at}");
         }
+    }
+
+    #[test]
+    fn a_gap_is_told_and_what_follows_it_is_told_once() {
+        let gap = LogLine { stream: "taskd".into(), ..line(1, 2) };
+        let first = [line(1, 1), line(1, 2), gap.clone(), line(1, 8), line(1, 9), line(1, 9)];
+        let mut printed = Printed::default();
+        printed.begin();
+        assert!(first.iter().all(|l| printed.is_new(l)), "a line is left out while nothing is repeated");
+        // Meanwhile the tail moved on: the second stream has fewer known lines than were printed.
+        let second = [line(1, 1), line(1, 2), gap, line(1, 9), line(1, 9), line(1, 9), line(1, 7)];
+        printed.begin();
+        let new: Vec<bool> = second.iter().map(|l| printed.is_new(l)).collect();
+        assert_eq!(new, [false, false, false, false, false, true, true]);
     }
 }

@@ -73,7 +73,7 @@ pub fn run(args: &Args, context: &Context) -> Ending {
 fn path(args: &Args, now: i64) -> Result<String, Failure> {
     let mut path = format!("/v1/messages?limit={}", args.limit.unwrap_or(LIMIT));
     let mut states = Vec::new();
-    for name in args.state.iter().filter(|s| !s.is_empty()) {
+    for name in args.state.iter().map(|s| s.trim()).filter(|s| !s.is_empty()) {
         let Some(state) = State::parse(name) else {
             let all: Vec<&str> = state::ALL.iter().map(|s| s.name()).collect();
             let near = all.iter().find(|s| strsim::damerau_levenshtein(s, &name.to_uppercase()) <= 2);
@@ -165,7 +165,7 @@ ID                                    STATE      TASK        WHEN
     #[test]
     fn filters_become_a_query() {
         let args = Args {
-            state: vec!["Failure".into(), "dead".into()],
+            state: vec!["Failure".into(), " dead".into(), " ".into()],
             task: Some("a.b".into()),
             since: Some("1h".into()),
             ..Args::default()

@@ -1,7 +1,10 @@
 //! `taskd logs`: what a message's attempts printed.
 
-use super::output::Ending;
-use super::{Context, checked, enqueue, follow};
+use crate::control::api::MessageView;
+use crate::control::route::Method;
+
+use super::output::{self, Ending};
+use super::{Context, checked, ending, enqueue, follow};
 
 /// Options of `taskd logs`.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,6 +44,12 @@ pub fn run(args: &Args, context: &Context) -> Ending {
             enqueue::within(context, id, printing).await?;
         } else {
             printing.await?;
+        }
+        // What was asked for is printed; that this remark cannot be made is no failure.
+        let path = format!("/v1/messages/{id}");
+        let view = client.call::<MessageView>(Method::Get, &path, None, true).await;
+        if let Some(dropped) = view.ok().as_ref().and_then(ending::dropped) {
+            output::note(dropped);
         }
         Ok(0)
     })

@@ -143,7 +143,7 @@ EXIT CODES
   69   no such task, message or queue; taskd is not running
   70   a fault of taskd
   73   not possible in this state
-  74   the output cannot be written
+  74   the store or the output cannot be read or written
   75   not now: a full queue, no answer in time, not final yet; try again
   76   what answered is not this version of taskd
   77   not permitted

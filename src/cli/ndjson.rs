@@ -6,6 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use serde::de::DeserializeOwned;
 
 use super::output::Failure;
+use crate::control::route::check_json;
 
 /// Longest line, in bytes: a message and its envelope.
 const LINE: usize = crate::control::route::SINGLE;
@@ -77,8 +78,9 @@ impl Source {
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            let item = serde_json::from_slice(&line)
-                .map_err(|e| Failure::data(format!("{}, line {}: {e}", self.name, self.line)))?;
+            let wrong = |why: String| Failure::data(format!("{}, line {}: {why}", self.name, self.line));
+            check_json(&line).map_err(|e| wrong(e.message))?;
+            let item = serde_json::from_slice(&line).map_err(|e| wrong(e.to_string()))?;
             if batch.items.is_empty() {
                 batch.first = self.line;
             }
@@ -125,6 +127,13 @@ mod tests {
         let Failure::Told { code, error } = source(b"1\n\nx\n").batch::<u32>().unwrap_err() else { panic!() };
         assert_eq!(code, 65);
         assert!(error.message.contains("line 3"), "{error}");
+        let Failure::Told { code, error } =
+            source(b"[1]\n[18446744073709551616]\n").batch::<serde_json::Value>().unwrap_err()
+        else {
+            panic!()
+        };
+        assert_eq!(code, 65);
+        assert!(error.message.contains("line 2") && error.message.contains("64 bits"), "{error}");
         let long = vec![b' '; LINE + 2];
         assert!(source(&long).batch::<u32>().is_err());
     }

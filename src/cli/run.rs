@@ -21,6 +21,7 @@ SIGTERM ends it once running tasks had [taskd] shutdown_grace; SIGHUP reloads th
 EXIT CODES
   0    ended as it was asked to
   70   a fault of taskd, or a daemon that died again and again
+  74   the store is damaged, missing or of a newer taskd, or cannot be read or written
   75   the store, the socket or another instance is in the way for now
   78   the config has faults")]
 pub struct Args {

@@ -158,8 +158,9 @@ pub fn message(view: &MessageView, now: i64, zone: &TimeZone) -> String {
         lines.push(("Progress", format!("{}/{} {}", p.current, p.total, p.message)));
     }
     let Some(outcome) = &view.outcome else { return pairs(&lines) };
-    lines.push(("Ended", outcome.cause.to_string()));
-    if let Some(f) = &outcome.failure {
+    let cause = outcome.cause.to_string();
+    lines.push(("Ended", cause.clone()));
+    if let Some(f) = outcome.failure.as_ref().filter(|f| f.message != cause) {
         lines.push(("Error", format!("{}: {}", f.kind, f.message)));
     }
     if let Some(result) = &outcome.result {
@@ -308,7 +309,6 @@ Waited     1.0s
 Attempts   3, of these 2 retries
 Node       web1
 Ended      exit code 1
-Error      ExitCode: exit code 1
 Used       2.5s of time, 100ms of CPU, 12.0M of memory
 
   no route

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use crate::control::api::{BackupBody, Done, Exported};
+use crate::control::api::{BackupBody, Done, Exported, count};
 use crate::control::client::ClientError;
 use crate::control::route::Method;
 
@@ -131,14 +131,14 @@ fn backup(path: &PathBuf, context: &Context) -> Ending {
 async fn export(context: &Context) -> Ending {
     let mut client = context.client();
     let mut lines = client.lines("/v1/store/export").await?;
-    let mut count = 0_u64;
+    let mut exported = 0_u64;
     let broke_off =
-        |e: ClientError, count| Failure::from(e).context(format_args!("the export broke off after {count}"));
-    while let Some(line) = lines.next().await.map_err(|e| broke_off(e, count))? {
+        |e: ClientError, n| Failure::from(e).context(format_args!("the export broke off after {n}"));
+    while let Some(line) = lines.next().await.map_err(|e| broke_off(e, exported))? {
         output::json(line.as_bytes())?;
-        count += 1;
+        exported += 1;
     }
-    output::note(format_args!("{count} messages exported"));
+    output::note(format_args!("{} exported", count(exported, "message")));
     Ok(0)
 }
 
@@ -147,7 +147,7 @@ async fn import(source: &mut Source, context: &Context) -> Ending {
     let mut total = Done { count: Some(0), ..Done::default() };
     let mut lines = 0;
     while let Some(batch) = source.batch::<Exported>()? {
-        lines += batch.items.len();
+        lines += batch.items.len() as u64;
         let body = body_of(&batch.items)?;
         let answer: Result<Done, _> = client.call(Method::Post, "/v1/store/import", Some(body), true).await;
         let done = answer.map_err(|e| {
@@ -156,7 +156,7 @@ async fn import(source: &mut Source, context: &Context) -> Ending {
         total.count = Some(total.count.unwrap_or(0) + done.count.unwrap_or(0));
         total.details.extend(done.details);
     }
-    total.message = format!("{} of {lines} messages imported", total.count.unwrap_or(0));
+    total.message = format!("{} of {} imported", total.count.unwrap_or(0), count(lines, "message"));
     context.show(&body_of(&total)?, super::done_text)?;
     Ok(0)
 }

@@ -8,6 +8,13 @@ use crate::model::state::State;
 /// The width that everything fits, but for an id that a client made longer.
 pub const WIDTH: u16 = 80;
 
+/// The longest id that has a place in its column: those that taskd makes. A longer one of a client stands
+/// on a line of its own above its row, so that the other rows stay as they are.
+const LONGEST: usize = 36;
+
+/// Stands in the table for an id that is too long; no name has it.
+const ELSEWHERE: char = '\u{e000}';
+
 /// How a column is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
@@ -34,8 +41,17 @@ pub fn render(columns: &[Column], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
     table.set_header(columns.iter().map(|c| c.title()));
+    let mut long = std::collections::VecDeque::new();
+    let first_is_whole = matches!(columns.first(), Some(Column::Whole(_)));
     for row in rows {
-        table.add_row(row.iter().map(|cell| super::output::clean(cell)));
+        table.add_row(row.iter().enumerate().map(|(at, cell)| {
+            let cell = super::output::clean(cell);
+            if at > 0 || !first_is_whole || cell.chars().count() <= LONGEST {
+                return cell;
+            }
+            long.push_back(cell);
+            ELSEWHERE.to_string()
+        }));
     }
     let last = columns.len().saturating_sub(1);
     for (at, kind) in columns.iter().enumerate() {
@@ -58,6 +74,11 @@ pub fn render(columns: &[Column], rows: Vec<Vec<String>>) -> String {
         text.push_str(&format!("{BOLD}{}{RESET}\n", heading.trim_end()));
     }
     for line in lines {
+        let id = if line.starts_with(ELSEWHERE) { long.pop_front() } else { None };
+        if let Some(id) = &id {
+            text.push_str(&format!("{id}\n"));
+        }
+        let line = if id.is_some() { line.replacen(ELSEWHERE, " ", 1) } else { line };
         text.push_str(&paint(line.trim_end()));
         text.push('\n');
     }
@@ -155,13 +176,16 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_a_client_is_never_shortened() {
-        let id = "x".repeat(128);
+    fn a_long_id_of_a_client_is_whole_and_spoils_no_other_row() {
+        let (id, own) = ("x".repeat(128), "0198f0aa-7c1e-7b5e-9f3a-2f6b1c9d8e7f");
+        let row = |id: &str| vec![id.to_owned(), "WAITING".to_owned(), "mail".to_owned()];
         let text = plain(&render(
-            &[Column::Whole("ID"), Column::Text("TASK")],
-            vec![vec![id.clone(), "mail".into()]],
+            &[Column::Whole("ID"), Column::Whole("STATE"), Column::Text("TASK")],
+            vec![row(own), row(&id), row(own)],
         ));
-        assert!(text.contains(&id), "{text}");
+        let own = format!("{own}  WAITING  mail");
+        let below = format!("{:36}  WAITING  mail", "");
+        assert_eq!(text.lines().skip(1).collect::<Vec<_>>(), [&own, &id, &below, &own]);
     }
 
     #[test]

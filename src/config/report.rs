@@ -13,7 +13,9 @@ const MAX_SHOWN: usize = 500;
 /// Class of a [`Fault`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
-    /// A file cannot be read or is not safe to use.
+    /// A file is missing or cannot be read.
+    Unreadable,
+    /// A file is not safe or not fit to be used.
     File,
     /// Not TOML.
     Syntax,
@@ -190,6 +192,12 @@ impl Report {
     #[must_use]
     pub fn is_only_not_yet(&self) -> bool {
         self.faults.iter().all(|f| f.kind == FaultKind::NotYet)
+    }
+
+    /// Whether a file is missing or cannot be read.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        self.faults.iter().any(|f| f.kind == FaultKind::Unreadable)
     }
 
     /// Orders the faults as a reader meets them, without repeats.

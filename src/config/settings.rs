@@ -132,6 +132,13 @@ impl Settings {
             .map_or(DEFAULT, |r| r.queue.as_str())
     }
 
+    /// The user of this task's attempts if its messages wait in `queue`: its own, else the pool's; absent:
+    /// whoever runs taskd. Meant for settings that the launcher has filled users into.
+    #[must_use]
+    pub fn user_of<'a>(&'a self, task: &'a Task, queue: &str) -> Option<&'a str> {
+        task.user.as_deref().or_else(|| self.pool_of(queue)?.user.as_deref())
+    }
+
     /// The pool that drains this queue.
     #[must_use]
     pub fn pool_of(&self, queue: &str) -> Option<&Pool> {

@@ -67,7 +67,11 @@ impl Source {
         let directory = self.drop_ins();
         match list(&directory) {
             Ok(more) => paths.extend(more),
-            Err(e) => faults.push(about(&directory, format!("cannot list {}: {e}", directory.display()))),
+            Err(e) => faults.push(about(
+                FaultKind::Unreadable,
+                &directory,
+                format!("cannot list {}: {e}", directory.display()),
+            )),
         }
         let mut files = Vec::new();
         for path in paths {
@@ -80,8 +84,8 @@ impl Source {
     }
 }
 
-fn about(path: &Path, message: String) -> Fault {
-    Fault::somewhere(FaultKind::File, Place::File(path.display().to_string()), "", message)
+fn about(kind: FaultKind, path: &Path, message: String) -> Fault {
+    Fault::somewhere(kind, Place::File(path.display().to_string()), "", message)
 }
 
 /// `*.toml` in name order; hidden files are left alone, a directory that is not there is empty.
@@ -105,23 +109,25 @@ fn list(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 fn read(path: &Path, env: &Env) -> Result<String, Box<Fault>> {
     let name = path.display();
-    let fault = |message: String| Box::new(about(path, message));
+    let fault = |message: String| Box::new(about(FaultKind::File, path, message));
+    let unreadable =
+        |e: std::io::Error| Box::new(about(FaultKind::Unreadable, path, format!("cannot read {name}: {e}")));
     if env.check_ownership
         && let Some(why) = ownership_fault(path)
     {
         let help =
             "taskd runs as root and would obey whoever can write it: chown root and chmod go-w what is named";
-        return Err(Box::new(about(path, format!("refusing {name}: {why}")).help(help)));
+        return Err(Box::new(about(FaultKind::File, path, format!("refusing {name}: {why}")).help(help)));
     }
     // Only what the check above saw is read: nobody but root can change where the path leads.
-    let meta = std::fs::metadata(path).map_err(|e| fault(format!("cannot read {name}: {e}")))?;
+    let meta = std::fs::metadata(path).map_err(unreadable)?;
     if !meta.is_file() {
-        return Err(fault(format!("cannot read {name}: it is no regular file")));
+        return Err(unreadable(std::io::Error::other("it is no regular file")));
     }
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .and_then(|f| f.take(MAX_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|e| fault(format!("cannot read {name}: {e}")))?;
+        .map_err(unreadable)?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(fault(format!("cannot use {name}: it is larger than {} MiB", MAX_BYTES >> 20)));
     }
@@ -135,6 +141,14 @@ fn read(path: &Path, env: &Env) -> Result<String, Box<Fault>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_are_absolute() {
+        let source = Source::find(None).with_flags(Some("state".into()), Some("./run/s".into()));
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(source.socket, Some(here.join("run/s")));
+        assert_eq!(source.state_dir, Some(here.join("state")));
+    }
 
     #[test]
     fn drop_ins_are_named_like_the_file() {

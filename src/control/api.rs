@@ -577,6 +577,12 @@ pub struct Done {
     pub details: Vec<String>,
 }
 
+/// `1 message`, `2 messages`: a count as [`Done`] words it.
+#[must_use]
+pub fn count(n: u64, one: &str) -> String {
+    if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
+}
+
 /// One line of an export: a message that is not final, as it is to be imported.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Exported {

@@ -10,6 +10,7 @@ use super::api::{
 };
 use super::route_input as input;
 use super::route_input::Input;
+pub use super::route_input::check_json;
 
 /// Largest body that holds one message: the message's own bound and its envelope.
 pub const SINGLE: usize = crate::model::message::MAX_BYTES + (64 << 10);
@@ -62,16 +63,6 @@ impl Need {
             Self::Enqueue => policy.may_enqueue_something(peer, rights),
             Self::Own => rights.read || policy.may_enqueue_something(peer, rights),
             Self::Admin => rights.admin,
-        }
-    }
-
-    /// The key of `[access]` that gives it.
-    #[must_use]
-    pub const fn key(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Enqueue | Self::Own => "enqueue",
-            Self::Admin => "admin",
         }
     }
 }
@@ -408,12 +399,28 @@ impl Route {
     /// The answer to a peer without the right.
     #[must_use]
     pub fn forbidden(&self, peer: &Peer) -> Error {
-        let key = self.need.key();
-        Error::new(
-            ErrorKind::Forbidden,
-            format!("uid {} may not {} here: [access] {key} does not name it", peer.uid, self.name),
-        )
-        .hint(format!("add the user, or @ and one of its groups, to [access] {key} in taskd's config"))
+        let (what, lists, add) = match (self.need, self.method) {
+            (Need::Read, _) => ("read", "[access] read does not name", "[access] read"),
+            (Need::Enqueue, _) => (
+                "enqueue",
+                "neither [access] enqueue nor the allow of a task names",
+                "[access] enqueue, or to the allow of a task",
+            ),
+            (Need::Own, Method::Get) => (
+                "read",
+                "neither [access] read nor [access] enqueue names",
+                "[access] read, or for one's own messages to [access] enqueue",
+            ),
+            (Need::Own, Method::Post) => (
+                "change messages",
+                "neither [access] enqueue nor [access] admin names",
+                "[access] admin, or for one's own messages to [access] enqueue",
+            ),
+            (Need::Admin, _) => ("administer", "[access] admin does not name", "[access] admin"),
+        };
+        let message = format!("you may not {what} here: {lists} you (uid {})", peer.uid);
+        let hint = format!("add the user, or @ and one of its groups, to {add} in taskd's config");
+        Error::new(ErrorKind::Forbidden, message).hint(hint)
     }
 }
 
@@ -451,6 +458,23 @@ mod tests {
             }
             let twins = ROUTES.iter().filter(|r| (r.method, r.path) == (route.method, route.path)).count();
             assert_eq!(twins, 1, "{} stands twice", route.path);
+        }
+    }
+
+    #[test]
+    fn who_may_not_is_told_what_and_which_list_decides() {
+        let peer = Peer { uid: 7, gid: 7, groups: Vec::new(), pid: 1 };
+        for (method, path, what, list) in [
+            ("GET", "/v1/status", "read", "[access] read"),
+            ("POST", "/v1/messages", "enqueue", "[access] enqueue"),
+            ("GET", "/v1/messages/i/result", "read", "[access] read"),
+            ("POST", "/v1/messages/i/cancel", "change messages", "[access] admin"),
+            ("POST", "/v1/reload", "administer", "[access] admin"),
+        ] {
+            let Found::Route(route, _) = find(method, path) else { panic!("{path} not found") };
+            let e = route.forbidden(&peer);
+            assert!(e.message.starts_with(&format!("you may not {what} here: ")), "{e}");
+            assert!(e.message.contains(list) && e.hint.unwrap().contains(list), "{path}");
         }
     }
 }

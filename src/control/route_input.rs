@@ -119,13 +119,19 @@ fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     if body.is_empty() {
         return Err(bad("the request has no body; one JSON value is expected"));
     }
-    scan(body)?;
+    check_json(body).map_err(|mut e| {
+        e.message = format!("the body is not accepted: {}", e.message);
+        e
+    })?;
     serde_json::from_slice(body).map_err(|e| bad(format!("the body is not what is expected: {e}")))
 }
 
 /// Refuses, before anything is built from it, JSON that nests deeper than [`MAX_DEPTH`] and whole numbers
-/// that no 64-bit integer holds (they would silently become another number).
-fn scan(body: &[u8]) -> Result<(), Error> {
+/// that no 64-bit integer holds (they would silently become another number). That it is JSON is not checked.
+///
+/// # Errors
+/// Which of the two it is.
+pub fn check_json(body: &[u8]) -> Result<(), Error> {
     let mut depth = 0_usize;
     let mut bytes = body.iter().copied().peekable();
     while let Some(b) = bytes.next() {
@@ -142,7 +148,7 @@ fn scan(body: &[u8]) -> Result<(), Error> {
             b'[' | b'{' => {
                 depth += 1;
                 if depth > MAX_DEPTH {
-                    return Err(bad(format!("the body nests deeper than {MAX_DEPTH} levels")));
+                    return Err(bad(format!("it nests deeper than {MAX_DEPTH} levels")));
                 }
             }
             b']' | b'}' => depth = depth.saturating_sub(1),
@@ -162,7 +168,7 @@ fn scan(body: &[u8]) -> Result<(), Error> {
                 }
                 let most = if negative { 1 << 63 } else { u128::from(u64::MAX) };
                 if whole && value > most {
-                    return Err(bad("a whole number in the body does not fit 64 bits")
+                    return Err(bad("a whole number in it does not fit 64 bits")
                         .hint("give it as a string, or with a decimal point"));
                 }
             }
@@ -297,7 +303,7 @@ pub(super) fn retry(input: &Input<'_>) -> Result<Request, Error> {
 
 pub(super) fn list(input: &Input<'_>) -> Result<Request, Error> {
     let state = input.text("state").filter(|s| !s.is_empty());
-    if let Some(wrong) = state.and_then(|s| s.split(',').find(|s| State::parse(s).is_none())) {
+    if let Some(wrong) = state.and_then(|s| s.split(',').map(str::trim).find(|s| State::parse(s).is_none())) {
         let all: Vec<&str> = crate::model::state::ALL.iter().map(|s| s.name()).collect();
         return Err(bad(format!("{wrong:?} is not a state")).hint(format!("states: {}", all.join(", "))));
     }

@@ -354,6 +354,6 @@ fn sentence(d: &Daemon) -> String {
         // The totals change with every task: they are for `taskd status`, a wake-up a second is not worth them.
         format!("running, {running} of {slots} slots busy")
     } else {
-        format!("{state}, {running} attempts still run")
+        format!("{state}, {} still running", crate::control::api::count(running as u64, "attempt"))
     }
 }

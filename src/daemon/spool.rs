@@ -110,6 +110,7 @@ impl Spool {
             segment: 0,
             offset: 0,
             rest: Vec::new(),
+            last_at: 0,
         }
     }
 
@@ -246,6 +247,8 @@ pub struct Reader {
     segment: u32,
     offset: u64,
     rest: Vec<u8>,
+    /// Time of the latest line that was read.
+    last_at: i64,
 }
 
 impl Reader {
@@ -264,6 +267,7 @@ impl Reader {
                     if let Some(end) = self.rest.iter().rposition(|c| *c == b'\n') {
                         let tail = self.rest.split_off(end + 1);
                         let lines = std::mem::replace(&mut self.rest, tail);
+                        self.note_time(&lines);
                         return Ok(String::from_utf8_lossy(&lines).into_owned());
                     }
                     if got > 0 {
@@ -293,6 +297,14 @@ impl Reader {
         self.rest.clear();
     }
 
+    /// Remembers the time of the last of these lines.
+    fn note_time(&mut self, lines: &[u8]) {
+        let last = lines.trim_ascii_end().rsplit(|c| *c == b'\n').next();
+        if let Some(line) = last.and_then(|text| serde_json::from_slice::<LogLine>(text).ok()) {
+            self.last_at = line.at;
+        }
+    }
+
     /// An attempt without output has no file: look some attempts ahead.
     fn later_attempt(&self) -> Option<u32> {
         (1..=64).map(|d| self.attempt + d).find(|a| segment_path(&self.dir, &name(&self.id, *a), 0).exists())
@@ -301,7 +313,8 @@ impl Reader {
     fn gap(&self) -> String {
         let line = LogLine {
             attempt: self.attempt,
-            at: 0,
+            // Of the last line before it: nobody knows when the first one that is missing was printed.
+            at: self.last_at,
             stream: "taskd".into(),
             line: "… output beyond the bound was dropped here (results.output_max_size) …".into(),
             data: None,
@@ -354,6 +367,7 @@ mod tests {
         assert_eq!(lines.first().unwrap().line, "line 0");
         assert_eq!(lines.last().unwrap().line, "line 1999");
         assert_eq!(lines.iter().filter(|l| l.stream == "taskd").count(), 1, "the gap is not marked once");
+        assert!(lines.iter().all(|l| l.at == 7), "the gap has no time");
         let size: u64 = fs::read_dir(dir.path().join("output"))
             .unwrap()
             .flat_map(|shard| fs::read_dir(shard.unwrap().path()).unwrap())

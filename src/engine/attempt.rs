@@ -16,8 +16,13 @@ use crate::model::outcome::{Cause, Outcome};
 use crate::model::task::Acks;
 use crate::model::time::Mono;
 
-/// A child is killed when a run is silent so long after its hard limit, in milliseconds.
-const OVERDUE_MS: u64 = 15_000;
+/// A child is killed when a run is silent so long after its hard limit, in milliseconds. A runner kills at
+/// the limit without a grace, so one that is not heard of by then does not work: a task can stop its runner.
+const OVERDUE_MS: u64 = 5_000;
+
+/// A child is killed when a run that somebody canceled is silent so long after the child was told, in
+/// milliseconds: the 5 s that a runner gives it between SIGTERM and SIGKILL, and [`OVERDUE_MS`].
+const CANCEL_MS: u64 = 5_000 + OVERDUE_MS;
 
 /// Pause before a message goes to another child after one refused it, in milliseconds.
 const REFUSED_MS: u64 = 1_000;
@@ -261,6 +266,8 @@ impl Engine {
         let (retries, losses) = (held.message.retries, held.losses);
         let v = verdict(task, retries, losses, run.revoked, &outcome, |n| rng.up_to(n));
         let waited_ms = run.waited_ms.or_else(|| Some(outcome.started?.since(held.message.enqueued)));
+        // In doubt it counts: a repeated `TASKD_ATTEMPT` is worse than a skipped one.
+        let ran = run.pid.is_some() || outcome.started.is_some() || run.killed.is_some();
         let mut attempt = Attempt { child, waited_ms: waited_ms.unwrap_or(0), outcome: None };
         let pool = self.plan.queues.get(&held.message.queue).map(|q| q.pool.clone());
         let hold = pool.and_then(|p| self.spawn_trouble(&p, v == Verdict::SpawnAgain, &outcome, out));
@@ -283,7 +290,8 @@ impl Engine {
             }
             Verdict::Back | Verdict::SpawnAgain => {
                 attempt.outcome = Some(outcome);
-                Some(End::Back { until, counted: false, lost: false })
+                // Of an attempt that ran its number is used up; its place in the queue stays.
+                Some(End::Back { until, counted: ran && v == Verdict::Back, lost: false })
             }
         };
         if let Some(c) = child.and_then(|c| self.children.get_mut(&c)) {
@@ -306,6 +314,9 @@ impl Engine {
             }
             Stage::Running(run) => match run.killed {
                 Some(Killed::TimeLimit) => Cause::TimeLimit { soft: false },
+                Some(Killed::Revoked) => Cause::Revoked,
+                // It was told to end for good: what else its child was killed for changes nothing.
+                Some(_) if run.revoked => Cause::Revoked,
                 Some(Killed::Shutdown) => Cause::Interrupted,
                 Some(Killed::Beside) | None => Cause::WorkerLost,
             },
@@ -313,30 +324,46 @@ impl Engine {
         };
         let why = match cause {
             Cause::TimeLimit { .. } => "its child was killed: it did not end the attempt at its limit".into(),
+            Cause::Revoked => "its child was killed: it did not end the attempt when it was canceled".into(),
             Cause::Interrupted => "its child was killed at the end of the shutdown's grace".into(),
             _ => format!("its child is gone: {how}"),
         };
         self.conclude(token, Box::new(Outcome::of_cause(cause, why)), None, out);
     }
 
-    /// Kills children whose run is silent long after its hard limit.
+    /// Somebody canceled this run. False: its child was told before.
+    pub(super) fn revoke_running(run: &mut Running, now: Mono) -> bool {
+        if std::mem::replace(&mut run.revoked, true) {
+            return false;
+        }
+        let at = now.plus(CANCEL_MS);
+        run.overdue_at = Some(run.overdue_at.map_or(at, |old| old.min(at)));
+        true
+    }
+
+    /// Kills children whose run is silent long after its hard limit, or after a cancel.
     pub(super) fn pump_overdue(&mut self, out: &mut Vec<Command>) {
         if self.overdue_deadline().is_none_or(|at| at > self.now.mono) {
             return;
         }
         let now = self.now.mono;
         let mut late = Vec::new();
-        for (token, held) in &mut self.held {
+        for held in self.held.values_mut() {
             if let Stage::Running(run) = &mut held.stage
                 && run.overdue_at.is_some_and(|at| at <= now)
             {
                 run.overdue_at = None;
-                run.killed = Some(Killed::TimeLimit);
-                late.push((*token, run.child));
+                let (killed, text) = if run.revoked {
+                    (Killed::Revoked, "it did not end a run that was canceled")
+                } else {
+                    (Killed::TimeLimit, "it did not end a run at its time limit")
+                };
+                run.killed = Some(killed);
+                late.push((run.child, text));
             }
         }
-        for (_, child) in late {
-            self.kill(child, Killed::Beside, "it did not end a run at its time limit", out);
+        for (child, text) in late {
+            self.kill(child, Killed::Beside, text, out);
         }
     }
 

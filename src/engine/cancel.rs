@@ -3,7 +3,7 @@
 use super::Engine;
 use super::ask::Work;
 use super::command::{Command, Told};
-use super::event::AskKey;
+use super::event::{AskKey, ChildKey};
 use super::held::Stage;
 use crate::model::message::{Record, Token};
 use crate::model::name::MessageId;
@@ -14,7 +14,8 @@ use crate::model::time::Wall;
 /// Where a message is.
 enum Where {
     Window(Token),
-    Child(Token, super::ChildKey),
+    /// With the child that is to be told, unless it was.
+    Child(Token, Option<ChildKey>),
     Closing(Token),
     Store,
 }
@@ -32,6 +33,7 @@ impl Engine {
 
     /// Decides how to end it; sets what is next for the client.
     pub(super) fn cancel(&mut self, key: AskKey, id: &MessageId, out: &mut Vec<Command>) {
+        let now = self.now.mono;
         let place = match self.stage_of(id) {
             Some((token, Stage::Waiting)) => Where::Window(token),
             Some((token, Stage::Starting { .. })) => {
@@ -39,9 +41,8 @@ impl Engine {
                 Where::Window(token)
             }
             Some((token, Stage::Running(run))) => {
-                let told = std::mem::replace(&mut run.revoked, true);
-                let child = run.child;
-                if told { Where::Child(token, super::ChildKey(u64::MAX)) } else { Where::Child(token, child) }
+                // A child that does not answer is killed: a task can stop its own runner.
+                Where::Child(token, Self::revoke_running(run, now).then_some(run.child))
             }
             Some((token, Stage::Closing(_))) => Where::Closing(token),
             None => Where::Store,
@@ -55,7 +56,7 @@ impl Engine {
                 self.await_close(key, token, id);
             }
             Where::Child(token, child) => {
-                if self.children.contains_key(&child) {
+                if let Some(child) = child.filter(|c| self.children.contains_key(c)) {
                     let run = super::run_key(token);
                     out.push(Command::Cancel { child, run, reason: CancelReason::Revoked });
                 }
@@ -70,6 +71,7 @@ impl Engine {
         }
     }
 
+    /// Looks again when its end is committed; one that was given up is answered by the ask's own patience.
     fn await_close(&mut self, key: AskKey, token: Token, id: &MessageId) {
         self.turn_to(key, Work::AwaitClose(id.clone()));
         if let Some(held) = self.held.get_mut(&token) {
@@ -133,7 +135,8 @@ impl Engine {
 mod tests {
     use super::super::testbed::Bed;
     use super::*;
-    use crate::engine::event::Ask;
+    use crate::engine::event::{Ask, Event};
+    use crate::model::op::Op;
 
     fn canceled(bed: &mut Bed, id: &str) -> (Option<State>, bool, bool) {
         match bed.ask(Ask::Cancel(MessageId(id.into()))) {
@@ -168,5 +171,60 @@ mod tests {
         canceled(&mut bed, "m");
         bed.kill_children();
         assert_eq!(bed.state("m"), State::Revoked);
+    }
+
+    fn killed(log: &[Command]) -> bool {
+        log.iter().any(|c| matches!(c, Command::End { kill: true, .. }))
+    }
+
+    fn cause(log: &[Command]) -> Option<Cause> {
+        log.iter().find_map(|c| match c {
+            Command::Broker(_, Op::Settle(s)) => Some(s.outcome.cause.clone()),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_child_that_does_not_answer_a_cancel_is_killed() {
+        let mut bed = Bed::with(|p| p.tasks.get_mut("t").unwrap().time_limit_ms = Some(60_000));
+        bed.enqueue("m");
+        bed.take();
+        canceled(&mut bed, "m");
+        assert_eq!(bed.engine.next_deadline(), Some(bed.mono().plus(10_000)));
+        bed.pass(9_000);
+        canceled(&mut bed, "m");
+        bed.pass(999);
+        assert!(!killed(&bed.log()), "a second word does not give it more time");
+        bed.pass(1);
+        assert!(killed(&bed.log()));
+        bed.kill_children();
+        assert_eq!((bed.state("m"), cause(&bed.take())), (State::Revoked, Some(Cause::Revoked)));
+    }
+
+    #[test]
+    fn a_hard_limit_that_comes_first_still_ends_what_was_canceled() {
+        let mut bed = Bed::with(|p| p.tasks.get_mut("t").unwrap().time_limit_ms = Some(60_000));
+        bed.enqueue("m");
+        bed.pass(60_000);
+        canceled(&mut bed, "m");
+        bed.take();
+        bed.pass(4_999);
+        assert!(!killed(&bed.log()));
+        bed.pass(1);
+        assert!(killed(&bed.log()));
+        bed.kill_children();
+        assert_eq!((bed.state("m"), cause(&bed.take())), (State::Revoked, Some(Cause::Revoked)));
+    }
+
+    #[test]
+    fn a_canceled_run_is_not_saved_by_a_stop_that_kills_its_child() {
+        let mut bed = Bed::live();
+        bed.enqueue("m");
+        bed.step(Event::Stop { now: true });
+        bed.pass(5_000);
+        canceled(&mut bed, "m");
+        bed.pass(5_000);
+        bed.kill_children();
+        assert_eq!((bed.state("m"), cause(&bed.take())), (State::Revoked, Some(Cause::Revoked)));
     }
 }

@@ -95,7 +95,7 @@ pub(super) struct Running {
     pub(super) waited_ms: Option<u64>,
     /// Its process, once it is known.
     pub(super) pid: Option<u32>,
-    /// When the child is killed for it: its hard limit passed long ago without a word.
+    /// When the child is killed for it: its hard limit passed, or it was canceled, and there was no word.
     pub(super) overdue_at: Option<Mono>,
     /// Somebody canceled it.
     pub(super) revoked: bool,
@@ -112,6 +112,8 @@ pub(super) struct Running {
 pub(super) enum Killed {
     /// The run's hard limit.
     TimeLimit,
+    /// It was canceled.
+    Revoked,
     /// The end of a shutdown's patience.
     Shutdown,
     /// Another run of the same child was overdue, or the child did not answer.

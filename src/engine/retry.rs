@@ -27,7 +27,7 @@ pub enum Verdict {
     },
     /// It runs again because its attempt was lost.
     Lost,
-    /// It runs again as if nothing had happened.
+    /// It runs again, and that is neither a retry nor a loss.
     Back,
     /// As [`Verdict::Back`], after the pool had time to breathe.
     SpawnAgain,

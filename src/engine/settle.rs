@@ -1,7 +1,7 @@
 //! The end of a lease: decided here, repeated until the store has it, told to child and clients then.
 
 use super::Engine;
-use super::command::{Command, Note};
+use super::command::{Command, Note, Told};
 use super::event::ChildKey;
 use super::held::{Held, Stage};
 use super::store::{Pending, backoff, refused_backoff};
@@ -21,6 +21,8 @@ pub(super) struct Closing {
     under_way: bool,
     tries: u32,
     at: Mono,
+    /// The store refuses it and taskd stops: the next daemon finds the lease in the store.
+    given_up: bool,
 }
 
 /// How a lease ends.
@@ -51,6 +53,11 @@ pub(super) fn rejected(why: String) -> Outcome {
 }
 
 impl Closing {
+    /// Neither at the store nor given up.
+    fn is_open(&self) -> bool {
+        !self.under_way && !self.given_up
+    }
+
     fn op(&self, held: &Held, token: Token, now: Wall) -> Op {
         let id = held.message.id.clone();
         match &self.end {
@@ -120,7 +127,7 @@ impl Engine {
     pub(super) fn close(&mut self, token: Token, end: End, attempt: Option<Attempt>, out: &mut Vec<Command>) {
         let at = self.now.mono;
         if let Some(held) = self.held.get_mut(&token) {
-            let closing = Closing { end, attempt, under_way: false, tries: 0, at };
+            let closing = Closing { end, attempt, under_way: false, tries: 0, at, given_up: false };
             held.stage = Stage::Closing(Box::new(closing));
             self.submit_close(token, out);
         }
@@ -150,6 +157,7 @@ impl Engine {
         out: &mut Vec<Command>,
     ) {
         let now = self.now.mono;
+        let stopping = self.stop.is_some();
         let Some(closing) = self.closing(token) else { return };
         closing.under_way = false;
         let tries = closing.tries;
@@ -172,14 +180,45 @@ impl Engine {
             Err(Fault::Refused(why) | Fault::Poison(why)) => {
                 closing.tries = tries.saturating_add(1);
                 closing.at = now.plus(refused_backoff(tries));
+                let mut changed = false;
                 if let End::Settle(settle) = &mut closing.end {
                     // The one part of it that a store may dislike: the end counts, the result does not.
-                    settle.outcome.truncated |= settle.outcome.result.take().is_some();
+                    changed = settle.outcome.result.take().is_some();
+                    settle.outcome.truncated |= changed;
                 }
-                if tries == 0 {
+                if stopping && !changed {
+                    self.give_up_close(token, &why, out);
+                } else if tries == 0 {
                     let text = format!("the end of run {} is refused: {why}", token.0);
                     out.push(Command::Note(Note::Store(Some(text))));
                 }
+            }
+        }
+    }
+
+    /// A stop does not wait for what the store refuses and nothing here can mend. The child is not told
+    /// `settled`, and the lease stays in the store, where the next daemon finds it.
+    fn give_up_close(&mut self, token: Token, why: &str, out: &mut Vec<Command>) {
+        let Some(held) = self.held.get_mut(&token) else { return };
+        let Stage::Closing(closing) = &mut held.stage else { return };
+        closing.given_up = true;
+        let cancels = std::mem::take(&mut held.cancels);
+        let text = format!(
+            "the end of run {} (message {}) is refused, and left to the next start because taskd stops: {why}",
+            token.0, held.message.id
+        );
+        for key in cancels {
+            self.answer(key, Told::Fault(Fault::Refused(text.clone())), out);
+        }
+        out.push(Command::Note(Note::Store(Some(text))));
+    }
+
+    /// A stop began: what the store refused before is tried once more.
+    pub(super) fn hurry_refused(&mut self) {
+        let now = self.now.mono;
+        for held in self.held.values_mut() {
+            if let Stage::Closing(closing) = &mut held.stage {
+                closing.at = closing.at.min(now);
             }
         }
     }
@@ -275,7 +314,7 @@ impl Engine {
 
     pub(super) fn settling_deadline(&self) -> Option<Mono> {
         let closes = self.held.values().filter_map(|h| match &h.stage {
-            Stage::Closing(c) if !c.under_way => Some(c.at),
+            Stage::Closing(c) if c.is_open() => Some(c.at),
             _ => None,
         });
         closes.chain(self.starts_deadline()).min()
@@ -285,6 +324,11 @@ impl Engine {
 impl Held {
     /// Whether its end is to be submitted again.
     fn is_late(&self, now: Mono) -> bool {
-        matches!(&self.stage, Stage::Closing(c) if !c.under_way && c.at <= now)
+        matches!(&self.stage, Stage::Closing(c) if c.is_open() && c.at <= now)
+    }
+
+    /// Whether a stop waits for it no more.
+    pub(super) fn is_given_up(&self) -> bool {
+        matches!(&self.stage, Stage::Closing(c) if c.given_up)
     }
 }

@@ -77,6 +77,7 @@ pub(super) struct Bed {
     asks: u64,
     answer_children: bool,
     fail: u32,
+    refuse: u32,
 }
 
 impl Bed {
@@ -117,6 +118,7 @@ impl Bed {
             asks: 0,
             answer_children,
             fail: 0,
+            refuse: 0,
         };
         bed.step(Event::Plan(Arc::new(p)));
         bed.step(Event::Adopt { children_lost: false, fresh: true });
@@ -155,6 +157,11 @@ impl Bed {
     /// The next operations of the store fail after they took place.
     pub(super) fn fail_after(&mut self, n: u32) {
         self.fail = n;
+    }
+
+    /// The store refuses this many ends of leases.
+    pub(super) fn refuse_ends(&mut self, n: u32) {
+        self.refuse = n;
     }
 
     /// Every command since the last call.
@@ -313,6 +320,10 @@ impl Bed {
     }
 
     fn store(&mut self, ticket: Ticket, op: Op) -> Event {
+        if self.refuse > 0 && matches!(op, Op::Settle(_) | Op::Defer { .. } | Op::Move { .. }) {
+            self.refuse -= 1;
+            return Event::Broker { ticket, result: Err(Fault::Refused("too large".into())) };
+        }
         let reply = self.apply(op);
         let fails = self.fail > 0;
         self.fail = self.fail.saturating_sub(1);

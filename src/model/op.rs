@@ -17,7 +17,7 @@ pub struct Ticket(pub u64);
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// Store these messages durably, all or none. A known id is not stored again: its record is answered.
-    /// `max_length` bounds its queue (waiting and scheduled messages together).
+    /// `max_length` bounds its queue: all that did not start (waiting, scheduled, leased ahead) together.
     Publish {
         /// The messages, in order.
         messages: Vec<Message>,
@@ -47,7 +47,8 @@ pub enum Op {
     },
     /// The end of an attempt or of a life, in one step with everything that follows from it.
     Settle(Box<Settle>),
-    /// Give a leased message back: it waits again (`until` absent) or is scheduled.
+    /// Give a leased message back: it waits again (`until` absent), at its old place unless it was `lost`,
+    /// or is scheduled.
     Defer {
         /// The message.
         id: MessageId,

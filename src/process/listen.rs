@@ -9,11 +9,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 
 /// Longest path of a unix socket on Linux: `sun_path` holds 108 bytes, one of them the ending NUL.
 pub const MAX_PATH: usize = 107;
+
+/// A taskd that was killed may listen this much longer: a process that ends gives its files back last, when
+/// it cannot be told any more whose it was.
+const DYING: Duration = Duration::from_millis(500);
 
 /// The listening socket.
 #[derive(Debug)]
@@ -53,6 +58,18 @@ pub enum ListenFault {
     /// What systemd passed is of no use.
     #[error("systemd passed {0}; taskd.socket must have one ListenStream= with a path, Accept=no")]
     Passed(String),
+}
+
+impl ListenFault {
+    /// Whether it can pass without a change of the config: somebody else has the path for now.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::InUse(_) => true,
+            Self::System { source, .. } => source.kind() == ErrorKind::AddrInUse,
+            _ => false,
+        }
+    }
 }
 
 impl ControlSocket {
@@ -123,9 +140,19 @@ fn bind(path: &Path) -> Result<ControlSocket, ListenFault> {
         return Err(ListenFault::TooLong { path: path.to_owned(), length });
     }
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::create_dir_all(parent).map_err(system("create the directory", parent))?;
+        // One directory and no more: a path of which more is missing was mistyped.
+        match std::fs::create_dir(parent) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(system("create the directory", parent)(e)),
+            _ => Ok(()),
+        }?;
     }
-    remove_stale(path)?;
+    let until = Instant::now() + DYING;
+    loop {
+        match remove_stale(path) {
+            Err(ListenFault::InUse(_)) if Instant::now() < until => std::thread::sleep(DYING / 50),
+            other => break other?,
+        }
+    }
     let listener = UnixListener::bind(path).map_err(system("bind the socket", path))?;
     std::fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(system("chmod", path))?;
     unblock(&listener, path)?;
@@ -174,7 +201,8 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
         assert_eq!(socket.path().unwrap(), path);
         UnixStream::connect(&path).unwrap();
-        assert!(matches!(ControlSocket::open(&path), Err(ListenFault::InUse(_))));
+        let fault = ControlSocket::open(&path).unwrap_err();
+        assert!(matches!(fault, ListenFault::InUse(_)) && fault.passes(), "{fault}");
         drop(socket);
         assert!(!path.exists());
     }
@@ -193,9 +221,19 @@ mod tests {
     }
 
     #[test]
+    fn only_the_sockets_own_directory_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let fault = ControlSocket::open(&dir.path().join("none/of/s")).unwrap_err();
+        assert!(!fault.passes() && fault.to_string().contains("none/of"), "{fault}");
+        assert!(!dir.path().join("none").exists());
+    }
+
+    #[test]
     fn a_path_that_is_too_long_is_told_with_the_limit() {
         let path = PathBuf::from(format!("/tmp/{}", "x".repeat(MAX_PATH)));
-        let fault = ControlSocket::open(&path).unwrap_err().to_string();
+        let fault = ControlSocket::open(&path).unwrap_err();
+        assert!(!fault.passes(), "the config names it");
+        let fault = fault.to_string();
         assert!(fault.contains("112 bytes") && fault.contains("107"), "{fault}");
     }
 

@@ -43,7 +43,7 @@ suite! {
         a_duplicate_inside_one_batch_is_known,
         a_full_queue_stores_nothing_of_a_batch,
         known_ids_do_not_fill_a_queue,
-        leased_messages_do_not_fill_a_queue,
+        what_is_leased_fills_its_queue_until_it_starts,
         bounds_that_do_not_fit_are_refused,
         ids_of_every_spelling_come_back_as_given,
         long_messages_come_back_whole;
@@ -53,7 +53,8 @@ suite! {
         a_clock_that_goes_back_reorders_nothing,
         an_empty_store_follows_the_clock_back,
         given_back_uncounted_it_keeps_its_place,
-        given_back_counted_it_goes_behind,
+        given_back_counted_it_keeps_its_place,
+        given_back_lost_it_goes_behind,
         a_deferred_one_gets_its_place_back_when_due;
     lease:
         a_lease_has_a_greater_token_and_counts_an_attempt,

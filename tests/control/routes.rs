@@ -123,10 +123,10 @@ fn every_route_reaches_the_handler_as_what_was_asked() {
         ("GET", "/v1/messages", String::new(), Request::List(ListQuery::default())),
         (
             "GET",
-            "/v1/messages?state=failure%2CDEAD&task=a.b&queue=q&since=-5&limit=10000",
+            "/v1/messages?state=failure%2C+DEAD&task=a.b&queue=q&since=-5&limit=10000",
             String::new(),
             Request::List(ListQuery {
-                state: Some("failure,DEAD".into()),
+                state: Some("failure, DEAD".into()),
                 task: Some("a.b".into()),
                 queue: Some("q".into()),
                 since: Some(-5),

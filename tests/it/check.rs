@@ -40,7 +40,8 @@ fn an_empty_file_is_valid_and_what_is_shipped_too() {
     node.taskd(&["check", file.to_str().unwrap()]).code(0);
     let quickstart = concat!(env!("CARGO_MANIFEST_DIR"), "/config/quickstart.toml");
     node.taskd(&["check", quickstart]).code(0);
-    node.taskd(&["check", "/nonexistent.toml"]).fails().one_clear_line().says(&["/nonexistent.toml"]);
+    node.taskd(&["config", "--config", "/nonexistent.toml"]).code(66).says(&["/nonexistent.toml"]);
+    node.taskd(&["check", "/nonexistent.toml"]).code(66).one_clear_line().says(&["/nonexistent.toml"]);
 }
 
 #[test]

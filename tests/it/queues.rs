@@ -19,8 +19,8 @@ task = "pay.*"
 queue = "payments"
 [tasks."pay.card"]
 command = "true"
-[tasks.ok]
-command = "true"
+[tasks.brief]
+command = "sleep 0.02"
 [tasks.one]
 command = "echo $TASKD_ID >{dir}/up; read x <{dir}/go"
 queue = "single"
@@ -55,7 +55,7 @@ fn strict_goes_before_and_weights_share() {
     let mut http = node.http();
     let many = |task: &str, queue: &str| json!(vec![json!({"task": task, "queue": queue}); 40]);
     for queue in ["default", "payments", "first"] {
-        http.enqueue(&many("ok", queue));
+        http.enqueue(&many("brief", queue));
     }
     // While the slot is busy, or the first one resumed would have it alone.
     for queue in ["default", "payments", "first"] {
@@ -77,7 +77,7 @@ fn strict_goes_before_and_weights_share() {
     done.sort_by_key(|v| v["started"].as_i64());
     let order: Vec<_> = done.iter().map(|v| v["queue"].as_str().unwrap()).collect();
     let last_strict = order.iter().rposition(|q| *q == "first").unwrap();
-    // Not 40 to the number: its window may run dry for the moment that a lease takes.
+    // Not 40 to the number: on a busy machine its window may run dry for the moment that a lease takes.
     assert!(last_strict < 60, "strict did not go first: {order:?}");
     // While both wait, payments (weight 3) starts about three for each one of default (weight 1).
     let both: Vec<_> = order.iter().filter(|q| **q != "first").take(40).collect();

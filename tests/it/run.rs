@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use super::harness::{Node, Setup, procs};
+use super::harness::{Node, Setup, procs, until};
 use super::{HOLD, with};
 
 #[test]
@@ -18,9 +18,11 @@ fn ready_means_that_the_socket_answers_and_the_titles_are_readable() {
     assert!(procs::title(node.daemon()).starts_with("taskd: daemon"));
     let id = node.enqueue(&["hold"]);
     assert_eq!(up.line(), id);
-    let titles: Vec<_> = node.runners().into_iter().map(procs::title).collect();
-    let busy = titles.iter().filter(|t| t.contains("hold") && t.contains(&id)).count();
-    assert_eq!(busy, 1, "{titles:?}");
+    let titles = || node.runners().into_iter().map(procs::title).collect::<Vec<_>>();
+    let busy = |t: &&String| t.contains("hold") && t.contains(&id);
+    // The task may speak before its runner has changed its title.
+    until("a runner that says what it runs", || (titles().iter().filter(busy).count() == 1).then_some(()));
+    let titles = titles();
     assert!(titles.iter().all(|t| t.starts_with("taskd: runner default/")), "{titles:?}");
     go.release(1);
     assert_eq!(node.finished(&id)["state"], "SUCCESS");

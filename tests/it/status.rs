@@ -36,9 +36,9 @@ fn a_message_shows_its_life() {
     let (mut up, mut go) = (node.fifo("up"), node.fifo("go"));
     let id = node.enqueue(&["hold"]);
     up.line();
-    let view = node.in_state(&id, "RUNNING");
-    // Told a moment later, with the end where that comes sooner.
-    let pid = until("its pid", || node.view(&id)["pid"].as_i64()).try_into().unwrap();
+    // The start of an attempt is told a moment later than it is, in case that it is short.
+    let view = until("a pid", || Some(node.in_state(&id, "RUNNING")).filter(|v| v["pid"].is_i64()));
+    let pid = view["pid"].as_i64().unwrap().try_into().unwrap();
     assert_eq!(procs::variable(pid, "TASKD_ID").as_deref(), Some(id.as_str()));
     for (name, value) in [("TASKD_TASK", "hold"), ("TASKD_QUEUE", "default"), ("TASKD_ATTEMPT", "1")] {
         assert_eq!(procs::variable(pid, name).as_deref(), Some(value));
@@ -62,4 +62,26 @@ fn root_without_the_package_s_users_says_that_all_run_as_one() {
     assert_eq!(view["outcome"]["result"], me.as_str());
     assert!(node.json(&["status"])["users"].as_str().unwrap().contains(&me));
     assert!(node.log().contains(&me), "said at the start:\n{}", node.log());
+}
+
+#[test]
+fn a_new_daemon_knows_what_runs_where() {
+    let node = Node::start(&with(HOLD));
+    let (mut up, mut go) = (node.fifo("up"), node.fifo("go"));
+    let id = node.enqueue(&["hold"]);
+    up.line();
+    let before = until("the process", || node.in_state(&id, "RUNNING")["pid"].as_i64());
+    let old = node.daemon();
+    procs::kill9(old);
+    until("a new daemon", || (node.daemon() != old).then_some(()));
+    let after = until("the process again", || node.in_state(&id, "RUNNING")["pid"].as_i64());
+    assert_eq!(after, before);
+    let status = node.json(&["status"]);
+    assert_eq!((&status["epoch"], &status["counts"]["running"]), (&2.into(), &1.into()), "{status}");
+    assert_eq!(status["pools"][0]["busy"], 1, "{status}");
+    go.release(1);
+    assert_eq!(node.finished(&id)["state"], "SUCCESS");
+    // Not at all where the old daemon was killed before it wrote its line.
+    assert!(node.log().matches("started, attempt 1").count() <= 1, "told twice:\n{}", node.log());
+    assert_eq!(node.json(&["status"])["counts"]["running"], 0);
 }

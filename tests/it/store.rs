@@ -41,3 +41,17 @@ fn waiting_messages_move_from_one_store_to_another() {
     let view = new.view(&later);
     assert_eq!((view["state"].as_str(), view["priority"].as_u64()), (Some("SCHEDULED"), Some(7)), "{view}");
 }
+
+#[test]
+fn a_message_of_a_queue_that_is_not_declared_is_refused_by_its_line() {
+    let node = Node::start(&with(OK));
+    node.ok(&["pause", "default"]);
+    let id = node.enqueue(&["ok"]);
+    let line = node.ok(&["store", "export"]);
+    let gone = line.replace(&id, "other").replace("\"queue\":\"default\"", "\"queue\":\"gone\"");
+    let file = node.path().join("export.jsonl");
+    std::fs::write(&file, format!("{line}{gone}")).unwrap();
+    let ran = node.taskd(&["store", "import", file.to_str().unwrap()]).fails();
+    ran.says(&["line 2", "gone", "[queues.gone]"]);
+    node.taskd(&["status", "other"]).code(69);
+}

@@ -98,6 +98,14 @@ fn a_faulty_config_is_printed_and_exits_78() {
 }
 
 #[test]
+fn a_socket_that_another_process_listens_on_is_in_the_way_for_now() {
+    let rig = Rig::new();
+    let _held = UnixListener::bind(&rig.settings.taskd.socket).unwrap();
+    let out = rig.command().stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(out.status.code(), Some(75));
+}
+
+#[test]
 fn a_socket_path_that_is_too_long_is_told_with_the_limit() {
     let mut rig = Rig::new();
     rig.settings.taskd.socket = rig.file(&"x".repeat(120));

@@ -33,6 +33,8 @@ pub struct Run {
     pub queue: String,
     pub canceled: Option<CancelReason>,
     pub limited: bool,
+    /// Nothing but a kill of its child ends it, in this life of the daemon.
+    pub deaf: bool,
     pub started: Wall,
 }
 
@@ -261,6 +263,7 @@ impl World {
             queue: order.message.queue.clone(),
             canceled: None,
             limited,
+            deaf: false,
             started: self.now.wall,
         };
         let deadly = task == "poison" || self.rng.chance(self.faults.run_kills_child);
@@ -308,16 +311,37 @@ impl World {
 
     fn canceled(&mut self, child: u64, run: String, reason: CancelReason) {
         let stubborn = self.rng.chance(150);
+        // It stopped its own runner, say.
+        let deaf = reason == CancelReason::Revoked && self.rng.chance(300);
         let delay = self.rng.between(1, 150);
         let Some(r) = self.children.get_mut(&child).and_then(|c| c.runs.get_mut(&run)) else { return };
         if stubborn {
+            r.deaf |= deaf;
             return;
         }
         r.canceled = Some(reason);
         self.at(delay, Thing::RunEnds { child, run });
     }
 
+    /// A new daemon knows of no cancel: what ignored one must end by itself.
+    pub fn hear_again(&mut self) {
+        let mut ends = Vec::new();
+        for (child, c) in &mut self.children {
+            for (run, r) in c.runs.iter_mut().filter(|(_, r)| r.deaf) {
+                r.deaf = false;
+                ends.push((*child, run.clone()));
+            }
+        }
+        for (child, run) in ends {
+            let delay = self.rng.between(5, 500);
+            self.at(delay, Thing::RunEnds { child, run });
+        }
+    }
+
     pub fn run_ends(&mut self, child: u64, run: &str) {
+        if self.children.get(&child).and_then(|c| c.runs.get(run)).is_some_and(|r| r.deaf) {
+            return;
+        }
         let Some(r) = self.children.get_mut(&child).and_then(|c| c.runs.remove(run)) else { return };
         let outcome = self.outcome(&r);
         let event =
@@ -400,11 +424,14 @@ impl World {
             let (run, outcome) = (run.clone(), outcome.clone());
             let heard = self.ledger.delivered.contains_key(&run.parse::<i64>().unwrap_or(-1));
             self.delivered(&run, &outcome);
-            let back = matches!(outcome.cause, Cause::Interrupted)
-                || matches!(&outcome.failure, Some(f) if f.kind == "SpawnAgain");
+            let back = match (&outcome.cause, &outcome.failure) {
+                (Cause::Interrupted, _) => Some(Excuse::Counted),
+                (_, Some(f)) if f.kind == "SpawnAgain" => Some(Excuse::Uncounted),
+                _ => None,
+            };
             let id = self.children.get(&child).and_then(|c| c.outcomes.get(&run)).map(|(id, _)| id.clone());
-            if let Some(id) = id.filter(|_| back && !heard) {
-                self.ledger.excuse(&id, Excuse::Uncounted);
+            if let (Some(id), Some(excuse), false) = (id, back, heard) {
+                self.ledger.excuse(&id, excuse);
             }
             if self.bug == Some(Planted::SettledTooEarly) {
                 self.tell(child, ToChild::Settled(run));
@@ -424,7 +451,7 @@ impl World {
         if let Some(corpse) = self.corpses.remove(&child) {
             let live = self.engine.as_ref().is_some_and(|e| e.is_live());
             for (_, id) in corpse.lost.iter().filter(|_| live && !corpse.killed_by_daemon) {
-                self.ledger.certain(id, Excuse::Lost);
+                self.ledger.certain(id, Excuse::Counted);
             }
         }
         self.step(Event::ChildDown { child: ChildKey(child), how: "signal 9".into() })

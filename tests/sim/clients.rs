@@ -36,6 +36,8 @@ pub enum Action {
 pub struct Client {
     ask: Ask,
     insist: bool,
+    /// With a cancel: how many lives its message had had.
+    lives: u32,
 }
 
 impl World {
@@ -203,7 +205,12 @@ impl World {
             }
             return Ok(());
         }
-        self.ask(ask.clone(), Client { ask, insist })
+        let lives = if let Ask::Cancel(id) = &ask { self.lives_of(id) } else { 0 };
+        self.ask(ask.clone(), Client { ask, insist, lives })
+    }
+
+    fn lives_of(&self, id: &MessageId) -> u32 {
+        self.ledger.stories.get(id.as_str()).map_or(0, |s| s.lives)
     }
 
     fn again(&mut self, ask: Ask, delay: u64) {
@@ -226,7 +233,10 @@ impl World {
             }
             Told::Canceled { record, ending, .. } => {
                 let Ask::Cancel(id) = client_ask else { return Ok(()) };
-                self.cancel_is_true(&id, record.map(|r| *r), ending)?;
+                // Somebody else may have given it a new life before this answer came.
+                if self.lives_of(&id) == client.lives {
+                    self.cancel_is_true(&id, record.map(|r| *r), ending)?;
+                }
             }
             Told::Fault(_) if client.insist => self.again(client.ask, 300),
             Told::Stopping if client.insist => self.again(client.ask, 1_000),
@@ -396,6 +406,7 @@ impl World {
         self.gone.clear();
         self.corpses.clear();
         self.last_op = 0;
+        self.hear_again();
         self.engine = Some(Box::new(Engine::new(self.now, self.seed ^ self.life)));
         self.give_plan()?;
         let all: Vec<u64> = self.children.keys().copied().collect();

@@ -27,9 +27,9 @@ pub fn broken(name: &'static str, detail: impl Into<String>) -> Check {
 /// Why a message may be started once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excuse {
-    /// Its attempt was lost while a daemon watched: counted.
-    Lost,
-    /// Its attempt was given back by the child while a daemon watched: not counted.
+    /// Its attempt was lost or interrupted while a daemon watched.
+    Counted,
+    /// Nothing could be started, while a daemon watched: not counted.
     Uncounted,
     /// A retry, or a new life: counted.
     Retry,
@@ -56,6 +56,8 @@ pub struct Story {
     reborn: bool,
     /// It left its place in the queue.
     pub moved: bool,
+    /// How often it was given a new life.
+    pub lives: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +106,7 @@ impl Ledger {
     /// A daemon died: what it had seen of the end of an attempt may not be recorded.
     pub fn blur(&mut self, id: &str) {
         if let Some(s) = self.stories.get_mut(id)
-            && matches!(s.excuse, Some(Excuse::Lost | Excuse::Uncounted))
+            && matches!(s.excuse, Some(Excuse::Counted | Excuse::Uncounted))
         {
             s.excuse = Some(Excuse::Unclear);
         }
@@ -119,6 +121,7 @@ impl Ledger {
         story.canceled = None;
         story.moved = true;
         story.reborn = true;
+        story.lives += 1;
     }
 
     /// 1: accepted means kept: once the client was told, the store has it.
@@ -254,7 +257,7 @@ impl Ledger {
                 return broken("7 no_second_start_without_reason", format!("{id} attempt {attempt}"));
             };
             let (low, high) = match excuse {
-                Excuse::Lost | Excuse::Retry => (story.attempt + 1, story.attempt + 1),
+                Excuse::Counted | Excuse::Retry => (story.attempt + 1, story.attempt + 1),
                 Excuse::Uncounted => (story.attempt, story.attempt),
                 Excuse::Unclear => (story.attempt, story.attempt + 1),
             };

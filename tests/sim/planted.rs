@@ -26,8 +26,10 @@ pub enum Planted {
     DoubleRun,
     /// A sweep does not say which queues got messages.
     SilentSweep,
-    /// A message given back at a shutdown counts as an attempt.
-    CountedInterrupt,
+    /// An attempt that a shutdown interrupted is given back as if it had never started.
+    UncountedInterrupt,
+    /// A message given back before it started counts as an attempt.
+    CountedReturn,
     /// A failed publish is answered as done.
     AcceptedNotKept,
     /// A cancel of a running attempt does not reach the child.
@@ -42,7 +44,7 @@ pub enum Planted {
     ForgottenLease,
 }
 
-pub const ALL: [Planted; 18] = [
+pub const ALL: [Planted; 19] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
@@ -54,7 +56,8 @@ pub const ALL: [Planted; 18] = [
     Planted::SettledTooEarly,
     Planted::DoubleRun,
     Planted::SilentSweep,
-    Planted::CountedInterrupt,
+    Planted::UncountedInterrupt,
+    Planted::CountedReturn,
     Planted::AcceptedNotKept,
     Planted::ForgottenCancel,
     Planted::ForgottenRevoke,

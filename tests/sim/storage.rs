@@ -158,7 +158,8 @@ impl World {
             (Some(Planted::UncountedLoss), Op::Defer { counted, lost, .. }) if *lost => {
                 (*counted, *lost) = (false, false);
             }
-            (Some(Planted::CountedInterrupt), Op::Defer { counted, .. }) => *counted = true,
+            (Some(Planted::UncountedInterrupt), Op::Defer { counted, lost: false, .. }) => *counted = false,
+            (Some(Planted::CountedReturn), Op::Defer { counted, .. }) => *counted = true,
             (Some(Planted::ForgottenRetry), Op::Settle(s)) if s.state == State::Retry => {
                 s.state = State::Failure;
                 s.due = None;

@@ -26,7 +26,7 @@ impl Model {
             }
             let n = added.entry(&m.queue).or_default();
             *n += 1;
-            let there = self.shelf.count(&m.queue).map_or(0, |c| c.waiting + c.scheduled);
+            let there = self.shelf.length(&m.queue);
             if let Some(Some(max)) = max_length.get(i)
                 && there + *n > *max
             {
@@ -178,7 +178,7 @@ impl Model {
             row.record.state = State::Scheduled;
         } else {
             row.record.state = State::Waiting;
-            if counted {
+            if rules::goes_behind(lost, row.record.due) {
                 row.rank = rules::rank(self.ready_again(now), row.record.message.priority);
             }
         }

@@ -19,7 +19,7 @@ pub(super) struct Row {
     pub seq: u64,
     /// Place in its queue, smaller first.
     pub rank: i64,
-    /// The next lease raises `attempt`, and the message loses its place when it comes back.
+    /// The next lease raises `attempt`, and a deferred message gets a new place when it is due.
     pub counted: bool,
     /// In its queue's `unknown` set.
     pub unknown: bool,
@@ -112,8 +112,14 @@ impl Shelf {
         self.live == 0
     }
 
-    pub(super) fn count(&self, queue: &str) -> Option<&QueueCount> {
-        self.counts.get(queue)
+    /// What `max_length` bounds: all of a queue that did not start.
+    pub(super) fn length(&self, queue: &str) -> u64 {
+        let idle = |seq: &&u64| {
+            let fits = |r: &Record| r.message.queue == queue && r.state != State::Running;
+            self.rows.get(seq).is_some_and(|row| fits(&row.record))
+        };
+        let leased = self.leased.values().filter(idle).count() as u64;
+        self.counts.get(queue).map_or(0, |c| c.waiting + c.scheduled) + leased
     }
 
     pub(super) fn counts(&self) -> impl Iterator<Item = &QueueCount> {

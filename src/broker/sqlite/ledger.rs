@@ -15,7 +15,10 @@ use crate::model::time::Wall;
 pub(super) enum Class {
     Waiting,
     Scheduled,
+    /// Leased and not started.
     Leased,
+    /// Leased and started.
+    Running,
     Unknown,
 }
 
@@ -33,6 +36,7 @@ struct Counts {
     waiting: u64,
     scheduled: u64,
     leased: u64,
+    running: u64,
     unknown: u64,
     paused: bool,
 }
@@ -43,6 +47,7 @@ impl Counts {
             Class::Waiting => &mut self.waiting,
             Class::Scheduled => &mut self.scheduled,
             Class::Leased => &mut self.leased,
+            Class::Running => &mut self.running,
             Class::Unknown => &mut self.unknown,
         }
     }
@@ -93,7 +98,7 @@ impl Ledger {
             let no = l.learn(row.get(0)?);
             l.set_paused(no, row.get(1)?);
         }
-        // Each is answered from an index alone.
+        // Each is answered from an index; of what is leased, which is little, the rows are read too.
         for (class, sql) in [
             (
                 Class::Waiting,
@@ -106,7 +111,13 @@ impl Ledger {
             ),
             (
                 Class::Leased,
-                "SELECT queue, count(*) FROM live INDEXED BY live_leased WHERE token IS NOT NULL GROUP BY queue",
+                "SELECT queue, count(*) FROM live INDEXED BY live_leased \
+                 WHERE token IS NOT NULL AND state <> 2 GROUP BY queue",
+            ),
+            (
+                Class::Running,
+                "SELECT queue, count(*) FROM live INDEXED BY live_leased \
+                 WHERE token IS NOT NULL AND state = 2 GROUP BY queue",
             ),
             (
                 Class::Unknown,
@@ -207,9 +218,10 @@ impl Ledger {
         }
     }
 
-    /// Waiting and scheduled messages of a queue: what `max_length` bounds.
+    /// What `max_length` bounds: all of a queue that did not start. What a node leased ahead waits like the
+    /// rest.
     pub(super) fn length(&self, no: QueueNo) -> u64 {
-        self.f.counts.get(no).map_or(0, |c| c.waiting + c.scheduled)
+        self.f.counts.get(no).map_or(0, |c| c.waiting + c.scheduled + c.leased)
     }
 
     /// The answer to Count.
@@ -220,7 +232,7 @@ impl Ledger {
                 queue: name.clone(),
                 waiting: c.waiting,
                 scheduled: c.scheduled,
-                leased: c.leased,
+                leased: c.leased + c.running,
                 unknown: c.unknown,
                 paused: c.paused,
             })

@@ -15,6 +15,14 @@ use crate::model::outcome::Outcome;
 use crate::model::state::State;
 use crate::model::time::Wall;
 
+/// A leased row.
+struct HeldRow {
+    seq: i64,
+    queue: QueueNo,
+    priority: u8,
+    class: Class,
+}
+
 impl Shelf {
     pub(super) fn publish(
         &mut self,
@@ -189,31 +197,42 @@ impl Shelf {
     }
 
     pub(super) fn start(&mut self, id: &MessageId, token: Token, now: Wall) -> Result<Reply, Stop> {
-        // A repeat under the same token keeps the first time.
-        let n = self
+        let queue = self
             .c
             .prepare_cached(
-                "UPDATE live SET started = CASE state WHEN 2 THEN started ELSE ?3 END, state = 2 \
-                 WHERE id = ?1 AND token = ?2",
+                "UPDATE live SET started = ?3, state = 2 WHERE id = ?1 AND token = ?2 AND state <> 2 \
+                 RETURNING queue",
             )?
-            .execute((Key::of(id), token.0, now.0))?;
-        if n == 1 { Ok(rules::applied()) } else { self.stale(id) }
+            .query_row((Key::of(id), token.0, now.0), |row| row.get(0))
+            .optional()?;
+        if let Some(queue) = queue {
+            let queue = ledger::index(queue);
+            self.ledger.leave(queue, Class::Leased);
+            self.ledger.enter(queue, Class::Running);
+            return Ok(rules::applied());
+        }
+        // A repeat under the same token keeps the first time.
+        if self.held(id, token)?.is_some() { Ok(rules::applied()) } else { self.stale(id) }
     }
 
-    /// Row, queue and priority of what is held under this token.
-    fn held(&self, id: &MessageId, token: Token) -> rusqlite::Result<Option<(i64, QueueNo, u8)>> {
+    /// What is held under this token.
+    fn held(&self, id: &MessageId, token: Token) -> rusqlite::Result<Option<HeldRow>> {
         self.c
-            .prepare_cached("SELECT seq, queue, priority FROM live WHERE id = ?1 AND token = ?2")?
+            .prepare_cached("SELECT seq, queue, priority, state FROM live WHERE id = ?1 AND token = ?2")?
             .query_row((Key::of(id), token.0), |row| {
-                Ok((row.get(0)?, ledger::index(row.get(1)?), row.get(2)?))
+                let class = if row.get::<_, i64>(3)? == 2 { Class::Running } else { Class::Leased };
+                let queue = ledger::index(row.get(1)?);
+                Ok(HeldRow { seq: row.get(0)?, queue, priority: row.get(2)?, class })
             })
             .optional()
     }
 
     pub(super) fn settle(&mut self, s: &Settle) -> Result<Reply, Stop> {
         rules::check_settle(s)?;
-        let Some((seq, queue, _)) = self.held(&s.id, s.token)? else { return self.stale(&s.id) };
-        self.ledger.leave(queue, Class::Leased);
+        let Some(HeldRow { seq, queue, class, .. }) = self.held(&s.id, s.token)? else {
+            return self.stale(&s.id);
+        };
+        self.ledger.leave(queue, class);
         if s.state == State::Retry {
             let outcome = encode(&s.outcome)?;
             self.bytes += outcome.len();
@@ -276,18 +295,19 @@ impl Shelf {
         (counted, lost): (bool, bool),
         now: Wall,
     ) -> Result<Reply, Stop> {
-        let Some((seq, queue, priority)) = self.held(id, token)? else { return self.stale(id) };
+        let Some(HeldRow { seq, queue, priority, class }) = self.held(id, token)? else {
+            return self.stale(id);
+        };
         let due = until.filter(|u| *u > now);
         let state = if due.is_some() { State::Scheduled } else { State::Waiting };
-        // Given back uncounted it keeps its place.
-        let rank = (counted && due.is_none()).then(|| self.ledger.rank_again(now, priority));
+        let rank = rules::goes_behind(lost, due).then(|| self.ledger.rank_again(now, priority));
         self.c
             .prepare_cached(
                 "UPDATE live SET state = ?2, token = NULL, due = ?3, counted = ?4, losses = losses + ?5, \
                  rank = coalesce(?6, rank) WHERE seq = ?1",
             )?
             .execute((seq, code(state), due.map(|d| d.0), counted, i64::from(lost), rank))?;
-        self.ledger.leave(queue, Class::Leased);
+        self.ledger.leave(queue, class);
         self.ledger.enter(queue, idle_class(state, false));
         Ok(rules::applied())
     }
@@ -363,8 +383,10 @@ impl Shelf {
                       ELSE 0 END, unknown = ?2 WHERE seq = ?1";
         let (seq, queue, class, task) = match (unknown, token) {
             (true, Some(token)) => {
-                let Some((seq, queue, _)) = self.held(id, token)? else { return self.stale(id) };
-                (seq, queue, Class::Leased, self.task(id)?)
+                let Some(HeldRow { seq, queue, class, .. }) = self.held(id, token)? else {
+                    return self.stale(id);
+                };
+                (seq, queue, class, self.task(id)?)
             }
             (true, None) => match self.open(id)? {
                 Some((seq, queue, class @ (Class::Waiting | Class::Unknown))) => {

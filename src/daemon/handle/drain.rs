@@ -1,7 +1,7 @@
 //! `drain`: takes nothing new off any queue; enqueue goes on.
 
 use super::{Asker, mismatch};
-use crate::control::api::Done;
+use crate::control::api::{self, Done};
 use crate::daemon::state::Daemon;
 use crate::engine::command::Told;
 use crate::engine::event::Ask;
@@ -17,7 +17,10 @@ pub fn handle(d: &mut Daemon, asker: Asker, off: bool) {
                 let message = if off {
                     "messages are taken off the queues again".to_owned()
                 } else {
-                    format!("nothing new is started, {running} attempts still run (undo: taskd drain --off)")
+                    {
+                        let attempts = api::count(running as u64, "attempt");
+                        format!("nothing new is started, {attempts} still running (undo: taskd drain --off)")
+                    }
                 };
                 asker.json(&Done { message, count: u64::try_from(running).ok(), ..Done::default() });
             }

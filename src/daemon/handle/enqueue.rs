@@ -1,6 +1,7 @@
 //! `enqueue`: everything that can be refused is refused here, before the message is accepted.
 
 use super::{Asker, mismatch, stopping, store_error};
+use crate::config::settings::Settings;
 use crate::control::api::{Enqueue, Enqueued, Error, ErrorKind};
 use crate::daemon::clock;
 use crate::daemon::state::Daemon;
@@ -45,6 +46,14 @@ pub fn handle(d: &mut Daemon, asker: Asker, list: Vec<Enqueue>) {
 fn answer(asker: Asker, told: Told, states: Vec<State>) {
     match told {
         Told::Published(list) => {
+            // An id is no secret, the state of what it names is: a stranger learns that it is taken, no more.
+            let taken = |(_, _, p): &(MessageId, String, Published)| match p {
+                Published::Known(record) => !asker.may_see(record),
+                Published::New => false,
+            };
+            if let Some((id, ..)) = list.iter().find(|one| taken(one)) {
+                return asker.error(in_use(id, list.len() > 1));
+            }
             let view =
                 |((id, queue, published), state): ((MessageId, String, Published), State)| match published {
                     Published::New => Enqueued { id: id.0, state, queue, known: false },
@@ -68,6 +77,12 @@ fn answer(asker: Asker, told: Told, states: Vec<State>) {
         Told::Stopping => asker.error(stopping()),
         _ => asker.error(mismatch()),
     }
+}
+
+fn in_use(id: &MessageId, batch: bool) -> Error {
+    let rest = if batch { "; the other messages of the batch are stored" } else { "" };
+    Error::new(ErrorKind::Conflict, format!("this id is in use: {id}{rest}"))
+        .hint("choose another id, or give none and let one be made")
 }
 
 fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Message, Error> {
@@ -97,7 +112,10 @@ fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Messa
     }
     let known_queue = |q: &String| d.settings.queues.contains_key(q);
     let queue = match asked.queue {
-        Some(queue) if known_queue(&queue) => queue,
+        Some(queue) if known_queue(&queue) => {
+            same_user(&d.settings, task, &queue)?;
+            queue
+        }
         Some(queue) => {
             let names = d.settings.queues.keys().map(String::as_str);
             let mut e = Error::new(ErrorKind::UnknownQueue, format!("no queue is named {queue}"));
@@ -128,6 +146,23 @@ fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Messa
         );
     }
     Ok(message)
+}
+
+/// Refuses a queue whose pool would run the task as another user than its own queue's pool: no runner may
+/// take such a message, so it would come back for ever.
+fn same_user(settings: &Settings, task: &Task, queue: &str) -> Result<(), Error> {
+    let home = settings.route(task);
+    let (there, own) = (settings.user_of(task, queue), settings.user_of(task, home));
+    if there == own {
+        return Ok(());
+    }
+    let (there, own) = (there.unwrap_or("taskd's own user"), own.unwrap_or("taskd's own user"));
+    let name = &task.name;
+    let what =
+        format!("task {name} runs as {own} (queue {home}), but in queue {queue} it would run as {there}");
+    let hint =
+        format!("leave the queue out, or set `user` in [tasks.{name}]: then every queue runs it as that");
+    Err(Error::new(ErrorKind::BadArguments, what).hint(hint))
 }
 
 /// Bytes of arguments and headers as JSON, counted without writing them.
@@ -195,4 +230,59 @@ pub fn suggestion<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Opti
         .filter(|(score, _)| *score > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, n)| n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Env, load_texts};
+    use crate::control::api::{Answer, Peer, Rights};
+    use crate::model::message::Record;
+
+    #[test]
+    fn a_queue_that_would_change_the_user_is_refused() {
+        let text = "[pools.low]\nuser = 'low'\n[pools.high]\nuser = 'high'\n[pools.more]\nuser = 'low'\n\
+            [queues.low]\npool = 'low'\n[queues.high]\npool = 'high'\n[queues.more]\npool = 'more'\n\
+            [tasks.plain]\ncommand = 'x'\nqueue = 'low'\n\
+            [tasks.own]\ncommand = 'x'\nqueue = 'low'\nuser = 'low'\n";
+        let env = Env::made("root", 0, &[("low", 1001), ("high", 1002)]);
+        let s = load_texts(&[("taskd.toml", text)], &env).map_err(|r| r.render(false)).unwrap().settings;
+        let refused = |task: &str, queue: &str| same_user(&s, &s.tasks[task], queue).err();
+        assert_eq!(refused("plain", "low"), None);
+        assert_eq!(refused("plain", "more"), None, "another pool of the same user");
+        assert_eq!(refused("own", "high"), None, "its own user goes with it");
+        let e = refused("plain", "high").unwrap();
+        assert_eq!(e.kind, ErrorKind::BadArguments);
+        assert!(e.message.contains("as low") && e.message.contains("as high"), "{e}");
+    }
+
+    /// What uid 1 is told of an id that uid `owner` enqueued before.
+    fn told(owner: u32, rights: Rights) -> Answer {
+        let record: Record = serde_json::from_value(serde_json::json!({
+            "message": {
+                "id": "i", "task": "t", "queue": "q", "args": [], "kwargs": {}, "priority": 0,
+                "enqueued": 0, "uid": owner,
+            },
+            "state": "FAILURE", "attempt": 1, "losses": 0,
+        }))
+        .unwrap();
+        let (answer_to, mut received) = tokio::sync::oneshot::channel();
+        let peer = Peer { uid: 1, gid: 1, groups: Vec::new(), pid: 1 };
+        let asker = Asker { peer, rights, answer: answer_to };
+        let known = (MessageId("i".into()), "q".to_owned(), Published::Known(Box::new(record)));
+        answer(asker, Told::Published(vec![known]), vec![State::Waiting]);
+        received.try_recv().unwrap()
+    }
+
+    #[test]
+    fn a_known_id_is_told_with_its_state_to_those_only_who_may_see_it() {
+        let read = Rights { read: true, ..Rights::default() };
+        for (owner, rights) in [(1, Rights::default()), (2, read)] {
+            let Answer::Json(text) = told(owner, rights) else { panic!("refused to {owner}") };
+            assert!(text.contains("FAILURE") && text.contains("\"known\":true"), "{text}");
+        }
+        let Answer::Error(e) = told(2, Rights::default()) else { panic!("told to a stranger") };
+        assert_eq!(e.kind, ErrorKind::Conflict);
+        assert!(!serde_json::to_string(&e).unwrap().contains("FAILURE"), "{e}");
+    }
 }

@@ -17,8 +17,9 @@ const MAX_LIMIT: u32 = 10_000;
 /// Answers with what matches.
 pub fn handle(d: &mut Daemon, asker: Asker, query: &ListQuery) {
     let mut states = Vec::new();
-    for name in query.state.as_deref().unwrap_or_default().split(',').filter(|s| !s.is_empty()) {
-        let Some(state) = State::parse(name.trim()) else {
+    for name in query.state.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|s| !s.is_empty())
+    {
+        let Some(state) = State::parse(name) else {
             let names: Vec<&str> = state::ALL.iter().map(|s| s.name()).collect();
             let e = Error::new(ErrorKind::BadRequest, format!("no state is named {name}"));
             return asker.error(e.hint(format!("states are {}", names.join(", "))));

@@ -1,7 +1,7 @@
 //! `purge`: ends everything that waits in a queue.
 
 use super::{Asker, mismatch, pause, store_error};
-use crate::control::api::Done;
+use crate::control::api::{self, Done};
 use crate::daemon::state::Daemon;
 use crate::engine::command::Told;
 use crate::engine::event::Ask;
@@ -15,7 +15,7 @@ pub fn handle(d: &mut Daemon, asker: Asker, queue: String) {
         Ask::Purge { queue: queue.clone() },
         Box::new(move |_, told| match told {
             Told::Purged(count) => {
-                let message = format!("{count} messages of queue {queue} canceled");
+                let message = format!("{} of queue {queue} canceled", api::count(count, "message"));
                 asker.json(&Done { message, count: Some(count), ..Done::default() });
             }
             Told::Fault(fault) => asker.error(store_error(&fault)),

@@ -1,7 +1,7 @@
 //! `stop`: ends taskd; what runs gets `shutdown_grace` and goes back to its queue after it.
 
 use super::Asker;
-use crate::control::api::Done;
+use crate::control::api::{self, Done};
 use crate::daemon::state::Daemon;
 use crate::engine::event::Event;
 use crate::process::launch::ToLauncher;
@@ -13,7 +13,10 @@ pub fn handle(d: &mut Daemon, asker: Asker, now: bool) {
     let message = if running == 0 || now {
         "taskd is stopping".to_owned()
     } else {
-        format!("taskd is stopping: {running} attempts have {} s to end", grace / 1000)
+        {
+            let attempts = api::count(running as u64, "attempt");
+            format!("taskd is stopping, with {} s for {attempts} to end", grace / 1000)
+        }
     };
     asker.json(&Done { message, count: u64::try_from(running).ok(), ..Done::default() });
     let extend_ms = if now { 0 } else { grace };

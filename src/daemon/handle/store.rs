@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
 use super::Asker;
-use crate::control::api::{Answer, Done, Error, ErrorKind, Exported};
+use crate::control::api::{self, Answer, Done, Error, ErrorKind, Exported};
 use crate::daemon::state::Daemon;
 use crate::daemon::{clock, plan};
 use crate::engine::event::Event;
@@ -88,11 +88,20 @@ pub fn import(d: &Daemon, asker: Asker, list: Vec<Exported>) {
         if line.v != EXPORT_VERSION {
             return asker.error(refuse(format!("version {} of the export is not known here", line.v)));
         }
-        match serde_json::from_value::<Message>(line.message) {
-            Ok(m) if crate::model::name::check(m.id.as_str()).is_ok() => messages.push((m, line.attempt)),
-            Ok(m) => return asker.error(refuse(format!("{:?} is no id", m.id.0))),
+        let message = match serde_json::from_value::<Message>(line.message) {
+            Ok(message) => message,
             Err(e) => return asker.error(refuse(e.to_string())),
+        };
+        if crate::model::name::check(message.id.as_str()).is_err() {
+            return asker.error(refuse(format!("{:?} is no id", message.id.0)));
         }
+        // Nobody would take it off that queue, and nobody would say so.
+        if !d.settings.queues.contains_key(&message.queue) {
+            let queue = &message.queue;
+            let e = refuse(format!("no queue is named {queue:?}"));
+            return asker.error(e.hint(format!("declare [queues.{queue}] in the config and reload it")));
+        }
+        messages.push((message, line.attempt));
     }
     let admin = d.store.admin();
     let total = messages.len();
@@ -102,7 +111,7 @@ pub fn import(d: &Daemon, asker: Asker, list: Vec<Exported>) {
         Ok(new) => {
             // The engine learns of what it did not publish itself by looking.
             later.notify_one();
-            let message = format!("{new} of {total} messages imported");
+            let message = format!("{new} of {} imported", api::count(total as u64, "message"));
             asker.json(&Done { message, count: Some(new), ..Done::default() });
         }
         Err(fault) => asker.fault(&fault),

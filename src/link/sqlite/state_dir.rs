@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::OpenError;
 
@@ -17,6 +18,9 @@ pub const HEADROOM: u64 = 8 << 20;
 /// After the disk was full, work goes on only where this much is free beside the reserve: the log that was
 /// kept meanwhile moves into the file.
 pub const RECOVERED: u64 = 32 << 20;
+
+/// A process that was killed may hold the lock this much longer: it gives its files back last.
+const DYING: Duration = Duration::from_millis(500);
 
 /// File systems that other machines share: magic numbers of statfs(2).
 const NETWORK: [(u64, &str); 8] = [
@@ -232,7 +236,14 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
         .mode(0o600)
         .open(&path)
         .map_err(|e| OpenError::of_io(&path, "open", e))?;
-    match f.try_lock() {
+    let until = Instant::now() + DYING;
+    let locked = loop {
+        match f.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(DYING / 50),
+            other => break other,
+        }
+    };
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();

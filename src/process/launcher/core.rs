@@ -93,16 +93,19 @@ impl<'log> Core<'log> {
         let owner = Owner::of(settings.taskd.user.as_deref(), who.uid).map_err(StartFault::config)?;
         // The lock first: a socket file that nobody answers on may be another taskd's that is starting, too.
         let state = StateDir::open(&settings.taskd.state_dir, &owner)?;
-        let control = ControlSocket::open(&settings.taskd.socket).map_err(StartFault::config)?;
-        let busy = |what: &'static str| move |e| StartFault::busy(format!("cannot {what}: {e}"));
-        exec::reserve_numbers().map_err(busy("open /dev/null"))?;
-        let open_files = OpenFiles::raise().map_err(busy("raise the limit of open files"))?;
-        nix::sys::prctl::set_child_subreaper(true).map_err(|e| busy("become a sub-reaper")(e.into()))?;
+        // What is left of an earlier life next: its daemon may be listening to the end.
         let killed = instance::end_earlier_life(&state.instance, options.limits.gone_within)
             .map_err(StartFault::busy)?;
         if killed > 0 {
             tracing::warn!("{killed} processes of an earlier life were still there and were ended");
         }
+        let control = ControlSocket::open(&settings.taskd.socket).map_err(|fault| {
+            if fault.passes() { StartFault::busy(fault) } else { StartFault::config(fault) }
+        })?;
+        let busy = |what: &'static str| move |e| StartFault::busy(format!("cannot {what}: {e}"));
+        exec::reserve_numbers().map_err(busy("open /dev/null"))?;
+        let open_files = OpenFiles::raise().map_err(busy("raise the limit of open files"))?;
+        nix::sys::prctl::set_child_subreaper(true).map_err(|e| busy("become a sub-reaper")(e.into()))?;
         if control.is_passed() && control.path().as_ref() != Some(&settings.taskd.socket) {
             tracing::warn!(
                 "the socket that systemd holds is not `socket` = {}",

@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -12,6 +13,9 @@ use crate::process::privileges::{Account, PrivilegeFault};
 
 /// Held for the launcher's whole life.
 const LOCK: &str = "taskd.lock";
+
+/// A child that a killed launcher was just starting holds the lock until its exec.
+const DYING: Duration = Duration::from_millis(500);
 
 /// Holds the store's `TASKD_INSTANCE`.
 const INSTANCE: &str = "instance";
@@ -118,8 +122,16 @@ fn open(path: &Path) -> io::Result<File> {
 
 fn lock(dir: &Path) -> Result<Flock<File>, StartFault> {
     let path = dir.join(LOCK);
-    let file = open(&path).map_err(cannot("open", &path))?;
-    let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+    let mut file = open(&path).map_err(cannot("open", &path))?;
+    let until = Instant::now() + DYING;
+    let locked = loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Err((again, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() < until => file = again,
+            other => break other,
+        }
+        std::thread::sleep(DYING / 50);
+    };
+    let mut lock = match locked {
         Ok(lock) => lock,
         Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
             let mut pid = String::new();

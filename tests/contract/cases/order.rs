@@ -59,11 +59,23 @@ pub fn given_back_uncounted_it_keeps_its_place(h: &mut dyn Harness) {
     assert_eq!(lease(h, 1)[0].attempt, 2);
 }
 
-pub fn given_back_counted_it_goes_behind(h: &mut dyn Harness) {
+pub fn given_back_counted_it_keeps_its_place(h: &mut dyn Harness) {
+    h.ok(publish(vec![msg("a"), msg("b")]));
+    let token = lease(h, 1)[0].token;
+    h.ok(Op::Start { id: id("a"), token, now: at(1) });
+    let back = Op::Defer { id: id("a"), token, until: None, counted: true, lost: false, now: at(9) };
+    assert!(applied(h.ok(back)).0);
+    h.restart();
+    let d = lease(h, 2);
+    assert_eq!((d[0].message.id.0.as_str(), d[0].attempt, d[0].losses), ("a", 2, 0));
+    assert_eq!((d[1].message.id.0.as_str(), d[1].attempt), ("b", 1));
+}
+
+pub fn given_back_lost_it_goes_behind(h: &mut dyn Harness) {
     h.ok(publish(vec![msg("a"), msg("b")]));
     let d = lease(h, 1);
     let back =
-        Op::Defer { id: id("a"), token: d[0].token, until: None, counted: true, lost: false, now: at(9) };
+        Op::Defer { id: id("a"), token: d[0].token, until: None, counted: true, lost: true, now: at(9) };
     assert!(applied(h.ok(back)).0);
     let d = lease(h, 2);
     assert_eq!((d[0].message.id.0.as_str(), d[0].attempt), ("b", 1));

@@ -71,11 +71,23 @@ pub fn known_ids_do_not_fill_a_queue(h: &mut dyn Harness) {
     assert!(matches!(again, Reply::Published(r) if r.iter().all(|p| matches!(p, Published::Known(_)))));
 }
 
-pub fn leased_messages_do_not_fill_a_queue(h: &mut dyn Harness) {
+pub fn what_is_leased_fills_its_queue_until_it_starts(h: &mut dyn Harness) {
     h.ok(bounded(vec![msg("a")], 1));
-    lease(h, 1);
+    let token = lease(h, 1)[0].token;
+    assert_eq!(h.ok(bounded(vec![msg("b")], 1)), full(1));
+    h.restart();
+    assert_eq!(h.ok(bounded(vec![msg("b")], 1)), full(1));
+    for _ in 0..2 {
+        h.ok(Op::Start { id: id("a"), token, now: at(1) });
+    }
+    h.restart();
     assert_eq!(h.ok(bounded(vec![msg("b")], 1)), Reply::Published(vec![Published::New]));
     assert_eq!(h.ok(bounded(vec![msg("c")], 1)), full(1));
+    assert_eq!(count(h), (1, 0, 1, 0));
+    // What comes back after its start waits again, beyond the bound if need be.
+    h.ok(defer("a", token));
+    assert_eq!(h.ok(bounded(vec![msg("c")], 2)), full(2));
+    assert_eq!(count(h), (2, 0, 0, 0));
 }
 
 pub fn bounds_that_do_not_fit_are_refused(h: &mut dyn Harness) {
