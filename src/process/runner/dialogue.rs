@@ -123,6 +123,8 @@ impl Runner<'_> {
     /// Starts the program of the run that was taken, or ends the run.
     pub(super) fn begin(&mut self, now: Instant) {
         let Some(work) = &mut self.work else { return };
+        // Before the program can look.
+        (self.title)(&format!("{} {} {}", self.name, work.run.task, work.run.id));
         match Attempt::start(&self.kit, &work.task, &work.run, work.received, Stdio::Pipe) {
             Ok((mut attempt, pipes)) => {
                 let (run, pid) = (work.run.run.clone(), attempt.pid());
@@ -133,7 +135,6 @@ impl Runner<'_> {
                     attempt: work.run.attempt,
                     pid,
                 };
-                (self.title)(&format!("{} {} {}", self.name, work.run.task, work.run.id));
                 self.printing.open(&run, &work.task, source, pipes);
                 attempt.feed();
                 work.phase = Phase::Running(Box::new(attempt));
@@ -145,6 +146,7 @@ impl Runner<'_> {
                 if pause > AGAIN.1 {
                     let run = work.run.run.clone();
                     self.work = None;
+                    (self.title)(&self.name);
                     self.tell(&FromChild::Refused { run, why: e.to_string() });
                 } else if let Some(at) = now.checked_add(pause) {
                     work.phase = Phase::Waiting { at, pause: pause * 2 };
@@ -174,6 +176,7 @@ impl Runner<'_> {
     /// The run ends without a program.
     fn fail(&mut self, cause: Cause, message: String) {
         if let Some(work) = self.work.take() {
+            (self.title)(&self.name);
             self.report(work.run.run, Outcome::of_cause(cause, message));
         }
     }
