@@ -28,7 +28,7 @@ use crate::process::protocol::ToChild;
 
 /// Ends and starts of attempts wait so long for others to share a commit with, in milliseconds, while more
 /// runs. Whoever waits for one is answered at once, and a child keeps an outcome until it is committed.
-const LINGER_MS: u64 = 5;
+const LINGER_MS: u64 = 10;
 
 /// A busy child hears that an outcome is committed with its next line, or after this, in milliseconds.
 const TELL_MS: u64 = 20;

@@ -19,7 +19,7 @@ const MAX_WINDOW: usize = 64;
 const SHORT_MS: u64 = 10;
 
 /// How often a window is doubled.
-const DOUBLINGS: u32 = 2;
+const DOUBLINGS: u32 = 3;
 
 /// A queue.
 #[derive(Debug, Default)]

@@ -105,7 +105,6 @@ impl Stream {
                     }
                 },
                 done => {
-                    drop(guard);
                     self.room = None;
                     return Poll::Ready(done);
                 }

@@ -100,7 +100,7 @@ fn a_faulty_config_is_printed_and_exits_78() {
 #[test]
 fn a_socket_that_another_process_listens_on_is_in_the_way_for_now() {
     let rig = Rig::new();
-    std::fs::create_dir(rig.settings.taskd.socket.parent().unwrap()).unwrap();
+    std::fs::create_dir_all(rig.settings.taskd.socket.parent().unwrap()).unwrap();
     let _held = UnixListener::bind(&rig.settings.taskd.socket).unwrap();
     let out = rig.command().stderr(Stdio::piped()).output().unwrap();
     assert_eq!(out.status.code(), Some(75));

@@ -125,6 +125,8 @@ impl Runner<'_> {
     /// Starts the program of the run that was taken, or ends the run.
     pub(super) fn begin(&mut self, now: Instant) {
         let Some(work) = &mut self.work else { return };
+        // Before the program can look.
+        (self.title)(&format!("{} {} {}", self.name, work.run.task, work.run.id));
         match Attempt::start(&self.kit, &work.task, &work.run, work.received, Stdio::Pipe) {
             Ok((mut attempt, pipes)) => {
                 let (run, pid) = (work.run.run.clone(), attempt.pid());
@@ -135,7 +137,6 @@ impl Runner<'_> {
                     attempt: work.run.attempt,
                     pid,
                 };
-                (self.title)(&format!("{} {} {}", self.name, work.run.task, work.run.id));
                 self.printing.open(&run, &work.task, source, pipes);
                 attempt.feed();
                 work.phase = Phase::Running(Box::new(attempt));
@@ -159,6 +160,7 @@ impl Runner<'_> {
     /// The run goes back: not its fault, and (but for a program that is being written) not this runner's.
     fn no_room(&mut self, error: &SpawnError) {
         let Some(work) = self.work.take() else { return };
+        (self.title)(&self.name);
         let (run, why) = (work.run.run, error.to_string());
         if error.errno == Errno::ETXTBSY {
             return self.tell(&FromChild::Refused { run, why });
@@ -188,6 +190,7 @@ impl Runner<'_> {
     /// The run ends without a program.
     fn fail(&mut self, cause: Cause, message: String) {
         if let Some(work) = self.work.take() {
+            (self.title)(&self.name);
             self.report(work.run.run, Outcome::of_cause(cause, message));
         }
     }
