@@ -84,11 +84,9 @@ pub fn be_the_runner() {
     }
     let part: RunnerPart = serde_json::from_slice(&fs::read(dir.join("part.json")).unwrap()).unwrap();
     let socket = UnixStream::connect(dir.join("socket")).unwrap();
-    let titles = dir.join("titles");
-    let mut title = |text: &str| {
-        let mut file = fs::OpenOptions::new().append(true).create(true).open(&titles).unwrap();
-        writeln!(file, "{text}").unwrap();
-    };
+    // Opened once: some tests leave the runner without a descriptor to spare.
+    let mut titles = fs::OpenOptions::new().append(true).create(true).open(dir.join("titles")).unwrap();
+    let mut title = |text: &str| writeln!(titles, "{text}").unwrap();
     let code = taskd::process::runner::serve(part, socket.into(), &mut title);
     assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::SUCCESS));
 }

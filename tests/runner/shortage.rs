@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use taskd::process::protocol::FromChild;
+use taskd::process::protocol::{FromChild, ToChild};
 
 use crate::driver::{Driver, exec, part};
 
@@ -29,7 +29,8 @@ fn refused_then_runs(mut driver: Driver, short: &str, enough: &str, why_part: &s
     // It goes back uncounted, and its pool is given time to breathe.
     let (of, outcome) = driver.next().into_outcome().unwrap();
     let failure = outcome.failure.unwrap();
-    assert_eq!((of, failure.kind.as_str()), (run, taskd::model::outcome::SPAWN_AGAIN));
+    assert_eq!((&of, failure.kind.as_str()), (&run, taskd::model::outcome::SPAWN_AGAIN));
+    driver.send(&ToChild::Settled { run });
     assert!(failure.message.contains(why_part), "{failure:?} does not say {why_part:?}");
     // Enough comes back while the run waits: it is started as if nothing had been.
     let run = driver.order("t", &[], Value::Null);

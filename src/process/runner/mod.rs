@@ -262,6 +262,10 @@ impl Runner<'_> {
                 attempt.is_over()
             }
         };
+        if over {
+            // Its start goes before what it printed.
+            self.end_hush();
+        }
         for (i, stream) in [Stream::Stdout, Stream::Stderr].into_iter().enumerate() {
             // One read a round while it runs, so that no flood keeps the socket or a limit waiting.
             let reads = if over {
