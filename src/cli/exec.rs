@@ -85,6 +85,7 @@ fn exec(args: Args, context: &Context) -> Ending {
         enqueued: clock::now().wall,
         uid: None,
         retries: 0,
+        memory_retries: 0,
         headers: serde_json::Map::new(),
     };
     let outcome = run_once(task, &message, &settings.taskd.node, "exec");

@@ -153,6 +153,7 @@ impl<'a> Builder<'a, '_> {
             state_dir: PathBuf::from(at.text("state_dir")?),
             socket: PathBuf::from(at.text("socket")?),
             timezone: at.text("timezone"),
+            max_memory_pressure: None,
             shutdown_grace_ms: at.number("shutdown_grace")?,
             log_level: at.text("log_level")?,
             user: users.daemon.clone(),
@@ -206,7 +207,7 @@ impl<'a> Builder<'a, '_> {
             let shown = user.as_deref().map(quote).unwrap_or_default();
             let header = format!("[pools.{}]", super::tree::quote_key(&name));
             self.origins.table(&header, &at, &[("processes", processes.to_string()), ("user", shown)]);
-            pools.insert(name.clone(), Pool { name, processes, user });
+            pools.insert(name.clone(), Pool { user, ..Pool::new(&name, processes) });
         }
         Some(pools)
     }

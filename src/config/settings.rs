@@ -48,6 +48,9 @@ pub struct Taskd {
     pub socket: PathBuf,
     /// Time zone name for times given without one; absent: the system's.
     pub timezone: Option<String>,
+    /// Nothing new starts while PSI memory pressure (`some avg10`) is above this many hundredths of a percent.
+    #[serde(default)]
+    pub max_memory_pressure: Option<u32>,
     /// What running attempts get at a warm shutdown, in milliseconds; default 30 s.
     pub shutdown_grace_ms: u64,
     /// `error`, `warn`, `info`, `debug` or `trace`.
@@ -91,6 +94,42 @@ pub struct Pool {
     pub processes: u32,
     /// Default user of its tasks; absent: `taskd-run` where the launcher is root and that user exists.
     pub user: Option<String>,
+    /// Default group of its tasks.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Default supplementary groups of its tasks.
+    #[serde(default)]
+    pub supplementary_groups: Vec<String>,
+    /// When its children are replaced.
+    #[serde(default)]
+    pub recycle: Recycle,
+    /// The program that runs its tasks, where it has one.
+    #[serde(default)]
+    pub worker: Option<Worker>,
+}
+
+/// When children are replaced though nothing is wrong with them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recycle {
+    /// `max_tasks_per_child`: never more than this many runs.
+    pub max_tasks: Option<u64>,
+    /// `max_memory_per_child`, in bytes: after a run that leaves the child and all below it above this.
+    pub max_memory: Option<u64>,
+    /// `max_child_age`, in milliseconds.
+    pub max_age_ms: Option<u64>,
+    /// `max_child_idle`, in milliseconds: after that long without a run, if it ever had one.
+    pub max_idle_ms: Option<u64>,
+}
+
+/// `[pools.NAME] worker` and what surrounds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Surroundings of the process.
+    pub surroundings: crate::model::task::Surroundings,
+    /// Hard limits of one child.
+    pub limits: crate::model::task::Limits,
 }
 
 /// `[queues.NAME]`.
@@ -119,7 +158,29 @@ pub struct Route {
     pub queue: String,
 }
 
+impl Pool {
+    /// A pool with every key but its size left at the default.
+    #[must_use]
+    pub fn new(name: &str, processes: u32) -> Self {
+        Self {
+            name: name.to_owned(),
+            processes,
+            user: None,
+            group: None,
+            supplementary_groups: Vec::new(),
+            recycle: Recycle::default(),
+            worker: None,
+        }
+    }
+}
+
 impl Settings {
+    /// The declaration of a task of this name ([`crate::model::task::find`]).
+    #[must_use]
+    pub fn task(&self, name: &str) -> Option<&Task> {
+        crate::model::task::find(&self.tasks, name)
+    }
+
     /// The queue of a message of this task: its own `queue`, else the first route that matches, else `default`.
     #[must_use]
     pub fn route<'a>(&'a self, task: &'a Task) -> &'a str {

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::task::{Acks, Program, ResultKind, RetryPolicy, Stdin, Surroundings, Task};
+use crate::model::task::{
+    Acks, Limits, Program, ResultKind, RetryPolicy, Sandbox, Stdin, Surroundings, Task,
+};
 
 use super::build::{Builder, Layers};
 use super::report::{Fault, FaultKind};
@@ -74,6 +76,9 @@ impl<'a> Builder<'a, '_> {
             allow_dash: at.flag("allow_dash"),
             dash_dash: at.flag("dash_dash"),
             user: None,
+            group: None,
+            supplementary_groups: Vec::new(),
+            limits: Limits::default(),
             allow: at.set("allow").is_some().then(|| at.list("allow")),
             remote: at.flag("remote"),
             enabled: at.flag("enabled"),
@@ -99,6 +104,8 @@ impl<'a> Builder<'a, '_> {
             umask: at.set("umask").and_then(Set::number).and_then(|n| u32::try_from(n).ok()),
             nice: nice.and_then(|(_, n)| i32::try_from(n).ok()),
             limit_nofile: at.number("limit_nofile"),
+            io_class: None,
+            sandbox: Sandbox::default(),
         }
     }
 

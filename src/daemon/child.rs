@@ -264,6 +264,7 @@ mod tests {
                     attempt: 1,
                     deadline_ms: None,
                     soft_deadline_ms: None,
+                    memory_retries: 0,
                 })));
             }
             let reading = std::thread::spawn(move || {

@@ -72,6 +72,7 @@ fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
         attempt: order.attempt,
         deadline_ms: order.deadline_ms,
         soft_deadline_ms: order.soft_deadline_ms,
+        memory_retries: message.memory_retries,
     })));
     d.runs.insert(order.run, info);
 }

@@ -1,7 +1,7 @@
 //! Settings -> the engine's plan.
 
 use crate::config::settings::Settings;
-use crate::engine::plan::{Plan, PoolPlan, QueuePlan};
+use crate::engine::plan::{Plan, PoolPlan, QueuePlan, Recycle};
 use crate::model::op::Retention;
 
 /// The part of the settings that the engine decides by. The launcher has filled in the user of pools that
@@ -15,7 +15,14 @@ pub fn plan(settings: &Settings) -> Plan {
             .values()
             .map(|p| {
                 let user = p.user.clone().unwrap_or_default();
-                (p.name.clone(), PoolPlan { processes: p.processes, user })
+                let recycle = Recycle {
+                    max_tasks: p.recycle.max_tasks,
+                    max_memory: p.recycle.max_memory,
+                    max_age_ms: p.recycle.max_age_ms,
+                    max_idle_ms: p.recycle.max_idle_ms,
+                };
+                let worker = p.worker.is_some();
+                (p.name.clone(), PoolPlan { processes: p.processes, user, recycle, worker })
             })
             .collect(),
         queues: settings

@@ -179,7 +179,7 @@ fn launcher(d: &mut Daemon, packet: ToDaemon, fds: Vec<OwnedFd>) {
             let error = if again { format!("{error} (tried again)") } else { error };
             d.step(Event::SpawnFailed { slot, error });
         }
-        ToDaemon::Exited { child, code, signal } => {
+        ToDaemon::Exited { child, code, signal, out_of_memory: _ } => {
             let key = ChildKey(child.0);
             let how =
                 if signal == 0 { format!("exited with {code}") } else { format!("died of signal {signal}") };
@@ -188,6 +188,7 @@ fn launcher(d: &mut Daemon, packet: ToDaemon, fds: Vec<OwnedFd>) {
             // What it held is settled by the engine now; nothing more will be heard of its runs.
             d.runs.retain(|_, run| run.child != key);
         }
+        ToDaemon::Measured { .. } => {}
         ToDaemon::ReloadAsked => handle::reload::asked(d),
         ToDaemon::Settings { changes, .. } => handle::reload::swapped(d, fds, changes),
         ToDaemon::SettingsRefused { report } => handle::reload::refused(d, &report),

@@ -34,7 +34,7 @@ impl Engine {
         self.occupy(token, child);
         let Some(held) = self.held.get_mut(&token) else { return };
         held.began = self.now.wall;
-        let early = self.plan.tasks.get(&held.message.task).is_some_and(|t| t.acks == Acks::Early);
+        let early = self.plan.task(&held.message.task).is_some_and(|t| t.acks == Acks::Early);
         let plan = Arc::clone(&self.plan);
         if early {
             held.stage = Stage::Starting { child, start: Start::Sent { tries: 0 }, plan };
@@ -54,7 +54,7 @@ impl Engine {
     ) {
         let now = self.now;
         let Some(held) = self.held.get_mut(&token) else { return };
-        let task = plan.tasks.get(&held.message.task);
+        let task = plan.task(&held.message.task);
         let deadline_ms = task.and_then(|t| t.time_limit_ms);
         let message = Message {
             args: std::mem::take(&mut held.message.args),
@@ -90,7 +90,7 @@ impl Engine {
         let now = self.now.mono;
         let plan = Arc::clone(&self.plan);
         let Some(held) = self.held.get_mut(&token) else { return };
-        let limit = plan.tasks.get(&held.message.task).and_then(|t| t.time_limit_ms);
+        let limit = plan.task(&held.message.task).and_then(|t| t.time_limit_ms);
         held.message.args = Vec::new();
         held.message.kwargs = serde_json::Map::new();
         held.stage = Stage::Running(Box::new(Running {
@@ -261,7 +261,7 @@ impl Engine {
         self.free(token);
         let Some(held) = self.held.get(&token) else { return };
         let Stage::Running(run) = &held.stage else { return };
-        let task = run.plan.tasks.get(&held.message.task);
+        let task = run.plan.task(&held.message.task);
         let rng = &mut self.rng;
         let (retries, losses) = (held.message.retries, held.losses);
         let v = verdict(task, retries, losses, run.revoked, &outcome, |n| rng.up_to(n));

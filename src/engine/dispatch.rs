@@ -58,7 +58,7 @@ impl Engine {
             return true;
         }
         let default_user = plan.pools.get(pool).map_or("", |p| p.user.as_str());
-        let task = plan.tasks.get(&held.message.task);
+        let task = plan.task(&held.message.task);
         let user = task.and_then(|t| t.user.as_deref()).unwrap_or(default_user).to_owned();
         match self.place(pool, &user) {
             Place::Child(child) => {
@@ -171,7 +171,7 @@ impl Engine {
             plan.is_some_and(|p| p.pool == pool && p.concurrency.is_none_or(|c| q.running < c))
         });
         queues.flat_map(|(_, q)| &q.window).filter_map(|t| self.held.get(t)).any(|held| {
-            let task = self.plan.tasks.get(&held.message.task);
+            let task = self.plan.task(&held.message.task);
             task.and_then(|t| t.user.as_deref()).unwrap_or(default_user) == user
         })
     }

@@ -107,7 +107,7 @@ impl Engine {
             self.back(token, None, out);
             return;
         };
-        match self.plan.tasks.get(&task) {
+        match self.plan.task(&task) {
             None => self.set_aside(token, out),
             Some(t) if !t.enabled => {
                 let why = format!("the task {task} is disabled (enabled = false)");

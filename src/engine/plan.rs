@@ -31,6 +31,31 @@ pub struct PoolPlan {
     pub processes: u32,
     /// Default user of its tasks; empty: whoever runs taskd.
     pub user: String,
+    /// When its children are replaced though nothing is wrong with them.
+    pub recycle: Recycle,
+    /// Its children are a program of the user's: the daemon keeps their limits, and runs of any task go there.
+    pub worker: bool,
+}
+
+/// When children are replaced; absent bounds never are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recycle {
+    /// Never more than this many runs.
+    pub max_tasks: Option<u64>,
+    /// After a run that leaves the child and all below it above this many bytes.
+    pub max_memory: Option<u64>,
+    /// Older than this, in milliseconds.
+    pub max_age_ms: Option<u64>,
+    /// So long without a run after the last one, in milliseconds.
+    pub max_idle_ms: Option<u64>,
+}
+
+impl PoolPlan {
+    /// A pool of runners that are replaced for no reason but a fault.
+    #[must_use]
+    pub fn new(processes: u32, user: &str) -> Self {
+        Self { processes, user: user.to_owned(), recycle: Recycle::default(), worker: false }
+    }
 }
 
 /// A queue.
@@ -46,6 +71,14 @@ pub struct QueuePlan {
     pub concurrency: Option<u32>,
     /// At most this many wait.
     pub max_length: Option<u64>,
+}
+
+impl Plan {
+    /// The declaration of a task of this name ([`crate::model::task::find`]).
+    #[must_use]
+    pub fn task(&self, name: &str) -> Option<&Task> {
+        crate::model::task::find(&self.tasks, name)
+    }
 }
 
 impl Default for Plan {

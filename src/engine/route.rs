@@ -10,7 +10,7 @@ pub(super) const DEFAULT: &str = "default";
 /// matches, else `default`.
 #[must_use]
 pub fn route<'a>(plan: &'a Plan, task: &str) -> &'a str {
-    if let Some(queue) = plan.tasks.get(task).and_then(|t| t.queue.as_deref()) {
+    if let Some(queue) = plan.task(task).and_then(|t| t.queue.as_deref()) {
         return queue;
     }
     plan.routes.iter().find(|(glob, _)| glob_matches(glob, task)).map_or(DEFAULT, |(_, queue)| queue.as_str())

@@ -108,7 +108,7 @@ impl Engine {
     /// The settle of this lease.
     pub(super) fn settlement(&self, token: Token, state: State, outcome: Outcome) -> Option<Box<Settle>> {
         let held = self.held.get(&token)?;
-        let task = self.plan.tasks.get(&held.message.task);
+        let task = self.plan.task(&held.message.task);
         Some(Box::new(Settle {
             id: held.message.id.clone(),
             token,

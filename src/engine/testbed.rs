@@ -13,36 +13,12 @@ use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Published, QueueCount, Reply, Retention, Ticket};
 use crate::model::outcome::{Cause, Outcome};
 use crate::model::state::State;
-use crate::model::task::{Acks, Program, ResultKind, RetryPolicy, Stdin, Surroundings, Task};
+use crate::model::task::{Program, Task};
 use crate::model::time::{Mono, Now, Wall};
 
 /// A task without anything special.
 pub(super) fn task(name: &str) -> Task {
-    Task {
-        name: name.into(),
-        program: Program::Exec(vec!["true".into()]),
-        params: Vec::new(),
-        queue: None,
-        priority: 0,
-        retry: RetryPolicy::default(),
-        soft_time_limit_ms: None,
-        time_limit_ms: None,
-        soft_signal: 15,
-        acks: Acks::Late,
-        ignore_result: false,
-        result: ResultKind::Stdout,
-        result_max_size: 65_536,
-        result_expires_ms: 86_400_000,
-        expires_ms: None,
-        stdin: Stdin::None,
-        allow_dash: false,
-        dash_dash: true,
-        user: None,
-        allow: None,
-        remote: true,
-        enabled: true,
-        surroundings: Surroundings::default(),
-    }
+    Task::new(name, Program::Exec(vec!["true".into()]))
 }
 
 /// One pool, one queue, one task `t`.
@@ -51,7 +27,7 @@ pub(super) fn plan() -> Plan {
         QueuePlan { pool: "default".into(), weight: 1, strict: false, concurrency: None, max_length: None };
     Plan {
         generation: 1,
-        pools: BTreeMap::from([("default".into(), PoolPlan { processes: 2, user: "run".into() })]),
+        pools: BTreeMap::from([("default".into(), PoolPlan::new(2, "run"))]),
         queues: BTreeMap::from([("default".into(), queue)]),
         tasks: BTreeMap::from([("t".into(), task("t"))]),
         routes: Vec::new(),
@@ -238,6 +214,7 @@ impl Bed {
             enqueued: self.now.wall,
             uid: None,
             retries: 0,
+            memory_retries: 0,
             headers: serde_json::Map::new(),
         };
         change(&mut message);

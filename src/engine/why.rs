@@ -45,7 +45,7 @@ impl Engine {
                 Stage::Waiting => {}
             }
         }
-        if !self.plan.tasks.contains_key(&message.task) {
+        if self.plan.task(&message.task).is_none() {
             let task = &message.task;
             return Some(format!(
                 "no task {task} is declared; it waits in the queue's unknown set for a reload"

@@ -47,6 +47,9 @@ pub struct Message {
     /// Retries asked for after an outcome so far (Celery's header); only this is compared with `max_retries`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retries: u32,
+    /// Times it was run again by its task's `on_memory` rule.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub memory_retries: u32,
     /// Whatever a client attached; carried, never interpreted.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub headers: Map<String, Value>,

@@ -91,6 +91,18 @@ pub struct Usage {
     pub system_us: u64,
     /// Largest resident set of any one process, in bytes.
     pub max_rss: u64,
+    /// Largest memory of the whole attempt, in bytes (`memory.peak` of its control group); absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak: Option<u64>,
+    /// Bytes read from disks (`io.stat`).
+    #[serde(default, skip_serializing_if = "is_zero64")]
+    pub read_bytes: u64,
+    /// Bytes written to disks (`io.stat`).
+    #[serde(default, skip_serializing_if = "is_zero64")]
+    pub written_bytes: u64,
+    /// Most processes and threads at once (`pids.peak`); absent where the kernel does not count it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks_peak: Option<u64>,
     /// Processes that were still alive at the end of the attempt and were killed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub killed_leftovers: u32,

@@ -2,34 +2,9 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::model::task::{Acks, ResultKind, RetryPolicy, Surroundings};
 
 fn task(program: Program, params: Vec<Param>) -> Task {
-    Task {
-        name: "t".into(),
-        program,
-        params,
-        queue: None,
-        priority: 0,
-        retry: RetryPolicy::default(),
-        soft_time_limit_ms: None,
-        time_limit_ms: None,
-        soft_signal: 15,
-        acks: Acks::Late,
-        ignore_result: false,
-        result: ResultKind::Stdout,
-        result_max_size: 65_536,
-        result_expires_ms: 0,
-        expires_ms: None,
-        stdin: Stdin::None,
-        allow_dash: false,
-        dash_dash: true,
-        user: None,
-        allow: None,
-        remote: true,
-        enabled: true,
-        surroundings: Surroundings::default(),
-    }
+    Task { params, result_expires_ms: 0, ..Task::new("t", program) }
 }
 
 fn exec(argv: &[&str], params: Vec<Param>) -> Task {

@@ -103,6 +103,124 @@ pub struct Surroundings {
     pub nice: Option<i32>,
     /// `limit_nofile`.
     pub limit_nofile: Option<u64>,
+    /// `io_class`.
+    #[serde(default)]
+    pub io_class: Option<IoClass>,
+    /// The sandbox keys.
+    #[serde(default)]
+    pub sandbox: Sandbox,
+}
+
+/// `io_class`: the scheduling class of ioprio_set(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IoClass {
+    /// By the nice value.
+    None,
+    /// Before all others; only root may.
+    Realtime,
+    /// The usual one.
+    BestEffort,
+    /// Only when nobody else wants the disk.
+    Idle,
+}
+
+/// `protect_system`, with systemd's meaning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProtectSystem {
+    /// Nothing is protected.
+    #[default]
+    No,
+    /// `/usr` and the boot loader's directories are read-only.
+    Yes,
+    /// `/etc` too.
+    Full,
+    /// Everything but `/dev`, `/proc`, `/sys` and `read_write_paths`.
+    Strict,
+}
+
+/// What an attempt is kept from, in systemd's words (systemd.exec(5)).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// `no_new_privileges`.
+    pub no_new_privileges: bool,
+    /// `private_tmp`: `/tmp` and `/var/tmp` of its own, gone with the attempt.
+    pub private_tmp: bool,
+    /// `protect_system`.
+    pub protect_system: ProtectSystem,
+    /// `private_network`: a loopback interface and nothing else.
+    pub private_network: bool,
+    /// `read_write_paths`: writable although `protect_system` says otherwise.
+    pub read_write_paths: Vec<String>,
+}
+
+impl Sandbox {
+    /// Whether it asks for anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Hard limits of one attempt, enforced by its control group (else supervised at an interval).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// `memory_max`, in bytes.
+    pub memory_max: Option<u64>,
+    /// `cpu_quota`, in percent of one CPU.
+    pub cpu_quota: Option<u32>,
+    /// `tasks_max`: processes and threads.
+    pub tasks_max: Option<u64>,
+    /// `on_memory`.
+    pub on_memory: Option<OnMemory>,
+}
+
+/// `on_memory`: what follows an attempt that went beyond `memory_max`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnMemory {
+    /// The limit of the next attempt; absent: the same.
+    pub memory_max: Option<Raise>,
+    /// The queue of the next attempt; absent: the same.
+    pub queue: Option<String>,
+    /// How often in the life of a message, 1 to 100.
+    pub max: u32,
+}
+
+/// How a limit is raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Raise {
+    /// To so many percent of what it was (`"2x"` is 200).
+    Percent(u32),
+    /// To so many bytes.
+    Bytes(u64),
+}
+
+impl Limits {
+    /// Whether a control group would have something to limit.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.memory_max.is_none() && self.cpu_quota.is_none() && self.tasks_max.is_none()
+    }
+
+    /// The memory limit after `on_memory` was applied so many times, in bytes; more times than its `max`
+    /// count as `max`, so that nobody can ask for more than the config grants.
+    #[must_use]
+    pub fn memory_at(&self, times: u32) -> Option<u64> {
+        let first = self.memory_max?;
+        let Some(rule) = &self.on_memory else { return Some(first) };
+        let times = times.min(rule.max);
+        match rule.memory_max {
+            Some(Raise::Bytes(bytes)) if times > 0 => Some(bytes),
+            Some(Raise::Percent(percent)) => {
+                let raise =
+                    |n: u64| u64::try_from(u128::from(n) * u128::from(percent) / 100).unwrap_or(u64::MAX);
+                Some((0..times).fold(first, |n, _| raise(n)))
+            }
+            _ => Some(first),
+        }
+    }
 }
 
 /// A declared task with every default filled in.
@@ -146,6 +264,15 @@ pub struct Task {
     pub dash_dash: bool,
     /// The user it runs as; absent: its pool's.
     pub user: Option<String>,
+    /// `group`: its primary group; absent: its pool's, else its user's own.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// `supplementary_groups`: beside those of its user.
+    #[serde(default)]
+    pub supplementary_groups: Vec<String>,
+    /// Hard limits of one attempt.
+    #[serde(default)]
+    pub limits: Limits,
     /// Who may enqueue it (`@group`, user names); absent: whoever `[access] enqueue` names.
     pub allow: Option<Vec<String>>,
     /// Whether a message from a shared broker may run it.
@@ -154,4 +281,67 @@ pub struct Task {
     pub enabled: bool,
     /// Process surroundings.
     pub surroundings: Surroundings,
+}
+
+/// The declaration of a task of this name: its own, else that of the longest pattern (`shop.*`) that matches
+/// it. Only tasks of resident workers are declared by patterns.
+#[must_use]
+pub fn find<'a>(tasks: &'a BTreeMap<String, Task>, name: &str) -> Option<&'a Task> {
+    if let Some(task) = tasks.get(name) {
+        return Some(task);
+    }
+    let pattern = |key: &&String| key.contains(['*', '?']) && super::name::glob_matches(key, name);
+    tasks.keys().filter(pattern).max_by_key(|key| key.len()).and_then(|key| tasks.get(key))
+}
+
+impl Task {
+    /// A task with every key but its name and its program left at the default.
+    #[must_use]
+    pub fn new(name: &str, program: Program) -> Self {
+        Self {
+            name: name.to_owned(),
+            program,
+            params: Vec::new(),
+            queue: None,
+            priority: 0,
+            retry: RetryPolicy::default(),
+            soft_time_limit_ms: None,
+            time_limit_ms: None,
+            soft_signal: 15,
+            acks: Acks::Late,
+            ignore_result: false,
+            result: ResultKind::Stdout,
+            result_max_size: 64 << 10,
+            result_expires_ms: 86_400_000,
+            expires_ms: None,
+            stdin: Stdin::None,
+            allow_dash: false,
+            dash_dash: true,
+            user: None,
+            group: None,
+            supplementary_groups: Vec::new(),
+            limits: Limits::default(),
+            allow: None,
+            remote: true,
+            enabled: true,
+            surroundings: Surroundings::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memory_limit_is_raised_as_often_as_the_rule_says_and_no_more() {
+        let rule = |memory_max, max| Some(OnMemory { memory_max, queue: None, max });
+        let limits = |on_memory| Limits { memory_max: Some(1000), on_memory, ..Limits::default() };
+        let at = |l: &Limits| [0, 1, 2, 9].map(|n| l.memory_at(n).unwrap());
+        assert_eq!(at(&limits(rule(Some(Raise::Percent(200)), 2))), [1000, 2000, 4000, 4000]);
+        assert_eq!(at(&limits(rule(Some(Raise::Bytes(5000)), 1))), [1000, 5000, 5000, 5000]);
+        assert_eq!(at(&limits(rule(None, 3))), [1000; 4]);
+        assert_eq!(at(&limits(None)), [1000; 4]);
+        assert_eq!(Limits::default().memory_at(3), None);
+    }
 }

@@ -41,6 +41,9 @@ pub struct Child {
     pub generation: u64,
     /// Its process id.
     pub pid: u32,
+    /// A resident worker: the read ends of its stdout and stderr come beside its socket.
+    #[serde(default)]
+    pub worker: bool,
 }
 
 /// From the launcher to the daemon.
@@ -71,6 +74,16 @@ pub enum ToDaemon {
         code: i32,
         /// The signal it died of, 0 if none.
         signal: i32,
+        /// The kernel ended it, or something it ran, because its control group was out of memory.
+        #[serde(default)]
+        out_of_memory: bool,
+    },
+    /// The answer to [`ToLauncher::Measure`].
+    Measured {
+        /// The child.
+        child: ChildId,
+        /// Memory of it and of everything below it now, in bytes.
+        bytes: u64,
     },
     /// SIGHUP came: answer with [`ToLauncher::Reload`].
     ReloadAsked,
@@ -144,6 +157,12 @@ pub enum ToLauncher {
         /// SIGKILL at once.
         kill: bool,
     },
+    /// Measure the memory of a child and of everything below it; answered by [`ToDaemon::Measured`] unless it
+    /// is gone.
+    Measure {
+        /// The child.
+        child: ChildId,
+    },
     /// Read the config again.
     Reload {
         /// Queues that hold messages: settings without one of them are refused.
@@ -187,4 +206,60 @@ pub struct RunnerPart {
     pub journal: bool,
     /// Bytes a second of output copied to the daemon.
     pub output_rate: u64,
+    /// Control groups are in force: a third descriptor is a `SOCK_SEQPACKET` socket to the launcher, where a
+    /// leaf is asked for before each attempt ([`RunnerAsk`]).
+    #[serde(default)]
+    pub leaves: bool,
+}
+
+/// What a runner asks of the launcher.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum RunnerAsk {
+    /// A fresh leaf below the slot's control group, limited as the config says for this task. A leaf that is
+    /// there already is removed first.
+    Leaf {
+        /// The task, one of the runner's own.
+        task: String,
+        /// How often `on_memory` was applied to the message.
+        memory_retries: u32,
+    },
+    /// The attempt is over: kill what is left in the leaf, measure it, remove it.
+    Done,
+}
+
+/// What the launcher answers to a runner, one packet for each [`RunnerAsk`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum RunnerTold {
+    /// The leaf is made. Descriptor: its `cgroup.procs`, open for writing.
+    Leaf,
+    /// It could not be made.
+    Refused {
+        /// Why.
+        error: String,
+    },
+    /// It is gone, and this is what was used in it.
+    Done(LeafUsage),
+}
+
+/// What an attempt used, as its control group counted it; 0 or absent where the kernel does not count it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeafUsage {
+    /// CPU time in user mode, in microseconds.
+    pub user_us: u64,
+    /// CPU time in the kernel, in microseconds.
+    pub system_us: u64,
+    /// `memory.peak`, in bytes.
+    pub memory_peak: Option<u64>,
+    /// `pids.peak`.
+    pub tasks_peak: Option<u64>,
+    /// `io.stat` rbytes of all devices.
+    pub read_bytes: u64,
+    /// `io.stat` wbytes of all devices.
+    pub written_bytes: u64,
+    /// `memory.events` counted an OOM kill.
+    pub out_of_memory: bool,
+    /// Processes that were still there and were killed.
+    pub killed: u32,
 }

@@ -70,6 +70,10 @@ pub struct Run {
     /// Soft limit, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soft_deadline_ms: Option<u64>,
+    /// Times the message was run again by its task's `on_memory` rule: chooses among the limits that the
+    /// config declares.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub memory_retries: u32,
 }
 
 /// A stream of a child.
@@ -196,6 +200,11 @@ pub enum FromChild {
         /// Why.
         why: String,
     },
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 fn one() -> u32 {

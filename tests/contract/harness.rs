@@ -166,6 +166,7 @@ pub fn msg(id: &str) -> Message {
         expires: None,
         enqueued: at(0),
         uid: Some(1000),
+        memory_retries: 0,
         retries: 0,
         headers: serde_json::Map::new(),
     }

@@ -103,7 +103,8 @@ fn play_daemon() -> i32 {
     0
 }
 
-type Sockets = Arc<Mutex<BTreeMap<ChildId, UnixStream>>>;
+/// Shared, not duplicated: a test that leaves few descriptors counts them here too.
+type Sockets = Arc<Mutex<BTreeMap<ChildId, Arc<UnixStream>>>>;
 
 fn receive(packets: &Packets, tell: &Tell, children: &Sockets) {
     loop {
@@ -113,10 +114,10 @@ fn receive(packets: &Packets, tell: &Tell, children: &Sockets) {
                 let mut line = json!({ "packet": packet.message, "fds": count });
                 match (&packet.message, packet.fds.into_iter().next()) {
                     (ToDaemon::Child(child), Some(fd)) => {
-                        let socket = UnixStream::from(fd);
-                        children.lock().unwrap().insert(child.child, socket.try_clone().unwrap());
+                        let socket = Arc::new(UnixStream::from(fd));
+                        children.lock().unwrap().insert(child.child, Arc::clone(&socket));
                         let (tell, id) = (tell.clone(), child.child);
-                        std::thread::spawn(move || forward(socket, id, &tell));
+                        std::thread::spawn(move || forward(&socket, id, &tell));
                     }
                     (ToDaemon::Settings { .. }, Some(fd)) => line["settings"] = settings_in(fd),
                     // As a daemon whose queues are all empty.
@@ -137,7 +138,7 @@ fn settings_in(fd: OwnedFd) -> Value {
     serde_json::from_slice(&read_sealed(fd).unwrap()).unwrap()
 }
 
-fn forward(socket: UnixStream, id: ChildId, tell: &Tell) {
+fn forward(socket: &UnixStream, id: ChildId, tell: &Tell) {
     for line in BufReader::new(socket).lines().map_while(Result::ok) {
         tell.line(&json!({ "child": id, "said": serde_json::from_str::<Value>(&line).unwrap() }));
     }
@@ -163,7 +164,7 @@ fn obey(
         });
     } else if let Some(id) = command["child"].as_u64() {
         let children = children.lock().unwrap();
-        let _ = writeln!(&children[&ChildId(id)], "{}", command["line"].as_str().unwrap());
+        let _ = writeln!(children[&ChildId(id)].as_ref(), "{}", command["line"].as_str().unwrap());
     } else if command["accept"] == true {
         let listener = listener.unwrap();
         listener.set_nonblocking(false).unwrap();

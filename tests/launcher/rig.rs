@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use taskd::config::settings::{Access, Pool, Queue, Results, Settings, Taskd};
-use taskd::model::task::{Acks, Program, ResultKind, RetryPolicy, Stdin, Surroundings, Task};
+use taskd::model::task::{Program, Task};
 use taskd::process::launch::{self, Slot, ToLauncher};
 
 /// Longer than anything takes, however busy the machine; only failures wait for it.
@@ -41,35 +41,11 @@ pub struct Daemon {
 }
 
 pub fn task(name: &str) -> Task {
-    Task {
-        name: name.to_owned(),
-        program: Program::Command("true".to_owned()),
-        params: Vec::new(),
-        queue: None,
-        priority: 0,
-        retry: RetryPolicy::default(),
-        soft_time_limit_ms: None,
-        time_limit_ms: None,
-        soft_signal: 15,
-        acks: Acks::Late,
-        ignore_result: false,
-        result: ResultKind::Stdout,
-        result_max_size: 1,
-        result_expires_ms: 1,
-        expires_ms: None,
-        stdin: Stdin::None,
-        allow_dash: false,
-        dash_dash: true,
-        user: None,
-        allow: None,
-        remote: true,
-        enabled: true,
-        surroundings: Surroundings::default(),
-    }
+    Task::new(name, Program::Command("true".to_owned()))
 }
 
 pub fn pool(name: &str, processes: u32) -> Pool {
-    Pool { name: name.to_owned(), processes, user: None }
+    Pool::new(name, processes)
 }
 
 pub fn queue(name: &str, pool: &str) -> Queue {
@@ -87,6 +63,7 @@ pub fn settings(dir: &Path) -> Settings {
             state_dir: dir.join("state"),
             socket: dir.join("run/taskd.sock"),
             timezone: None,
+            max_memory_pressure: None,
             shutdown_grace_ms: 60_000,
             log_level: "debug".to_owned(),
             user: None,

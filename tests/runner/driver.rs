@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use taskd::model::message::Message;
 use taskd::model::name::MessageId;
 use taskd::model::outcome::{CancelReason, Outcome};
-use taskd::model::task::{Acks, Program, ResultKind, RetryPolicy, Stdin, Surroundings, Task};
+use taskd::model::task::{Program, Task};
 use taskd::model::time::Wall;
 use taskd::process::launch::{RunnerPart, Slot};
 use taskd::process::protocol::{FromChild, Run, Stream, ToChild};
@@ -23,31 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A task with every default, by the name `t`.
 pub fn task(program: Program) -> Task {
-    Task {
-        name: "t".into(),
-        program,
-        params: vec![],
-        queue: None,
-        priority: 0,
-        retry: RetryPolicy::default(),
-        soft_time_limit_ms: None,
-        time_limit_ms: None,
-        soft_signal: 15,
-        acks: Acks::Late,
-        ignore_result: false,
-        result: ResultKind::Stdout,
-        result_max_size: 65_536,
-        result_expires_ms: 86_400_000,
-        expires_ms: None,
-        stdin: Stdin::None,
-        allow_dash: false,
-        dash_dash: true,
-        user: None,
-        allow: None,
-        remote: false,
-        enabled: true,
-        surroundings: Surroundings::default(),
-    }
+    Task { remote: false, ..Task::new("t", program) }
 }
 
 /// A `command` task.
@@ -70,6 +46,7 @@ pub fn part(tasks: Vec<Task>) -> RunnerPart {
         tasks: tasks.into_iter().map(|t| (t.name.clone(), t)).collect::<BTreeMap<_, _>>(),
         journal: true,
         output_rate: 256 << 10,
+        leaves: false,
     }
 }
 
@@ -226,6 +203,7 @@ impl Driver {
             attempt: 3,
             deadline_ms: None,
             soft_deadline_ms: None,
+            memory_retries: 0,
         };
         change(&mut order);
         self.send(&ToChild::Run(Box::new(order)));
@@ -348,6 +326,7 @@ pub fn message(task: &Task) -> Message {
         expires: None,
         enqueued: Wall(0),
         uid: None,
+        memory_retries: 0,
         retries: 0,
         headers: Map::new(),
     }

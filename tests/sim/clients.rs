@@ -122,6 +122,7 @@ impl World {
             enqueued: wall,
             uid: None,
             retries: 0,
+            memory_retries: 0,
             headers: serde_json::Map::new(),
         }
     }

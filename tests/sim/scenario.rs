@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use taskd::engine::plan::{Plan, PoolPlan, QueuePlan};
 use taskd::model::op::Retention;
-use taskd::model::task::{Acks, Program, ResultKind, RetryPolicy, Stdin, Surroundings, Task};
+use taskd::model::task::{Acks, Program, RetryPolicy, Task};
 
 use crate::rng::Rng;
 
@@ -78,29 +78,9 @@ pub const QUEUES: [&str; 5] = ["default", "high", "low", "strict", "other"];
 
 fn task(name: &str) -> Task {
     let mut t = Task {
-        name: name.into(),
-        program: Program::Exec(vec![name.into()]),
-        params: Vec::new(),
-        queue: None,
-        priority: 0,
-        retry: RetryPolicy::default(),
-        soft_time_limit_ms: None,
-        time_limit_ms: None,
-        soft_signal: 15,
-        acks: Acks::Late,
-        ignore_result: false,
-        result: ResultKind::Stdout,
         result_max_size: 1024,
         result_expires_ms: u64::MAX / 4,
-        expires_ms: None,
-        stdin: Stdin::None,
-        allow_dash: false,
-        dash_dash: true,
-        user: None,
-        allow: None,
-        remote: true,
-        enabled: true,
-        surroundings: Surroundings::default(),
+        ..Task::new(name, Program::Exec(vec![name.into()]))
     };
     match name {
         "flaky" => t.retry = RetryPolicy { max_retries: 3, delay_ms: 1_000, ..t.retry },
@@ -127,13 +107,10 @@ fn task(name: &str) -> Task {
 
 /// Settings of one generation. `last`: everything declared, so that everything can end.
 pub fn plan(r: &mut Rng, generation: u64, last: bool) -> Plan {
-    let mut pools = BTreeMap::from([(
-        "default".into(),
-        PoolPlan { processes: r.between(1, 3) as u32, user: "run".into() },
-    )]);
+    let mut pools = BTreeMap::from([("default".into(), PoolPlan::new(r.between(1, 3) as u32, "run"))]);
     let other = r.chance(500);
     if other {
-        pools.insert("other".into(), PoolPlan { processes: 1, user: "app".into() });
+        pools.insert("other".into(), PoolPlan::new(1, "app"));
     }
     let mut queues = BTreeMap::new();
     for name in QUEUES {

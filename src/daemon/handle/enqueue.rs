@@ -86,7 +86,7 @@ fn in_use(id: &MessageId, batch: bool) -> Error {
 }
 
 fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Message, Error> {
-    let Some(task) = d.settings.tasks.get(&asked.task) else {
+    let Some(task) = d.settings.task(&asked.task) else {
         return Err(unknown_task(d, &asked.task));
     };
     allowed(d, asker, task)?;
@@ -136,6 +136,7 @@ fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Messa
         enqueued: now,
         uid: Some(asker.peer.uid),
         retries: 0,
+        memory_retries: 0,
         headers: asked.headers,
     };
     let size = size(&message);

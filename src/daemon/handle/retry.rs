@@ -11,7 +11,7 @@ use crate::model::name::MessageId;
 /// Admins, and who enqueued it.
 pub fn handle(d: &mut Daemon, asker: Asker, id: String) {
     with_own_record(d, asker, &id.clone(), "retry", move |d, asker, record| {
-        let Some(task) = d.settings.tasks.get(&record.message.task) else {
+        let Some(task) = d.settings.task(&record.message.task) else {
             let what = format!("{id} cannot run again: no task is named {} any more", record.message.task);
             return asker.error(Error::new(ErrorKind::UnknownTask, what));
         };

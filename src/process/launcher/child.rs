@@ -81,6 +81,7 @@ impl Core<'_> {
             tasks,
             journal: self.journal(),
             output_rate: self.settings.results.output_rate,
+            leaves: false,
         };
         let part = memfd::write_sealed("taskd-runner", &serde_json::to_vec(&part)?)?;
         let flags = SockFlag::SOCK_CLOEXEC;
@@ -98,6 +99,7 @@ impl Core<'_> {
             user: user.to_owned(),
             generation: self.settings.generation,
             pid,
+            worker: false,
         };
         let socket = Rc::new(ours);
         tracing::debug!(TASKD_SLOT = %slot, TASKD_PID = pid, TASKD_USER = user, "child started");
@@ -144,7 +146,10 @@ impl Core<'_> {
                 self.children_lost = true;
             }
             self.told_an_end = true;
-            self.tell(ToDaemon::Exited { child, code: end.code, signal: end.signal }, Vec::new());
+            self.tell(
+                ToDaemon::Exited { child, code: end.code, signal: end.signal, out_of_memory: false },
+                Vec::new(),
+            );
         }
     }
 }

@@ -165,6 +165,7 @@ impl Core<'_> {
             ToLauncher::Alive => {}
             ToLauncher::Spawn { slot, user } => self.spawn_child(slot, user),
             ToLauncher::End { child, kill } => self.end_child(child, kill),
+            ToLauncher::Measure { .. } => {}
             ToLauncher::Reload { keep } => self.reload(&keep),
             ToLauncher::Draining { extend_ms, running } => self.draining(extend_ms, running),
             ToLauncher::Finished => self.finished(),

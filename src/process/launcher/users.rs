@@ -180,39 +180,18 @@ pub(super) fn admit(settings: &Settings, slot: &Slot, user: &str) -> Result<BTre
 mod tests {
     use super::*;
     use crate::config::settings::{Access, Queue, Results, Taskd};
-    use crate::model::task::{Acks, ResultKind, RetryPolicy, Stdin, Surroundings};
 
     fn task(name: &str, user: Option<&str>, queue: Option<&str>) -> (String, Task) {
         let task = Task {
-            name: name.to_owned(),
-            program: Program::Command("true".to_owned()),
-            params: Vec::new(),
             queue: queue.map(str::to_owned),
-            priority: 0,
-            retry: RetryPolicy::default(),
-            soft_time_limit_ms: None,
-            time_limit_ms: None,
-            soft_signal: 15,
-            acks: Acks::Late,
-            ignore_result: false,
-            result: ResultKind::None,
-            result_max_size: 0,
-            result_expires_ms: 0,
-            expires_ms: None,
-            stdin: Stdin::None,
-            allow_dash: false,
-            dash_dash: true,
             user: user.map(str::to_owned),
-            allow: None,
-            remote: false,
-            enabled: true,
-            surroundings: Surroundings::default(),
+            ..Task::new(name, Program::Command("true".to_owned()))
         };
         (name.to_owned(), task)
     }
 
     fn pool(name: &str, user: Option<&str>) -> (String, Pool) {
-        (name.to_owned(), Pool { name: name.to_owned(), processes: 2, user: user.map(str::to_owned) })
+        (name.to_owned(), Pool { user: user.map(str::to_owned), ..Pool::new(name, 2) })
     }
 
     fn queue(name: &str) -> (String, Queue) {
@@ -238,6 +217,7 @@ mod tests {
                 state_dir: "/nowhere".into(),
                 socket: "/nowhere/s".into(),
                 timezone: None,
+                max_memory_pressure: None,
                 shutdown_grace_ms: 0,
                 log_level: "info".to_owned(),
                 user: None,

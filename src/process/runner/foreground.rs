@@ -43,6 +43,7 @@ pub fn run_once(task: &Task, message: &Message, node: &str, instance: &str) -> O
         attempt: 1,
         deadline_ms: None,
         soft_deadline_ms: None,
+        memory_retries: 0,
     };
     let mut attempt = match Attempt::start(&kit, &task, &run, Instant::now(), Stdio::Inherit) {
         Ok((attempt, _)) => attempt,

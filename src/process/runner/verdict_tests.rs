@@ -2,34 +2,11 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::model::task::{Acks, Program, RetryPolicy, Stdin, Surroundings};
+use crate::model::task::{Program, RetryPolicy};
 
 fn task() -> Task {
-    Task {
-        name: "t".into(),
-        program: Program::Exec(vec!["/bin/true".into()]),
-        params: vec![],
-        queue: None,
-        priority: 0,
-        retry: RetryPolicy { retry_on: vec![3, 4], success_on: vec![4, 5], ..RetryPolicy::default() },
-        soft_time_limit_ms: None,
-        time_limit_ms: None,
-        soft_signal: 15,
-        acks: Acks::Late,
-        ignore_result: false,
-        result: ResultKind::Stdout,
-        result_max_size: 65_536,
-        result_expires_ms: 0,
-        expires_ms: None,
-        stdin: Stdin::None,
-        allow_dash: false,
-        dash_dash: true,
-        user: None,
-        allow: None,
-        remote: true,
-        enabled: true,
-        surroundings: Surroundings::default(),
-    }
+    let retry = RetryPolicy { retry_on: vec![3, 4], success_on: vec![4, 5], ..RetryPolicy::default() };
+    Task { retry, result_expires_ms: 0, ..Task::new("t", Program::Exec(vec!["/bin/true".into()])) }
 }
 
 fn ended(task: &Task, ending: Option<Ending>, status: Status, stdout: &str) -> Outcome {
