@@ -80,6 +80,7 @@ pub fn settings(dir: &Path) -> Settings {
         queues: [("default".to_owned(), queue("default", "default"))].into(),
         routes: Vec::new(),
         tasks: [("clean".to_owned(), task("clean"))].into(),
+        hard_nofile: None,
     }
 }
 
@@ -140,6 +141,14 @@ impl Rig {
     pub fn started(&mut self) -> Daemon {
         self.launch();
         self.daemon()
+    }
+
+    /// In a control group of plain files, made to look like one that was delegated.
+    pub fn with_groups(mut self) -> Self {
+        let root = self.dir.path().join("cgroup");
+        (crate::cgroup::kernel().make)(&root).unwrap();
+        self.options["cgroup"] = json!(root);
+        self
     }
 
     /// Started, and READY.
@@ -306,6 +315,12 @@ impl Daemon {
     /// Has a child do something.
     pub fn order(&mut self, child: u64, line: &str) {
         self.command(&json!({ "child": child, "line": line }));
+    }
+
+    /// Has a runner ask the launcher something; the answer.
+    pub fn ask(&mut self, child: u64, asked: &Value) -> Value {
+        self.order(child, &format!("ask {asked}"));
+        self.said(child, "told")
     }
 
     /// What a child says that has this key.

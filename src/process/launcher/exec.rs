@@ -18,7 +18,7 @@ use crate::process::title;
 pub(super) const FIRST_FD: RawFd = 3;
 
 /// How many at most.
-const FDS: usize = 2;
+const FDS: usize = 3;
 
 /// Where the inherited environment of a child has no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -87,8 +87,9 @@ impl OpenFiles {
     }
 }
 
-/// Starts a program with these descriptors as 3 and 4 and this limit of open files
-/// (absent: the launcher's own), and tells its pid. It is reaped like every child.
+/// Starts a program with these descriptors as 3 and following and this limit of open files (absent: the
+/// launcher's own), and tells its pid. It is reaped like every child. `door` is the open `cgroup.procs` of the
+/// control group that it goes into before it is anything else.
 ///
 /// # Errors
 /// What fork or exec said.
@@ -97,11 +98,13 @@ pub(super) fn start(
     fds: &[BorrowedFd<'_>],
     environment: &[(String, OsString)],
     open_files: Option<OpenFiles>,
+    door: Option<BorrowedFd<'_>>,
 ) -> io::Result<u32> {
     let mut sources: [RawFd; FDS] = [-1; FDS];
     for (place, fd) in sources.iter_mut().zip(fds) {
         *place = fd.as_fd().as_raw_fd();
     }
+    let door: RawFd = door.map_or(-1, |fd| fd.as_raw_fd());
     let mut command = Command::new(&program.path);
     command
         .arg0("taskd")
@@ -112,9 +115,12 @@ pub(super) fn start(
         .stdin(Stdio::null())
         // A terminal's Ctrl-C is for the launcher; the others are told by it.
         .process_group(0);
-    // SAFETY: between fork and exec only async-signal-safe calls are made (fcntl, dup2, sigprocmask, setrlimit), nothing allocates.
+    // SAFETY: between fork and exec only async-signal-safe calls are made (write, fcntl, dup2, sigprocmask, setrlimit), nothing allocates.
     unsafe {
         command.pre_exec(move || {
+            if door >= 0 && libc::write(door, c"0".as_ptr().cast(), 1) != 1 {
+                return Err(io::Error::last_os_error());
+            }
             place(sources)?;
             // What the launcher waits for is blocked in it, and a blocked signal stays blocked over exec.
             SigSet::empty().thread_set_mask()?;

@@ -10,10 +10,12 @@ mod daemon;
 mod entry;
 mod exec;
 mod family;
+mod groups;
 mod reload;
 mod signals;
 mod state_dir;
 mod stop;
+mod supervise;
 mod users;
 
 use std::process::ExitCode;
@@ -25,6 +27,7 @@ use crate::process::title;
 
 pub use entry::{daemon_start, runner_start};
 pub use exec::Program;
+pub use groups::Hierarchy;
 
 /// First argument of the process that is the daemon.
 pub const DAEMON: &str = "@daemon";
@@ -59,6 +62,8 @@ pub struct LauncherOptions {
     pub daemon: Program,
     /// What is started as a runner.
     pub runner: Program,
+    /// Where control groups may be.
+    pub groups: Hierarchy,
     /// Times and bounds.
     pub limits: Limits,
 }
@@ -107,6 +112,7 @@ impl LauncherOptions {
             log,
             daemon: Program::this(DAEMON),
             runner: Program::this(RUNNER),
+            groups: Hierarchy::real(),
             limits: Limits { watchdog, ..Limits::default() },
         }
     }
