@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::launch::LeafUsage;
+use super::privileges;
 
 /// Where launcher and daemon live.
 const SUPERVISOR: &str = "supervisor";
@@ -317,6 +318,26 @@ impl Group {
     /// What the kernel said.
     pub fn door(&self) -> io::Result<OwnedFd> {
         Ok(OpenOptions::new().write(true).open(self.path.join("cgroup.procs"))?.into())
+    }
+
+    /// A door for a user: it was opened with that user's rights, so no other process than those of the group
+    /// above this one can be brought in by it. With root's rights its holder could bring in any process of the
+    /// machine, and have it killed with the group.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn door_of(&self, uid: u32) -> io::Result<OwnedFd> {
+        self.hand_over(uid)?;
+        privileges::with_files_of(uid, || self.door())
+    }
+
+    /// Makes its `cgroup.procs`, and nothing else of it, this user's. In a group that hands controllers on
+    /// nobody can be, but who is to move between two groups below must be able to write there.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn hand_over(&self, uid: u32) -> io::Result<()> {
+        std::os::unix::fs::chown(self.path.join("cgroup.procs"), Some(uid), None)
     }
 
     /// Sets limits. A limit that cannot be set is an error: it would not hold.

@@ -15,8 +15,8 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{
-    Gid, Group, Uid, User, getegid, geteuid, getgroups, getppid, getresgid, getresuid, setgroups, setresgid,
-    setresuid,
+    Gid, Group, Uid, User, getegid, geteuid, getgroups, getppid, getresgid, getresuid, setfsuid, setgroups,
+    setresgid, setresuid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -196,6 +196,28 @@ pub fn is_already(account: &Account, identity: &Identity) -> bool {
     geteuid().as_raw() == account.uid
         && (identity.group.is_none() || getegid().as_raw() == account.gid)
         && identity.supplementary_groups.iter().all(has)
+}
+
+/// The uid of the user of this name, where there is one.
+#[must_use]
+pub fn uid_of(name: &str) -> Option<u32> {
+    find_user(name).ok().flatten().map(|user| user.uid.as_raw())
+}
+
+/// Does something with files as this user would (setfsuid(2)): what is opened meanwhile has that user's rights,
+/// also where the kernel asks for the rights of who opened it. Of this thread only, and only where it is root.
+pub fn with_files_of<T>(uid: u32, action: impl FnOnce() -> T) -> T {
+    struct Back(Uid);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            setfsuid(self.0);
+        }
+    }
+    let back = Back(geteuid());
+    setfsuid(Uid::from_raw(uid));
+    let done = action();
+    drop(back);
+    done
 }
 
 /// Becomes this user, for good and provably. Does nothing when that is already so and this process is not

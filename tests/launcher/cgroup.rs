@@ -132,7 +132,7 @@ fn a_runner_gets_leaves_for_its_own_tasks_only() {
     let told = daemon.ask(id, &json!({ "op": "done" }));
     assert!(told["told"]["error"].as_str().unwrap().contains("no leaf"), "{told}");
     group_of(&daemon.ask(id, &leaf("heavy", 0)));
-    assert!(rig.log().contains("is no task of this runner"));
+    rig.logged("is no task of this runner", 4);
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_runner_that_sends_what_it_never_sends_is_ended_and_nobody_else() {
     }
     daemon.order(bystander, "echo here");
     daemon.said(bystander, "echo");
-    assert_eq!(rig.log().matches("a runner is killed").count(), 3);
+    rig.logged("a runner is killed", 3);
 }
 
 #[test]

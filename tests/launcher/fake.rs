@@ -319,6 +319,10 @@ fn play_runner() -> i32 {
                 asks.as_ref().unwrap().send(&RunnerAsk::Done, &[socket.as_fd()], Duration::ZERO).unwrap();
                 say(&json!({ "asked": true }));
             }
+            "door" => {
+                let mut door = std::fs::File::from(door.as_ref().unwrap().try_clone().unwrap());
+                say(&json!({ "wrote": door.write_all(rest.as_bytes()).map_err(|e| e.to_string()) }));
+            }
             "run" => say(&run_in(door.as_ref(), rest)),
             "echo" => say(&json!({ "echo": rest })),
             _ => return 64,

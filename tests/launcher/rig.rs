@@ -200,6 +200,15 @@ impl Rig {
         std::fs::read_to_string(self.file("log")).unwrap_or_default()
     }
 
+    /// Waits until the log, which a thread writes, holds this so often.
+    pub fn logged(&self, text: &str, times: usize) {
+        let until = Instant::now() + PATIENCE;
+        while self.log().matches(text).count() < times {
+            assert!(Instant::now() < until, "{text:?} is not logged {times} times:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Waits for the launcher's end.
     pub fn ended(&mut self) -> ExitStatus {
         let mut launcher = self.launcher.take().unwrap();

@@ -23,7 +23,7 @@ use crate::observe::fields;
 use crate::process::instance::VARIABLE;
 use crate::process::launch::{Child, ChildId, RunnerPart, Slot, ToDaemon};
 use crate::process::memory::Family;
-use crate::process::privileges::Setup;
+use crate::process::privileges::{self, Setup};
 use crate::process::{memfd, protocol};
 
 /// Children of one place that may live at once: one, and its successor.
@@ -129,13 +129,14 @@ impl Core<'_> {
             output_rate: self.settings.results.output_rate,
             leaves: self.groups.is_some(),
         };
+        let user_name = identity.user.clone();
         let sealed = Sealed { part, identity, setup: setup.unwrap_or_default() };
         let sealed = memfd::write_sealed("taskd-runner", &serde_json::to_vec(&sealed)?)?;
         let flags = SockFlag::SOCK_CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
         self.last_child += 1;
         let id = ChildId(self.last_child);
-        let mut cell = self.cell(id, slot, Limits::default())?;
+        let mut cell = self.cell(id, slot, user_name.as_deref(), Limits::default())?;
         let started = start(cell.as_mut(), &[theirs.as_fd(), sealed.as_fd()], |fds, door| {
             exec::start(&self.options.runner, fds, &environment, Some(self.open_files), door)
         });
@@ -160,15 +161,22 @@ impl Core<'_> {
         Ok((child, socket))
     }
 
-    /// The control group of a child that is about to be started, limited like this; absent where none is in
-    /// force.
+    /// The control group of a child of this user that is about to be started, limited like this; absent where
+    /// none is in force.
     ///
     /// # Errors
     /// What the kernel said.
-    pub(super) fn cell(&self, id: ChildId, slot: &Slot, limits: Limits) -> io::Result<Option<Cell>> {
+    pub(super) fn cell(
+        &self,
+        id: ChildId,
+        slot: &Slot,
+        user: Option<&str>,
+        limits: Limits,
+    ) -> io::Result<Option<Cell>> {
         let Some(tree) = &self.groups else { return Ok(None) };
+        let owner = user.filter(|_| self.who.uid == 0).and_then(privileges::uid_of).filter(|uid| *uid != 0);
         let place = format!("{}-{}", slot.pool, slot.index);
-        Cell::new(tree, id, &place, limits).map(Some).map_err(|e| {
+        Cell::new(tree, id, &place, limits, owner).map(Some).map_err(|e| {
             let errno = e.raw_os_error().map(io::Error::from_raw_os_error);
             errno.unwrap_or_else(|| io::Error::new(e.kind(), format!("its control group: {e}")))
         })

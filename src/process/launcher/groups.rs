@@ -85,6 +85,8 @@ pub(super) struct Cell {
     /// Where its runner asks; absent for a resident worker, and for a runner that broke the rules.
     asks: Option<Packets>,
     leaf: Option<Leaf>,
+    /// The runner's uid, where the launcher is root and it is not.
+    owner: Option<u32>,
     /// Leaves made so far: a name is never used twice.
     made: u64,
 }
@@ -116,10 +118,17 @@ impl Cell {
     ///
     /// # Errors
     /// What the kernel said; nothing is left behind.
-    pub(super) fn new(tree: &Tree, child: ChildId, place: &str, limits: Limits) -> std::io::Result<Self> {
+    pub(super) fn new(
+        tree: &Tree,
+        child: ChildId,
+        place: &str,
+        limits: Limits,
+        owner: Option<u32>,
+    ) -> std::io::Result<Self> {
         let group = tree.slot(&format!("{place}.{}", child.0))?;
-        let cell = Self { group, asks: None, leaf: None, made: 0 };
-        if let Err(error) = cell.group.limit(limit_of(&limits, 0)) {
+        let cell = Self { group, asks: None, leaf: None, owner, made: 0 };
+        let owned = owner.map_or(Ok(()), |uid| cell.group.hand_over(uid));
+        if let Err(error) = owned.and_then(|()| cell.group.limit(limit_of(&limits, 0))) {
             let _ = cell.group.remove();
             return Err(error);
         }
@@ -279,7 +288,8 @@ impl Cell {
         };
         self.made += 1;
         let made = self.group.leaf(&format!("a{}", self.made)).and_then(|group| {
-            let opened = group.limit(limit_of(limits, memory_retries)).and_then(|()| group.door());
+            let door = || self.owner.map_or_else(|| group.door(), |uid| group.door_of(uid));
+            let opened = group.limit(limit_of(limits, memory_retries)).and_then(|()| door());
             opened.map(|door| (group.clone(), door)).inspect_err(|_| drop(group.remove()))
         });
         match made {
