@@ -143,7 +143,9 @@ impl Core<'_> {
         let pid = match started {
             Ok(pid) => pid,
             Err(error) => {
-                cell.map(Cell::discard);
+                if let Some(cell) = cell {
+                    cell.discard();
+                }
                 return Err(error);
             }
         };
