@@ -14,3 +14,5 @@ pub mod start;
 pub mod state;
 pub mod view;
 pub mod waiters;
+pub mod worker_end;
+pub mod worker_output;

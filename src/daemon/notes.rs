@@ -129,16 +129,16 @@ fn ended_text(state: State, outcome: &Outcome, retry_in_ms: Option<u64>) -> Stri
             duration((usage.user_us + usage.system_us) / 1000),
             bytes(usage.max_rss)
         ),
-        State::Retry => format!("to be retried: {}", outcome.cause),
-        State::Waiting | State::Scheduled => format!("goes back to its queue: {}", outcome.cause),
+        State::Retry => format!("to be retried: {}", outcome.reason()),
+        State::Waiting | State::Scheduled => format!("goes back to its queue: {}", outcome.reason()),
         State::Revoked => "canceled".to_owned(),
-        State::Dead => format!("is DEAD: its attempts kept killing their child ({})", outcome.cause),
-        _ => format!("failed: {}", outcome.cause),
+        State::Dead => format!("is DEAD: its attempts kept killing their child ({})", outcome.reason()),
+        _ => format!("failed: {}", outcome.reason()),
     };
     if !matches!(state, State::Success | State::Revoked)
         && let Some(failure) = &outcome.failure
         && !failure.message.is_empty()
-        && failure.message != outcome.cause.to_string()
+        && failure.message != outcome.reason()
         && !matches!(outcome.cause, Cause::Interrupted)
     {
         text.push_str(": ");

@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 
 use super::child::{Heard, Link};
 use super::state::{Daemon, Living};
-use super::{clock, handle};
+use super::worker_output::{Printed, Said};
+use super::{clock, handle, worker_end, worker_output};
 use crate::broker::Completion;
 use crate::control::api::{Call, ProgressView};
 use crate::engine::event::{ChildKey, Event, SlotId};
@@ -168,11 +169,7 @@ fn stored(d: &mut Daemon, done: Vec<Completion>) {
 fn launcher(d: &mut Daemon, packet: ToDaemon, fds: Vec<OwnedFd>) {
     match packet {
         ToDaemon::Child(child) => {
-            let Some(fd) = fds.into_iter().next() else {
-                tracing::error!("the launcher named child {} without its socket", child.slot);
-                return;
-            };
-            child_up(d, child, fd, false);
+            child_up(d, child, fds, false);
         }
         ToDaemon::SpawnFailed { slot, error, again } => {
             let slot = SlotId { pool: slot.pool, index: slot.index };
@@ -181,9 +178,9 @@ fn launcher(d: &mut Daemon, packet: ToDaemon, fds: Vec<OwnedFd>) {
         }
         ToDaemon::Exited { child, code, signal, out_of_memory: _ } => {
             let key = ChildKey(child.0);
-            let how =
-                if signal == 0 { format!("exited with {code}") } else { format!("died of signal {signal}") };
-            d.children.remove(&key);
+            let last = worker_output::finish(d, key);
+            let broke = d.children.remove(&key).and_then(|c| c.broke);
+            let how = broke.unwrap_or_else(|| end(code, signal, last.as_deref()));
             d.step(Event::ChildDown { child: key, how });
             // What it held is settled by the engine now; nothing more will be heard of its runs.
             d.runs.retain(|_, run| run.child != key);
@@ -201,10 +198,10 @@ fn launcher(d: &mut Daemon, packet: ToDaemon, fds: Vec<OwnedFd>) {
 }
 
 /// A child lives: speaks to it and tells the engine.
-pub fn child_up(d: &mut Daemon, child: Child, fd: OwnedFd, adopted: bool) {
+pub fn child_up(d: &mut Daemon, child: Child, fds: Vec<OwnedFd>, adopted: bool) {
     let key = ChildKey(child.child.0);
-    match Link::open(key, fd.into(), d.start.epoch) {
-        Ok(link) => {
+    match connect(d, key, &child, fds) {
+        Ok((link, printed)) => {
             let event = Event::ChildUp {
                 child: key,
                 slot: SlotId { pool: child.slot.pool.clone(), index: child.slot.index },
@@ -212,22 +209,55 @@ pub fn child_up(d: &mut Daemon, child: Child, fd: OwnedFd, adopted: bool) {
                 generation: child.generation,
                 adopted,
             };
-            d.children.insert(key, Living { child, link });
+            d.children.insert(key, Living { child, link, printed, adopted, broke: None });
             d.step(event);
         }
         Err(e) => {
-            tracing::error!("child {}: its socket cannot be used ({e}); it is ended", child.slot);
+            tracing::error!("child {}: its descriptors cannot be used ({e}); it is ended", child.slot);
             d.launcher.send(ToLauncher::End { child: child.child, kill: true });
         }
+    }
+}
+
+/// Takes over what the launcher passed with a child.
+fn connect(
+    d: &Daemon,
+    key: ChildKey,
+    child: &Child,
+    fds: Vec<OwnedFd>,
+) -> io::Result<(Link, Option<Printed>)> {
+    let missing = || io::Error::other("the launcher did not pass them all");
+    let mut fds = fds.into_iter();
+    let socket = fds.next().ok_or_else(missing)?;
+    let printed = if child.worker {
+        let (Some(stdout), Some(stderr)) = (fds.next(), fds.next()) else { return Err(missing()) };
+        Some(Printed::open(stdout, stderr, d.settings.results.output_rate)?)
+    } else {
+        None
+    };
+    Ok((Link::open(key, socket.into(), d.start.epoch)?, printed))
+}
+
+/// How a child ended, in words; with what it said last where that may be the reason.
+fn end(code: i32, signal: i32, last: Option<&str>) -> String {
+    let how = if signal == 0 { format!("exited with {code}") } else { format!("died of signal {signal}") };
+    match last.filter(|_| code != 0) {
+        Some(last) => format!("{how}: {last}"),
+        None => how,
     }
 }
 
 /// What children said since the last round, one read each.
 fn hear_some(children: &mut BTreeMap<ChildKey, Living>, cx: &mut Context<'_>) -> Poll<Vec<Heard>> {
     let mut all = Vec::new();
-    for living in children.values_mut() {
+    for (key, living) in children {
         if let Poll::Ready(heard) = living.link.poll(cx) {
             all.push(heard);
+        }
+        if let Some(printed) = &mut living.printed
+            && printed.poll(cx).is_ready()
+        {
+            all.push(Heard::Printed(*key));
         }
     }
     if all.is_empty() { Poll::Pending } else { Poll::Ready(all) }
@@ -236,21 +266,33 @@ fn hear_some(children: &mut BTreeMap<ChildKey, Living>, cx: &mut Context<'_>) ->
 fn hear(d: &mut Daemon, heard: Heard) {
     let (child, lines) = match heard {
         Heard::Lines(child, lines) => (child, lines),
-        Heard::Broken(child, why) => {
-            let slot = d.children.get(&child).map(|c| c.child.slot.to_string()).unwrap_or_default();
-            tracing::error!(
-                "child {slot} broke the protocol and is ended, its message is delivered again: {why}"
-            );
-            d.launcher.send(ToLauncher::End { child: crate::process::launch::ChildId(child.0), kill: true });
+        Heard::Broken(child, why) => return give_up(d, child, &format!("it broke the protocol: {why}")),
+        Heard::Closed(child) => {
+            // A runner that ends closes it, too, and nothing else would.
+            let working = |c: &Living| c.child.worker && !c.link.is_finished();
+            if d.children.get(&child).is_some_and(working) {
+                give_up(d, child, "it closed its socket");
+            }
             return;
         }
+        Heard::Printed(child) => return worker_output::drain(d, child),
     };
-    if !d.children.contains_key(&child) {
+    let Some(living) = d.children.get(&child) else { return };
+    if living.broke.is_some() {
         return;
+    }
+    let worker = living.child.worker;
+    if worker {
+        // What a run printed came before what is said of it here.
+        worker_output::drain(d, child);
     }
     let mut output = handle::logs::Batch::default();
     for line in lines {
         if let FromChild::Output { run, stream, line, data, cut } = line {
+            if worker {
+                worker_output::said(d, child, Said { run, stream, line, data, cut });
+                continue;
+            }
             output.push(d, run, stream, line, data, cut);
             continue;
         }
@@ -260,18 +302,28 @@ fn hear(d: &mut Daemon, heard: Heard) {
     output.write(d);
 }
 
+/// Ends a child that cannot be worked with; its end is put down to `why`.
+fn give_up(d: &mut Daemon, child: ChildKey, why: &str) {
+    let Some(living) = d.children.get_mut(&child).filter(|c| c.broke.is_none()) else { return };
+    let slot = living.child.slot.to_string();
+    living.broke = Some(why.to_owned());
+    tracing::error!(
+        TASKD_SLOT = slot,
+        "child {slot} is ended, and what it ran is delivered again: {why}"
+    );
+    d.launcher.send(ToLauncher::End { child: crate::process::launch::ChildId(child.0), kill: true });
+}
+
 fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
+    let worker = d.children.get(&child).is_some_and(|c| c.child.worker);
     match line {
         FromChild::Ready { v, capacity, resume, .. } => {
-            if v == crate::process::protocol::VERSION {
-                if !resume && d.start.epoch > 1 {
-                    tracing::debug!("child {} cannot be adopted", child.0);
-                }
-                d.step(Event::Ready { child, capacity: capacity.max(1) });
+            if v != crate::process::protocol::VERSION {
+                give_up(d, child, &format!("it speaks version {v} of the protocol"));
+            } else if !resume && d.children.get(&child).is_some_and(|c| c.adopted) {
+                give_up(d, child, "the daemon was replaced, and it says `\"resume\": false`");
             } else {
-                tracing::error!("child {} speaks version {v} of the protocol and is ended", child.0);
-                d.launcher
-                    .send(ToLauncher::End { child: crate::process::launch::ChildId(child.0), kill: true });
+                d.step(Event::Ready { child, capacity: capacity.max(1) });
             }
         }
         FromChild::Running { run } => {
@@ -280,11 +332,18 @@ fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
         }
         FromChild::Resumed {} => d.step(Event::Resumed { child }),
         FromChild::Started { run, pid } => {
+            let own = d.children.get(&child).filter(|_| worker).map(|c| c.child.pid);
+            let pid = if pid == 0 { own.unwrap_or(0) } else { pid };
             named(d, child, &run, (pid != 0).then_some(pid));
+            if let Some(info) = d.runs.get_mut(&run).filter(|r| worker && r.child == child && !r.begun) {
+                let now = clock::now();
+                (info.since, info.began, info.begun) = (now.mono, now.wall, true);
+            }
             d.step(Event::Started { child, run, pid });
         }
         FromChild::Progress { run, current, total, message } => {
-            if let Some(info) = d.runs.get_mut(&run) {
+            if let Some(info) = d.runs.get_mut(&run).filter(|r| r.child == child) {
+                let message = worker_end::cut(message, worker_end::MAX_MESSAGE);
                 info.progress = Some(ProgressView { current, total, message });
             }
         }
@@ -294,10 +353,18 @@ fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
         }
         FromChild::Output { .. } => {}
         ended @ (FromChild::Success { .. } | FromChild::Failure { .. } | FromChild::Retry { .. }) => {
-            if let Some((run, outcome)) = ended.into_outcome() {
-                if let Some(info) = d.runs.get_mut(&run) {
-                    info.ended = true;
-                }
+            let run = ended.run().unwrap_or_default().to_owned();
+            named(d, child, &run, None);
+            let outcome = if worker {
+                let info = d.runs.get(&run).filter(|r| r.child == child);
+                worker_end::outcome(ended, info, &d.settings)
+            } else {
+                ended.into_outcome().map(|(_, outcome)| outcome)
+            };
+            if let Some(info) = d.runs.get_mut(&run).filter(|r| r.child == child) {
+                info.ended = true;
+            }
+            if let Some(outcome) = outcome {
                 d.step(Event::Ended { child, run, outcome: Box::new(outcome) });
             }
         }

@@ -12,6 +12,7 @@ use super::clock;
 use super::launcher::Launcher;
 use super::spool::Spool;
 use super::waiters::Waiters;
+use super::worker_output::Printed;
 use crate::broker::Broker;
 use crate::broker::sqlite::Sqlite;
 use crate::config::settings::Settings;
@@ -21,9 +22,11 @@ use crate::engine::Engine;
 use crate::engine::command::{Command, Note, Told};
 use crate::engine::event::{Ask, AskKey, ChildKey, Event};
 use crate::model::op::{Fault, Op, Reply, Ticket};
-use crate::model::time::Mono;
+use crate::model::outcome::CancelReason;
+use crate::model::time::{Mono, Wall};
 use crate::observe::log::Log;
 use crate::process::launch::{Child, Start};
+use crate::process::output_sink::Sink;
 use crate::process::protocol::ToChild;
 
 /// Ends and starts of attempts wait so long for others to share a commit with, in milliseconds, while more
@@ -49,16 +52,26 @@ pub struct RunInfo {
     pub id: String,
     /// Its task.
     pub task: String,
+    /// Its queue.
+    pub queue: String,
     /// Number of the attempt.
     pub attempt: u32,
     /// The child.
     pub child: ChildKey,
     /// Its process, once it started.
     pub pid: Option<u32>,
-    /// When it was handed over.
+    /// When it was handed over, or when a resident worker said that it started it.
     pub since: Mono,
+    /// The same by the wall clock.
+    pub began: Wall,
+    /// The two above are not to be changed any more.
+    pub begun: bool,
+    /// Why its child was told to end it.
+    pub canceled: Option<CancelReason>,
     /// Something of its output may be in the spool.
     pub printed: bool,
+    /// Bytes of a resident worker's output for it that were dropped.
+    pub dropped: u64,
     /// How far it is.
     pub progress: Option<crate::control::api::ProgressView>,
     /// Its end was heard and is on its way to the store.
@@ -72,6 +85,12 @@ pub struct Living {
     pub child: Child,
     /// Its socket.
     pub link: Link,
+    /// A resident worker's output.
+    pub printed: Option<Printed>,
+    /// It lived before this daemon.
+    pub adopted: bool,
+    /// Why it is being ended: what its end will be put down to.
+    pub broke: Option<String>,
 }
 
 /// Totals since the daemon started.
@@ -105,6 +124,8 @@ pub struct Daemon {
     pub waiters: Waiters,
     /// Output of attempts.
     pub spool: Arc<Spool>,
+    /// Where lines that resident workers print go beside it: the journal, or stderr.
+    pub sink: Sink,
     /// Who may do what; the server holds the same.
     pub policy: tokio::sync::watch::Sender<Arc<Policy>>,
     /// Calls of the API that a task of their own sends back to the loop.
@@ -167,6 +188,7 @@ impl Daemon {
     /// A daemon that has done nothing yet. `seed` is for retry jitter only.
     #[must_use]
     pub fn new(parts: Parts, seed: u64) -> Self {
+        let sink = Sink::new(parts.start.journal);
         Self {
             engine: Engine::new(clock::now(), seed),
             settings: parts.settings,
@@ -178,6 +200,7 @@ impl Daemon {
             adopted: Adopted::default(),
             waiters: Waiters::default(),
             spool: Arc::new(parts.spool),
+            sink,
             policy: parts.policy,
             later: parts.later,
             imported: Arc::default(),
@@ -329,6 +352,7 @@ impl Daemon {
     /// When the loop must turn again for what was kept back.
     #[must_use]
     pub fn kept_until(&self) -> Option<Mono> {
-        [self.linger, self.tell_at].into_iter().flatten().min()
+        let paused = self.children.values().filter_map(|c| c.printed.as_ref()?.paused());
+        [self.linger, self.tell_at].into_iter().flatten().chain(paused).min()
     }
 }

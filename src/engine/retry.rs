@@ -78,7 +78,8 @@ fn by_policy(
             return Verdict::SpawnAgain;
         }
         Cause::SpawnFailed => return failure,
-        Cause::Exit { .. } | Cause::Signal { .. } | Cause::TimeLimit { .. } | Cause::Memory => {}
+        Cause::Error { fatal: true } => return failure,
+        Cause::Error { .. } | Cause::Exit { .. } | Cause::Signal { .. } | Cause::TimeLimit { .. } | Cause::Memory => {}
     }
     let Some(policy) = task.map(|t| &t.retry) else { return failure };
     let matched = match outcome.cause {

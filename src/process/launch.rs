@@ -53,7 +53,8 @@ pub enum ToDaemon {
     /// First packet. Descriptors: the settings (sealed memfd, JSON of `Settings`), the listening control
     /// socket.
     Start(Box<Start>),
-    /// A child to adopt (before [`ToDaemon::Go`]) or one that was asked for. Descriptor: its socket.
+    /// A child to adopt (before [`ToDaemon::Go`]) or one that was asked for. Descriptor: its socket; of a
+    /// resident worker also the read ends of its stdout and stderr.
     Child(Child),
     /// Every child to adopt was named.
     Go,
@@ -210,6 +211,23 @@ pub struct RunnerPart {
     /// leaf is asked for before each attempt ([`RunnerAsk`]).
     #[serde(default)]
     pub leaves: bool,
+}
+
+/// What the launcher gives the process that becomes a resident worker (sealed memfd).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerPart {
+    /// Its place.
+    pub slot: Slot,
+    /// The user it must become; empty: whoever runs taskd.
+    pub user: String,
+    /// This node's name (`TASKD_NODE`).
+    pub node: String,
+    /// `TASKD_INSTANCE`.
+    pub instance: String,
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// What surrounds it.
+    pub surroundings: crate::model::task::Surroundings,
 }
 
 /// What a runner asks of the launcher.

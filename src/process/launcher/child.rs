@@ -13,6 +13,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use super::core::Core;
 use super::daemon::signal;
 use super::family::End;
+use super::worker::Starting;
 use super::{exec, users};
 use crate::model::task::Task;
 use crate::observe::fields;
@@ -27,8 +28,34 @@ const NOT_PASSED: [&str; 6] = ["LD_", "TASKD_", "NOTIFY_SOCKET", "LISTEN_", "WAT
 /// A child that was not reaped.
 pub(super) struct Living {
     pub(super) child: Child,
-    /// The daemon's end of its socket, for the next daemon.
-    pub(super) socket: Rc<OwnedFd>,
+    /// What goes to each daemon beside it: the daemon's end of its socket, and of a resident worker the read
+    /// ends of its stdout and stderr. None: it never became a child for the daemon.
+    pub(super) descriptors: Vec<Rc<OwnedFd>>,
+    /// A resident worker that has not executed its program yet.
+    pub(super) starting: Option<Starting>,
+}
+
+impl Living {
+    /// Whether a daemon hears of it.
+    pub(super) fn is_told(&self) -> bool {
+        self.starting.is_none() && !self.descriptors.is_empty()
+    }
+}
+
+/// Adds those of the launcher's own variables that the config passes on.
+pub(super) fn pass<'a>(
+    names: impl IntoIterator<Item = &'a String>,
+    environment: &mut Vec<(String, std::ffi::OsString)>,
+) {
+    for name in names {
+        let taken = environment.iter().any(|(n, _)| n == name);
+        if taken || NOT_PASSED.iter().any(|p| name.starts_with(p)) {
+            continue;
+        }
+        if let Some(value) = std::env::var_os(name) {
+            environment.push((name.clone(), value));
+        }
+    }
 }
 
 impl Core<'_> {
@@ -36,18 +63,23 @@ impl Core<'_> {
         if self.phase.is_ending() {
             return;
         }
+        let worker = self.settings.pools.get(&slot.pool).and_then(|p| p.worker.clone());
         let failed = |error: String, again: bool| ToDaemon::SpawnFailed { slot: slot.clone(), error, again };
         let answer = match users::admit(&self.settings, &slot, &user) {
             Err(error) => {
                 tracing::error!(TASKD_SLOT = %slot, TASKD_USER = user, "a child is refused: {error}");
                 failed(error, false)
             }
+            Ok(_) if let Some(worker) = &worker => match self.start_worker(&slot, &user, worker) {
+                Ok(()) => return,
+                Err(error) => failed(describe("worker", &error), is_no_room(&error)),
+            },
             Ok(tasks) => match self.start_child(&slot, &user, tasks) {
                 Ok((child, socket)) => return self.tell(ToDaemon::Child(child), vec![socket]),
                 Err(error) => {
                     // The daemon says it, with what it means for the pool.
                     tracing::debug!(TASKD_SLOT = %slot, "cannot start a child: {error}");
-                    failed(describe(&error), is_no_room(&error))
+                    failed(describe("runner", &error), is_no_room(&error))
                 }
             },
         };
@@ -63,15 +95,7 @@ impl Core<'_> {
         let mut environment = exec::environment();
         environment.push((VARIABLE.to_owned(), self.state.instance.clone().into()));
         environment.push(("TASKD_FD".to_owned(), protocol::FD.to_string().into()));
-        for name in tasks.values().flat_map(|t| &t.surroundings.pass_environment) {
-            let taken = environment.iter().any(|(n, _)| n == name);
-            if taken || NOT_PASSED.iter().any(|p| name.starts_with(p)) {
-                continue;
-            }
-            if let Some(value) = std::env::var_os(name) {
-                environment.push((name.clone(), value));
-            }
-        }
+        pass(tasks.values().flat_map(|t| &t.surroundings.pass_environment), &mut environment);
         let part = RunnerPart {
             slot: slot.clone(),
             user: user.to_owned(),
@@ -103,7 +127,9 @@ impl Core<'_> {
         };
         let socket = Rc::new(ours);
         tracing::debug!(TASKD_SLOT = %slot, TASKD_PID = pid, TASKD_USER = user, "child started");
-        self.children.insert(child.child, Living { child: child.clone(), socket: Rc::clone(&socket) });
+        let living =
+            Living { child: child.clone(), descriptors: vec![Rc::clone(&socket)], starting: None };
+        self.children.insert(child.child, living);
         Ok((child, socket))
     }
 
@@ -117,6 +143,15 @@ impl Core<'_> {
     }
 
     pub(super) fn child_ended(&mut self, id: ChildId, end: End) {
+        // It may have executed its program and ended before that was looked at.
+        let told = self.hear_starting(id);
+        if !told {
+            if self.children.get(&id).is_some_and(|c| c.starting.is_some()) {
+                self.starting_failed(id, format!("it ended before it executed its program: {end}"), false);
+            }
+            self.children.remove(&id);
+            return;
+        }
         let Some(living) = self.children.remove(&id) else { return };
         let Child { slot, pid, .. } = &living.child;
         if self.phase.is_serving() && end.signal != 0 && end.signal != Signal::SIGTERM as i32 {
@@ -160,7 +195,7 @@ pub(super) fn is_no_room(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE))
 }
 
-fn describe(error: &io::Error) -> String {
+fn describe(what: &str, error: &io::Error) -> String {
     let errno = error.raw_os_error().map(|n| format!("{:?}: ", Errno::from_raw(n))).unwrap_or_default();
-    format!("starting a runner failed: {errno}{error}")
+    format!("starting a {what} failed: {errno}{error}")
 }

@@ -181,6 +181,7 @@ impl<'log> Core<'log> {
             if seen.daemon {
                 self.hear_daemon();
             }
+            self.look_at_starting();
             self.flush_daemon();
             if std::mem::take(&mut self.look_around) {
                 self.reap_all();
@@ -197,6 +198,8 @@ impl<'log> Core<'log> {
                 fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN | more));
             }
         }
+        let others = fds.len();
+        fds.extend(self.starting_pipes().map(|pipe| PollFd::new(pipe, PollFlags::POLLIN)));
         let timeout = match deadline {
             None => PollTimeout::NONE,
             // Rounded up: waking a moment too early would only mean to sleep again.
@@ -208,7 +211,7 @@ impl<'log> Core<'log> {
         match poll(&mut fds, timeout) {
             Ok(_) => {
                 let any = |n: usize| fds.get(n).and_then(PollFd::any).unwrap_or(false);
-                Seen { signals: any(0), daemon: any(1) }
+                Seen { signals: any(0), daemon: others > 1 && any(1) }
             }
             // Looking at everything is always right, and a poll that cannot work must not spin silently.
             Err(Errno::EINTR) => Seen { signals: true, daemon: true },
@@ -233,7 +236,9 @@ impl<'log> Core<'log> {
     fn next_deadline(&self) -> Option<Instant> {
         let ping = self.ping_every().map(|every| self.last_ping + every);
         let ended = self.ended.iter().map(|(_, _, at)| *at + self.options.limits.gone_within).min();
-        [ping, ended, self.silent_at(), self.retry_daemon, self.phase.deadline()].into_iter().flatten().min()
+        let starting = self.starting_deadline();
+        let own = [ping, ended, starting, self.silent_at(), self.retry_daemon, self.phase.deadline()];
+        own.into_iter().flatten().min()
     }
 
     /// systemd wants a sign of life each WatchdogSec; half of it is what its manual asks for.

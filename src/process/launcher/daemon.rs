@@ -85,9 +85,10 @@ impl Core<'_> {
             since: self.since,
         };
         self.tell(ToDaemon::Start(Box::new(start)), vec![self.sealed.clone(), self.listener.clone()]);
-        let living: Vec<_> = self.children.values().map(|c| (c.child.clone(), c.socket.clone())).collect();
-        for (child, socket) in living {
-            self.tell(ToDaemon::Child(child), vec![socket]);
+        let told = self.children.values().filter(|c| c.is_told());
+        let living: Vec<_> = told.map(|c| (c.child.clone(), c.descriptors.clone())).collect();
+        for (child, descriptors) in living {
+            self.tell(ToDaemon::Child(child), descriptors);
         }
         self.tell(ToDaemon::Go, Vec::new());
         if let Some(now) = self.phase.stopping() {

@@ -50,7 +50,7 @@ pub fn daemon_start() -> Result<Packets, String> {
     Packets::from_fd(socket).map_err(|e| format!("descriptor {FIRST_FD}: {e}"))
 }
 
-fn become_user(user: &str) -> Result<(), String> {
+pub(super) fn become_user(user: &str) -> Result<(), String> {
     if user.is_empty() {
         return Ok(());
     }
@@ -60,7 +60,7 @@ fn become_user(user: &str) -> Result<(), String> {
 
 /// Takes over descriptors 3 and following, and closes all above them: whatever the launcher's parent left
 /// open is not for tasks.
-fn take(count: i32) -> Result<Vec<OwnedFd>, String> {
+pub(super) fn take(count: i32) -> Result<Vec<OwnedFd>, String> {
     let mut taken = Vec::new();
     for number in FIRST_FD..FIRST_FD + count {
         // SAFETY: fcntl with F_GETFD only asks whether this number is open.
@@ -79,7 +79,7 @@ fn take(count: i32) -> Result<Vec<OwnedFd>, String> {
 }
 
 /// Who made the socket pair: the launcher. Told by the kernel, so no number has to be passed and believed.
-fn creator(socket: &impl AsFd) -> Result<u32, String> {
+pub(super) fn creator(socket: &impl AsFd) -> Result<u32, String> {
     let peer = getsockopt(&socket.as_fd(), sockopt::PeerCredentials).map_err(|_| not_ours())?;
     Ok(peer.pid().unsigned_abs())
 }

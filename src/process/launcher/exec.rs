@@ -18,7 +18,7 @@ use crate::process::title;
 pub(super) const FIRST_FD: RawFd = 3;
 
 /// How many at most.
-const FDS: usize = 2;
+const FDS: usize = 3;
 
 /// Where the inherited environment of a child has no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -87,7 +87,7 @@ impl OpenFiles {
     }
 }
 
-/// Starts a program with these descriptors as 3 and 4 and this limit of open files
+/// Starts a program with these descriptors as 3 and following and this limit of open files
 /// (absent: the launcher's own), and tells its pid. It is reaped like every child.
 ///
 /// # Errors
@@ -98,10 +98,7 @@ pub(super) fn start(
     environment: &[(String, OsString)],
     open_files: Option<OpenFiles>,
 ) -> io::Result<u32> {
-    let mut sources: [RawFd; FDS] = [-1; FDS];
-    for (place, fd) in sources.iter_mut().zip(fds) {
-        *place = fd.as_fd().as_raw_fd();
-    }
+    let sources = sources(fds);
     let mut command = Command::new(&program.path);
     command
         .arg0("taskd")
@@ -114,19 +111,32 @@ pub(super) fn start(
         .process_group(0);
     // SAFETY: between fork and exec only async-signal-safe calls are made (fcntl, dup2, sigprocmask, setrlimit), nothing allocates.
     unsafe {
-        command.pre_exec(move || {
-            place(sources)?;
-            // What the launcher waits for is blocked in it, and a blocked signal stays blocked over exec.
-            SigSet::empty().thread_set_mask()?;
-            match open_files {
-                Some(limit) => Ok(setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard)?),
-                None => Ok(()),
-            }
-        });
+        command.pre_exec(move || dress(sources, open_files));
     }
     // Not waited for here: it is reaped in the loop, with all other children.
     let child = command.spawn()?;
     Ok(child.id())
+}
+
+/// The descriptors that a child is to have, for [`dress`]; -1 where there is none.
+pub(super) fn sources(fds: &[BorrowedFd<'_>]) -> [RawFd; FDS] {
+    let mut sources: [RawFd; FDS] = [-1; FDS];
+    for (place, fd) in sources.iter_mut().zip(fds) {
+        *place = fd.as_fd().as_raw_fd();
+    }
+    sources
+}
+
+/// Between fork and exec: descriptors, signals and the limit of open files as the child is to have them.
+/// Makes only async-signal-safe calls and allocates nothing.
+pub(super) fn dress(sources: [RawFd; FDS], open_files: Option<OpenFiles>) -> io::Result<()> {
+    place(sources)?;
+    // What the launcher waits for is blocked in it, and a blocked signal stays blocked over exec.
+    SigSet::empty().thread_set_mask()?;
+    match open_files {
+        Some(limit) => Ok(setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard)?),
+        None => Ok(()),
+    }
 }
 
 /// Moves the sources out of the way of each other first, then to their places; only there they survive exec.

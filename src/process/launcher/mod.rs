@@ -15,6 +15,7 @@ mod signals;
 mod state_dir;
 mod stop;
 mod users;
+mod worker;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,12 +26,16 @@ use crate::process::title;
 
 pub use entry::{daemon_start, runner_start};
 pub use exec::Program;
+pub use worker::worker_main;
 
 /// First argument of the process that is the daemon.
 pub const DAEMON: &str = "@daemon";
 
 /// First argument of a process that is a runner.
 pub const RUNNER: &str = "@runner";
+
+/// First argument of a process that is to become a resident worker's program.
+pub const WORKER: &str = "@worker";
 
 /// Exit code when the config (or what it asks for) is wrong: systemd does not restart after it.
 pub const EXIT_CONFIG: u8 = 78;
@@ -59,6 +64,8 @@ pub struct LauncherOptions {
     pub daemon: Program,
     /// What is started as a runner.
     pub runner: Program,
+    /// What is started to become a resident worker.
+    pub worker: Program,
     /// Times and bounds.
     pub limits: Limits,
 }
@@ -107,6 +114,7 @@ impl LauncherOptions {
             log,
             daemon: Program::this(DAEMON),
             runner: Program::this(RUNNER),
+            worker: Program::this(WORKER),
             limits: Limits { watchdog, ..Limits::default() },
         }
     }

@@ -169,6 +169,12 @@ pub(super) fn admit(settings: &Settings, slot: &Slot, user: &str) -> Result<BTre
             pool.name, pool.processes
         ));
     }
+    if pool.worker.is_some() {
+        // One program as one user, whatever the tasks say.
+        let own = pool.user.as_deref().unwrap_or_default();
+        let refused = || format!("the worker of the pool {} runs as {own:?}, not as {user:?}", pool.name);
+        return if own == user { Ok(BTreeMap::new()) } else { Err(refused()) };
+    }
     let tasks = tasks_of(settings, pool, user);
     if tasks.is_empty() && pool.user.as_deref().unwrap_or_default() != user {
         return Err(format!("no task of the pool {} runs as {user:?}", pool.name));
@@ -323,5 +329,21 @@ mod tests {
         assert!(admit(&settings, &slot("more", 2), "low").is_err());
         assert!(admit(&settings, &slot("more", 0), "").is_err());
         assert!(admit(&settings, &slot("none", 0), "low").is_err());
+    }
+
+    #[test]
+    fn a_worker_runs_as_its_pools_user_and_as_no_other() {
+        let (name, mut resident) = pool("resident", Some("low"));
+        resident.worker = Some(crate::config::settings::Worker {
+            argv: vec!["/bin/worker".to_owned()],
+            surroundings: crate::model::task::Surroundings::default(),
+            limits: crate::model::task::Limits::default(),
+        });
+        let settings = settings(vec![(name, resident)], vec![task("own", Some("high"), Some("resident"))]);
+        let slot = |index| Slot { pool: "resident".to_owned(), index };
+        assert_eq!(admit(&settings, &slot(1), "low"), Ok(BTreeMap::new()));
+        assert!(admit(&settings, &slot(1), "high").is_err(), "a task's user is not the worker's");
+        assert!(admit(&settings, &slot(1), "").is_err());
+        assert!(admit(&settings, &slot(2), "low").is_err());
     }
 }
