@@ -153,7 +153,7 @@ impl<'a> Builder<'a, '_> {
             state_dir: PathBuf::from(at.text("state_dir")?),
             socket: PathBuf::from(at.text("socket")?),
             timezone: at.text("timezone"),
-            max_memory_pressure: None,
+            max_memory_pressure: at.small("max_memory_pressure"),
             shutdown_grace_ms: at.number("shutdown_grace")?,
             log_level: at.text("log_level")?,
             user: users.daemon.clone(),
@@ -191,25 +191,6 @@ impl<'a> Builder<'a, '_> {
             };
             self.notes.push(format!("{path}: there is no {missing}"));
         }
-    }
-
-    fn pools(&mut self, users: &Users) -> Option<BTreeMap<String, Pool>> {
-        let built_in = self.built_in.get("pools")?;
-        let mut pools = BTreeMap::new();
-        let named = self.all("pools").map(|s| (s.name.clone(), Some(s)));
-        for (name, own) in with_default(named.collect()) {
-            let at = Layers { own, base: None, built_in };
-            let processes = at.small("processes").unwrap_or_else(|| self.check.env.cpus.clamp(1, 1_000));
-            let user = match (own, at.set("user")) {
-                (Some(section), Some(set)) => users.of(self.check, set, &section.path("user")),
-                _ => users.tasks.clone(),
-            };
-            let shown = user.as_deref().map(quote).unwrap_or_default();
-            let header = format!("[pools.{}]", super::tree::quote_key(&name));
-            self.origins.table(&header, &at, &[("processes", processes.to_string()), ("user", shown)]);
-            pools.insert(name.clone(), Pool { user, ..Pool::new(&name, processes) });
-        }
-        Some(pools)
     }
 
     fn queues(&mut self, pools: &BTreeMap<String, Pool>) -> Option<BTreeMap<String, Queue>> {
@@ -310,7 +291,7 @@ impl<'a> Builder<'a, '_> {
 }
 
 /// The named tables and `default`, which always exists.
-fn with_default(mut named: Vec<(String, Option<&Section>)>) -> Vec<(String, Option<&Section>)> {
+pub(super) fn with_default(mut named: Vec<(String, Option<&Section>)>) -> Vec<(String, Option<&Section>)> {
     if named.iter().all(|(n, _)| n != DEFAULT) {
         named.push((DEFAULT.to_owned(), None));
     }

@@ -84,7 +84,7 @@ fn differences(old: &Value, new: &Value) -> impl Iterator<Item = String> {
         let (a, b) = (short(&key, a), short(&key, b));
         let key = key_name(&key);
         // Values of the environment may be secrets.
-        Some(if a.len() + b.len() > 80 || key == "environment" {
+        Some(if a.len() + b.len() > 80 || matches!(key.as_str(), "environment" | "worker") {
             format!("{key} changed")
         } else {
             format!("{key}: {a} -> {b}")
@@ -95,7 +95,12 @@ fn differences(old: &Value, new: &Value) -> impl Iterator<Item = String> {
 /// Fields of the settings by path, objects of keys opened.
 fn flatten(path: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
     match value {
-        Value::Object(map) if matches!(path, "" | "retry" | "surroundings") => {
+        Value::Object(map)
+            if matches!(
+                path,
+                "" | "retry" | "surroundings" | "surroundings.sandbox" | "limits" | "recycle"
+            ) =>
+        {
             for (key, value) in map {
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                 flatten(&path, value, into);
@@ -112,7 +117,14 @@ fn key_name(path: &str) -> String {
         let whole = matches!(field, "max_retries" | "retry_on" | "success_on");
         return if whole { field.to_owned() } else { format!("retry_{field}") };
     }
-    path.strip_prefix("surroundings.").unwrap_or(path).to_owned()
+    if let Some(field) = path.strip_prefix("recycle.") {
+        return match field {
+            "max_tasks" | "max_memory" => format!("{field}_per_child"),
+            other => other.replace("max_", "max_child_"),
+        };
+    }
+    let path = path.strip_prefix("surroundings.").unwrap_or(path);
+    path.strip_prefix("sandbox.").or_else(|| path.strip_prefix("limits.")).unwrap_or(path).to_owned()
 }
 
 fn short(path: &str, value: Option<&Value>) -> String {

@@ -104,7 +104,7 @@ impl Check<'_> {
         let singular = spec.name.trim_end_matches('s');
         let is_pattern = entry.key.contains(['*', '?']);
         if spec.name == "tasks" && is_pattern && name::check(&entry.key.replace(['*', '?'], "x")).is_ok() {
-            self.not_yet(&entry.key_at, &path, "a task name with a pattern, for resident workers,");
+            // Whether its pool has a worker is looked at when all pools are known.
         } else if let Err(why) = name::check(&entry.key) {
             self.bad(&entry.key_at, &path, format!("the {singular} name {} {why}", quote(&entry.key)), "");
         }

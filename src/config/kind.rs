@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::name;
+use crate::model::task::Raise;
 
 use super::check::{Check, unknown};
 use super::crontab;
@@ -31,13 +32,14 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
         Kind::SocketPath => socket(check, path, node).map(Parsed::Text),
         Kind::Zone => zone(check, path, node).map(Parsed::Text),
         Kind::User | Kind::GroupName => account(check, path, node).map(Parsed::Text),
+        Kind::Groups => groups(check, path, node).map(Parsed::Many),
         Kind::People => people(check, path, node).map(Parsed::Many),
         Kind::Bool => match node.value {
             Value::Bool(b) => Some(Parsed::Flag(b)),
             _ => mistyped(check, path, node, "true or false"),
         },
         Kind::Int(min, max) => int(check, path, node, min, max).map(Parsed::Number),
-        Kind::Number(min, max) => number(check, path, node, min, max).map(|_| Parsed::Checked),
+        Kind::Number(min, max) => number(check, path, node, min, max).map(hundredths),
         Kind::Duration(min, max) => duration(check, path, node, min, max).map(Parsed::Number),
         Kind::Size(min, max) => size(check, path, node, min, max).map(Parsed::Number),
         Kind::Rate => by(check, path, node, |s| values::rate(s).map(|_| Parsed::Checked)),
@@ -52,8 +54,9 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
         }
         Kind::Paths => {
             let items = items(check, path, node)?;
-            let good: Vec<_> = items.iter().filter_map(|n| absolute(check, path, n)).collect();
-            (good.len() == items.len()).then_some(Parsed::Checked)
+            let good: Vec<_> =
+                items.iter().filter_map(|n| Some((absolute(check, path, n)?, n.at.clone()))).collect();
+            (good.len() == items.len()).then_some(Parsed::Many(good))
         }
         Kind::Codes => codes(check, path, node).map(Parsed::Codes),
         Kind::Signal => by(check, path, node, |s| values::signal(s).map(|n| Parsed::Number(n.into()))),
@@ -67,16 +70,17 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
         Kind::Params => params::parse(check, path, node).map(Parsed::Params),
         Kind::Cron => by(check, path, node, |s| crontab::check(s).map(|()| Parsed::Checked)),
         Kind::TimeOfDay => by(check, path, node, |s| values::time_of_day(s).map(|_| Parsed::Checked)),
-        Kind::Percent => by(check, path, node, |s| values::percent(s).map(|_| Parsed::Checked)),
+        Kind::Percent => by(check, path, node, |s| values::percent(s).map(|n| Parsed::Number(n.into()))),
         Kind::SizeOrTimes => match &node.value {
-            Value::Text(s) if s.strip_suffix('x').is_some_and(|n| n.parse().is_ok_and(|n: f64| n > 1.0)) => {
-                Some(Parsed::Checked)
+            Value::Text(s) if s.ends_with('x') => {
+                by(check, path, node, |s| values::times(s).map(|n| Parsed::Raise(Raise::Percent(n))))
             }
-            _ => size(check, path, node, 1, i64::MAX as u64).map(|_| Parsed::Checked),
+            _ => size(check, path, node, 1, i64::MAX as u64)
+                .map(|n| Parsed::Raise(Raise::Bytes(n.unsigned_abs()))),
         },
         Kind::BoolOr(words) => match node.value {
-            Value::Bool(_) => Some(Parsed::Checked),
-            _ => choice(check, path, node, words).map(|_| Parsed::Checked),
+            Value::Bool(b) => Some(Parsed::Flag(b)),
+            _ => choice(check, path, node, words).map(Parsed::Text),
         },
         Kind::List => items(check, path, node).map(|_| Parsed::Checked),
         Kind::Dict => table(check, path, node).map(|_| Parsed::Checked),
@@ -87,6 +91,19 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
             (good == items.len()).then_some(Parsed::Checked)
         }
     }
+}
+
+/// A number with two decimals, as settings keep it.
+fn hundredths(n: f64) -> Parsed {
+    // The bounds of every such key are far inside an i64; a cast saturates.
+    Parsed::Number((n * 100.0).round() as i64)
+}
+
+/// Names of groups.
+fn groups(check: &mut Check<'_>, path: &str, node: &Node) -> Option<Vec<(String, At)>> {
+    let items = items(check, path, node)?;
+    let good: Vec<_> = items.iter().filter_map(|n| Some((account(check, path, n)?, n.at.clone()))).collect();
+    (good.len() == items.len()).then_some(good)
 }
 
 /// Notes a value of the wrong type.
@@ -420,15 +437,20 @@ fn variable(check: &mut Check<'_>, path: &str, at: &At, s: &str) -> bool {
 /// A table with keys of its own, all of which come with it.
 fn inner(check: &mut Check<'_>, path: &str, node: &Node, keys: &'static [Key]) -> Option<Parsed> {
     let table = table(check, path, node)?;
+    let mut values = BTreeMap::new();
     for entry in &table.entries {
         let path = format!("{path}.{}", quote_key(&entry.key));
         match keys.iter().find(|k| k.name == entry.key) {
-            Some(key) => _ = parse(check, key.kind, &path, &entry.node),
+            Some(key) => {
+                if let Some(value) = parse(check, key.kind, &path, &entry.node) {
+                    values.insert(key.name, value);
+                }
+            }
             None => {
                 let of = last(path.rsplit_once('.').map_or("", |(p, _)| p));
                 check.fault(unknown(&entry.key, &entry.key_at, &path, keys, &of));
             }
         }
     }
-    Some(Parsed::Checked)
+    Some(Parsed::Table(values))
 }

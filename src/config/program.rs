@@ -30,14 +30,15 @@ impl<'a> Builder<'a, '_> {
                 self.all("pools").any(|s| s.name == p.name && (s.has("worker") || s.has("celery_app")))
             });
             let elsewhere = at.written().any(|s| s.has("external"));
-            if !resident && !elsewhere && !task.name.contains(['*', '?']) {
+            if !resident && !elsewhere {
                 let message = format!("the task `{}` has neither `command` nor `exec`", task.name);
-                let help = "add `command = \"…\"` for a shell's text, or `exec = [\"/path/to/program\", …]`";
+                let help = "add `command = \"…\"` for a shell's text, `exec = [\"/path/to/program\", …]`, or a queue whose pool has a `worker`";
                 let fault = Fault::new(FaultKind::Reference, &section.at, section.path(""), message);
                 self.check.fault(fault.help(help));
             }
             return Program::Worker;
         };
+        self.needs_runners(section, from, task, pool);
         if let (true, Some(exec)) = (from.has("command"), from.get("exec")) {
             let message = "`command` and `exec` exclude each other";
             let fault = Fault::new(FaultKind::Reference, &exec.key_at, from.path("exec"), message);
@@ -64,6 +65,23 @@ impl<'a> Builder<'a, '_> {
             self.root_program(from, task, pool, program, place);
         }
         Program::Exec(argv.iter().map(|(s, _)| s.clone()).collect())
+    }
+
+    /// A program of its own needs a pool of runners and a name of its own.
+    fn needs_runners(&mut self, section: &Section, from: &Section, task: &Task, pool: Option<&Pool>) {
+        let key = if from.has("exec") { "exec" } else { "command" };
+        if task.name.contains(['*', '?']) {
+            let message = format!("`{key}` needs one task, and `{}` is a pattern", task.name);
+            let help = "patterns declare the tasks that a resident worker offers; name this one";
+            self.check
+                .fault(Fault::new(FaultKind::Reference, &section.at, section.path(key), message).help(help));
+        } else if let Some(pool) = pool.filter(|p| p.worker.is_some()) {
+            let message =
+                format!("`{key}` cannot run in the pool `{}`, whose children are its `worker`", pool.name);
+            let help = "give the task a queue of another pool, or remove the key: then the worker runs it";
+            let fault = Fault::new(FaultKind::Reference, from.place(key), from.path(key), message);
+            self.check.fault(fault.help(help));
+        }
     }
 
     /// Parameters of a `command` become environment variables.

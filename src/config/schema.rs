@@ -81,7 +81,7 @@ fn of_kind(kind: Kind) -> Value {
         Kind::Name => json!({"type": "string", "pattern": NAME}),
         Kind::Glob => text(),
         Kind::Path | Kind::SocketPath => json!({"type": "string", "pattern": "^/"}),
-        Kind::People | Kind::Texts | Kind::EnvironmentNames => list(text()),
+        Kind::Groups | Kind::People | Kind::Texts | Kind::EnvironmentNames => list(text()),
         Kind::Names => list(json!({"type": "string", "pattern": NAME})),
         Kind::Paths => list(json!({"type": "string", "pattern": "^/"})),
         Kind::Bool => json!({"type": "boolean"}),

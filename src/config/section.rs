@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::params::Param;
+use crate::model::task::Raise;
 
 use super::keys::TableSpec;
 use super::tree::{At, quote_key};
@@ -22,6 +23,10 @@ pub(super) enum Parsed {
     Map(BTreeMap<String, String>),
     /// Parameters, each with its place.
     Params(Vec<(Param, At)>),
+    /// A table within a value.
+    Table(BTreeMap<&'static str, Parsed>),
+    /// A size, or a multiple of one.
+    Raise(Raise),
     /// Checked, and used by no version yet.
     Checked,
 }
@@ -106,6 +111,10 @@ impl Set {
 
     pub(super) fn map(&self) -> Option<&BTreeMap<String, String>> {
         if let Parsed::Map(m) = &self.value { Some(m) } else { None }
+    }
+
+    pub(super) fn table(&self) -> Option<&BTreeMap<&'static str, Parsed>> {
+        if let Parsed::Table(t) = &self.value { Some(t) } else { None }
     }
 
     pub(super) fn params(&self) -> Option<&[(Param, At)]> {

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::task::{
-    Acks, Limits, Program, ResultKind, RetryPolicy, Sandbox, Stdin, Surroundings, Task,
-};
+use crate::model::task::{Acks, Program, ResultKind, RetryPolicy, Stdin, Task};
 
 use super::build::{Builder, Layers};
 use super::report::{Fault, FaultKind};
@@ -26,6 +24,11 @@ impl<'a> Builder<'a, '_> {
             let pool = settings.pool_of(&queue).cloned();
             self.task_user(section, &at, &mut task, pool.as_ref(), users, &mut exposed);
             task.program = self.program(section, &at, &task, pool.as_ref());
+            if let Some(pool) =
+                pool.as_ref().filter(|p| p.worker.is_some() && task.program == Program::Worker)
+            {
+                self.worker_task(section, &pool.name);
+            }
             self.task_notes(section, &at, &task);
             self.task_origins(section, &at, &task, settings);
             settings.tasks.insert(task.name.clone(), task);
@@ -51,6 +54,9 @@ impl<'a> Builder<'a, '_> {
         self.people(&section.path("allow"), section.get("allow"));
         let retry = self.retry(section, at);
         let (soft, hard) = self.limits(section, at);
+        let (group, supplementary_groups) = self.groups(at);
+        let mut limits = self.hard_limits(at);
+        limits.on_memory = self.on_memory(at, limits.memory_max, settings);
         let params = at.set("params").and_then(Set::params).unwrap_or_default();
         Some(Task {
             name: section.name.clone(),
@@ -76,37 +82,14 @@ impl<'a> Builder<'a, '_> {
             allow_dash: at.flag("allow_dash"),
             dash_dash: at.flag("dash_dash"),
             user: None,
-            group: None,
-            supplementary_groups: Vec::new(),
-            limits: Limits::default(),
+            group,
+            supplementary_groups,
+            limits,
             allow: at.set("allow").is_some().then(|| at.list("allow")),
             remote: at.flag("remote"),
             enabled: at.flag("enabled"),
             surroundings: self.surroundings(at),
         })
-    }
-
-    fn surroundings(&mut self, at: &Layers<'a>) -> Surroundings {
-        let nice = at.set("nice").and_then(|s| s.number().map(|n| (s, n)));
-        if let Some((set, n)) = nice
-            && n < 0
-            && !self.check.env.is_root()
-        {
-            let message = format!("nice {n} needs root, and taskd was started as `{}`", self.check.env.user);
-            let fault = Fault::new(FaultKind::Reference, &set.at, at.path("nice"), message);
-            self.check.fault(fault.help("use 0 to 19, or start taskd as root"));
-        }
-        Surroundings {
-            environment: environment(at),
-            pass_environment: at.list("pass_environment"),
-            environment_file: at.text("environment_file"),
-            working_directory: at.set("working_directory").and_then(Set::text).map(str::to_owned),
-            umask: at.set("umask").and_then(Set::number).and_then(|n| u32::try_from(n).ok()),
-            nice: nice.and_then(|(_, n)| i32::try_from(n).ok()),
-            limit_nofile: at.number("limit_nofile"),
-            io_class: None,
-            sandbox: Sandbox::default(),
-        }
     }
 
     fn retry(&mut self, section: &Section, at: &Layers<'_>) -> RetryPolicy {
@@ -248,7 +231,7 @@ impl<'a> Builder<'a, '_> {
 }
 
 /// The environment of `[defaults]` and of the task joined, name by name.
-fn environment(at: &Layers<'_>) -> BTreeMap<String, String> {
+pub(super) fn environment(at: &Layers<'_>) -> BTreeMap<String, String> {
     let mut joined = BTreeMap::new();
     for section in [at.base, at.own].into_iter().flatten() {
         if let Some(map) = section.get("environment").and_then(Set::map) {

@@ -167,6 +167,19 @@ pub fn percent(text: &str) -> Result<u32, Wrong> {
     }
 }
 
+/// A multiple above one in percent: `"2x"` is 200.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn times(text: &str) -> Result<u32, Wrong> {
+    let number = text.strip_suffix('x').and_then(|n| n.trim().parse::<f64>().ok());
+    match number.filter(|n| (1.01..=1000.0).contains(n)) {
+        // Within the bounds above.
+        Some(n) => Ok((n * 100.0).round() as u32),
+        None => wrong(format!("is not a multiple above one: {text:?}"), "write it as \"2x\" or \"1.5x\""),
+    }
+}
+
 /// A time of day in minutes since midnight: `"06:00"`.
 ///
 /// # Errors

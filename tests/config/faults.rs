@@ -151,8 +151,45 @@ fn every_kind_of_bad_value_is_refused_by_name() {
         ("[tasks.a]", "tasks.a: the task `a` has neither `command` nor `exec`"),
         ("[tasks.a]\ncommand = 'x'\nmemory_max = '1X'", "tasks.a.memory_max: `memory_max` is not a size"),
         (
-            "[tasks.a]\ncommand = 'x'\nmemory_max = '1G'",
-            "tasks.a.memory_max: `memory_max` is not available yet",
+            "[tasks.a]\ncommand = 'x'\nrate_limit = '1/s'",
+            "tasks.a.rate_limit: `rate_limit` is not available yet",
+        ),
+        ("[tasks.a]\ncommand = 'x'\nprotect_system = 'ful'", "tasks.a.protect_system: `protect_system`"),
+        (
+            "[tasks.a]\ncommand = 'x'\nmemory_max = '1G'\non_memory = { memory_max = '0.5x' }",
+            "is not a multiple above one",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\nmemory_max = '1G'\non_memory = { memory_max = '1G' }",
+            "tasks.a.on_memory: the next limit, 1073741824 bytes, is not above `memory_max`",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\non_memory = { memory_max = '2x' }",
+            "tasks.a.on_memory: `on_memory` has no effect without `memory_max`",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\nmemory_max = '1G'\non_memory = { max = 2 }",
+            "changes neither the limit nor the queue",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\nmemory_max = '1G'\non_memory = { queue = 'big' }",
+            "tasks.a.on_memory: there is no queue `big`",
+        ),
+        ("[tasks.a]\ncommand = 'x'\ngroup = 'adm'", "tasks.a.group: `group` needs root"),
+        ("[tasks.a]\ncommand = 'x'\nio_class = 'realtime'", "io_class \"realtime\" needs root"),
+        ("[tasks.'a.*']", "tasks.\"a.*\": the task `a.*` has neither"),
+        ("[tasks.'a.*']\ncommand = 'x'", "`command` needs one task, and `a.*` is a pattern"),
+        (
+            "[pools.p]\nmemory_max = '1G'",
+            "pools.p.memory_max: `memory_max` of a pool is for its `worker`, and this pool has none",
+        ),
+        (
+            "[pools.p]\nworker = ['x']\n[queues.q]\npool = 'p'\n[tasks.a]\nqueue = 'q'\ncommand = 'x'",
+            "tasks.a.command: `command` cannot run in the pool `p`",
+        ),
+        (
+            "[pools.p]\nworker = ['x']\n[queues.q]\npool = 'p'\n[tasks.a]\nqueue = 'q'\nmemory_max = '1G'",
+            "tasks.a.memory_max: `memory_max` has no effect: the task runs inside the worker of the pool `p`",
         ),
         ("[tasks.a]\ncommand = 'x'\nunique = { whle = 'both' }", "unknown key `whle` in `unique`"),
         (
@@ -205,7 +242,7 @@ fn a_fault_of_two_keys_shows_both() {
 #[test]
 fn keys_of_later_versions_are_never_silent() {
     use taskd::config::keys::{TABLES, When};
-    let known = faults_on("[tasks.a]\ncommand = 'x'\nrate_limit = '1/s'\ngroup = 'shop'", &server());
+    let known = faults_on("[tasks.a]\ncommand = 'x'\nrate_limit = '1/s'\nexternal = true", &server());
     assert_eq!(known.len(), 2, "{known:?}");
     for table in TABLES.iter().filter(|t| t.when == When::Now) {
         for key in table.keys.iter().filter(|k| k.when == When::Later) {

@@ -2,7 +2,7 @@
 
 use taskd::config::settings::Settings;
 use taskd::model::params::ParamType;
-use taskd::model::task::{Acks, Program, ResultKind, RetryPolicy, Stdin};
+use taskd::model::task::{Acks, IoClass, Program, ProtectSystem, Raise, ResultKind, RetryPolicy, Stdin};
 
 use super::good;
 
@@ -202,4 +202,62 @@ fn settings_without_effect_are_noted() {
         [""; 0],
         "the shell's own braces"
     );
+}
+
+#[test]
+fn limits_of_an_attempt_and_what_follows_one_that_ran_into_them() {
+    let s = settings(
+        "[queues.big]\n[defaults]\ntasks_max = 64\n[tasks.a]\ncommand = 'x'\nmemory_max = '512M'\ncpu_quota = '150%'\n\
+         io_class = 'best-effort'\non_memory = { memory_max = '1.5x', queue = 'big', max = 2 }",
+    );
+    let a = &s.tasks["a"];
+    let limits = &a.limits;
+    assert_eq!(
+        (limits.memory_max, limits.cpu_quota, limits.tasks_max),
+        (Some(512 << 20), Some(150), Some(64))
+    );
+    let rule = limits.on_memory.as_ref().unwrap();
+    assert_eq!(
+        (rule.memory_max, rule.queue.as_deref(), rule.max),
+        (Some(Raise::Percent(150)), Some("big"), 2)
+    );
+    assert_eq!(limits.memory_at(1), Some(768 << 20));
+    assert_eq!(a.surroundings.io_class, Some(IoClass::BestEffort));
+}
+
+#[test]
+fn what_a_task_is_kept_from() {
+    let of = |text: &str| {
+        settings(&format!("[tasks.a]\ncommand = 'x'\n{text}")).tasks["a"].surroundings.sandbox.clone()
+    };
+    assert!(of("").is_empty() && of("protect_system = false").is_empty());
+    assert_eq!(of("protect_system = true").protect_system, ProtectSystem::Yes);
+    assert_eq!(of("protect_system = 'full'").protect_system, ProtectSystem::Full);
+    let all = of("protect_system = 'strict'\nread_write_paths = ['/srv/a', '/srv/b']\nprivate_tmp = true\n\
+                  private_network = true\nno_new_privileges = true");
+    assert_eq!(all.protect_system, ProtectSystem::Strict);
+    assert_eq!(all.read_write_paths, ["/srv/a", "/srv/b"]);
+    assert!(all.private_tmp && all.private_network && all.no_new_privileges);
+}
+
+#[test]
+fn a_pool_of_resident_workers() {
+    let s = settings(
+        "[taskd]\nmax_memory_pressure = 12.5\n[pools.w]\nworker = ['python3', '-m', 'shop']\nenvironment = { A = 'b' }\n\
+         memory_max = '1G'\nworking_directory = '/srv'\nmax_tasks_per_child = 10\nmax_memory_per_child = '300M'\n\
+         max_child_age = '12h'\nmax_child_idle = '5m'\n[queues.q]\npool = 'w'\n[[routes]]\ntask = 'shop.*'\nqueue = 'q'\n\
+         [tasks.'shop.*']\nmax_retries = 2\n[tasks.'shop.mail']\nmax_retries = 5",
+    );
+    assert_eq!(s.taskd.max_memory_pressure, Some(1250));
+    let pool = &s.pools["w"];
+    assert_eq!((pool.recycle.max_tasks, pool.recycle.max_memory), (Some(10), Some(300 << 20)));
+    assert_eq!((pool.recycle.max_age_ms, pool.recycle.max_idle_ms), (Some(43_200_000), Some(300_000)));
+    let worker = pool.worker.as_ref().unwrap();
+    assert_eq!(worker.argv, ["python3", "-m", "shop"]);
+    assert_eq!(worker.surroundings.environment["A"], "b");
+    assert_eq!(worker.surroundings.working_directory.as_deref(), Some("/srv"));
+    assert_eq!(worker.limits.memory_max, Some(1 << 30));
+    assert_eq!(s.tasks["shop.*"].program, Program::Worker);
+    let retries = |name| s.task(name).map(|t| t.retry.max_retries);
+    assert_eq!((retries("shop.x"), retries("shop.mail"), retries("other")), (Some(2), Some(5), None));
 }

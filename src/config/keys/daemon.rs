@@ -23,7 +23,7 @@ pub(super) const TASKD: &[Key] = keys! {
     "shutdown_grace": Kind::Duration(0, WEEK), Now, "\"30s\"", "What running attempts get at a warm shutdown.";
     "log_level": Kind::Choice(&["error", "warn", "info", "debug", "trace"]), Now, "\"info\"", "How much taskd logs.";
     "user": Kind::User, Now, "", "The daemon's user; by default `taskd` where taskd is started as root and that user exists.";
-    "max_memory_pressure": Kind::Number(0.0, 100.0), Later, "", "Nothing new starts while memory pressure is above this.";
+    "max_memory_pressure": Kind::Number(0.0, 100.0), Now, "", "Nothing new starts while memory pressure (PSI, `some avg10` in percent) is above this.";
     "allow_eviction": Kind::Bool, Later, "", "Use a Redis server that may drop keys when its memory is full.";
 };
 
@@ -45,11 +45,29 @@ pub(super) const ACCESS: &[Key] = keys! {
 pub(super) const POOL: &[Key] = keys! {
     "processes": Kind::Int(1, 1_000), Now, "", "Number of children; by default the number of CPUs.";
     "user": Kind::User, Now, "", "Default user of this pool's tasks; by default `taskd-run` where taskd is started as root and that user exists.";
-    "group": Kind::GroupName, Later, "", "Default group of this pool's tasks.";
-    "max_tasks_per_child": Kind::Int(1, 1_000_000_000), Later, "", "A child is replaced after this many tasks.";
-    "max_memory_per_child": Kind::Size(1 << 20, 1 << 50), Later, "", "A child is replaced after the attempt that leaves it above this.";
-    "max_child_age": Kind::Duration(1_000, LONGEST), Later, "", "A child is replaced when it is older.";
-    "worker": Kind::Argv, Later, "", "A program of yours that is kept alive and runs many tasks.";
+    "group": Kind::GroupName, Now, "", "Default group of this pool's tasks.";
+    "supplementary_groups": Kind::Groups, Now, "", "Groups of this pool's tasks beside those of their user.";
+    "max_tasks_per_child": Kind::Int(1, 1_000_000_000), Now, "", "A child is replaced after this many tasks.";
+    "max_memory_per_child": Kind::Size(1 << 20, 1 << 50), Now, "", "A child is replaced after the attempt that leaves it and all below it above this.";
+    "max_child_age": Kind::Duration(1_000, LONGEST), Now, "", "A child is replaced when it is older.";
+    "max_child_idle": Kind::Duration(1_000, LONGEST), Now, "", "A child that has run something is replaced when it had nothing to do for so long.";
+    "worker": Kind::Argv, Now, "", "A program of yours that is kept alive and runs many tasks.";
+    "environment": Kind::Environment, Now, "", "Environment variables of the worker.";
+    "environment_file": Kind::Path, Now, "", "A file of the worker's environment variables as systemd's EnvironmentFile=, read at each start.";
+    "pass_environment": Kind::EnvironmentNames, Now, "", "Environment variables that the worker takes over from taskd's own environment.";
+    "working_directory": Kind::Path, Now, "", "The directory the worker starts in; by default /.";
+    "umask": Kind::Umask, Now, "", "The worker's file mode mask, in octal; by default 022.";
+    "nice": Kind::Int(-20, 19), Now, "", "The worker's scheduling priority as nice(1); below 0 only where taskd is started as root.";
+    "limit_nofile": Kind::Int(8, 1 << 30), Now, "", "How many files the worker may have open.";
+    "io_class": Kind::Choice(super::task::IO_CLASSES), Now, "", "Scheduling class of the worker's I/O as ionice(1); realtime only where taskd is started as root.";
+    "memory_max": Kind::Size(1 << 20, 1 << 50), Now, "", "Hard limit of the memory of one worker and all below it.";
+    "cpu_quota": Kind::Percent, Now, "", "Hard limit of the CPU time of one worker; 200% is two CPUs.";
+    "tasks_max": Kind::Int(1, 1 << 22), Now, "", "How many processes and threads one worker may have.";
+    "no_new_privileges": Kind::Bool, Now, "", "The worker can gain no privileges, as for a task.";
+    "private_tmp": Kind::Bool, Now, "", "The worker has an empty /tmp and /var/tmp of its own.";
+    "protect_system": Kind::BoolOr(&["full", "strict"]), Now, "", "What is read-only for the worker, as for a task.";
+    "private_network": Kind::Bool, Now, "", "The worker has no network but a loopback of its own.";
+    "read_write_paths": Kind::Paths, Now, "", "Files and directories that the worker may write though protect_system says otherwise.";
     "celery_app": Kind::Text, Later, "", "A Celery app whose tasks this pool runs, as `shop.celery:app`.";
     "preload": Kind::Bool, Later, "", "Load the Celery app once and fork the children from it.";
 };

@@ -33,6 +33,8 @@ pub enum Kind {
     User,
     /// A group of this machine.
     GroupName,
+    /// Groups of this machine.
+    Groups,
     /// Users and `@groups`.
     People,
     /// `true` or `false`.

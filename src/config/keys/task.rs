@@ -6,6 +6,8 @@ use super::{Key, Kind, keys};
 const YEAR: u64 = 366 * 86_400_000;
 const MIB: u64 = 1 << 20;
 
+pub(super) const IO_CLASSES: &[&str] = &["none", "realtime", "best-effort", "idle"];
+
 pub(super) const TASK: &[Key] = keys! {
     "command": Kind::Text, Now, "", "A text for /bin/sh -c; arguments are \"$1\" \"$2\" and environment variables, never parsed by the shell.";
     "exec": Kind::Argv, Now, "", "A program and its arguments; {name} is replaced by a parameter inside its element.";
@@ -42,28 +44,29 @@ pub(super) const TASK: &[Key] = keys! {
     "enabled": Kind::Bool, Now, "true", "Whether it may be enqueued.";
     "user": Kind::User, Now, "", "The user it runs as; by default its pool's.";
     "remote": Kind::Bool, Now, "true", "Whether a message from a shared broker may run it; false by default where it runs as root.";
-    "group": Kind::GroupName, Later, "", "The group it runs as.";
+    "group": Kind::GroupName, Now, "", "The group it runs as; by default its pool's, else its user's own.";
+    "supplementary_groups": Kind::Groups, Now, "", "Groups beside those of its user.";
     "rate_limit": Kind::Rate, Later, "", "How many of its messages start in a period at most, over all nodes.";
     "rate_limit_key": Kind::Name, Later, "", "The parameter for each value of which rate_limit counts.";
     "unique": Kind::Table(UNIQUE), Later, "", "At most one message with the same arguments.";
     "concurrency": Kind::Int(1, 1_000_000), Later, "", "How many of its messages run at once at most, over all nodes.";
     "concurrency_key": Kind::Name, Later, "", "The parameter for each value of which concurrency counts.";
-    "memory_max": Kind::Size(MIB, 1 << 50), Later, "", "Hard limit of the memory of one attempt.";
-    "cpu_quota": Kind::Percent, Later, "", "Hard limit of its CPU time; 200% is two CPUs.";
-    "tasks_max": Kind::Int(1, 1 << 22), Later, "", "How many processes and threads one attempt may have.";
-    "io_class": Kind::Choice(&["none", "realtime", "best-effort", "idle"]), Later, "", "Scheduling class of its I/O as ionice(1).";
-    "on_memory": Kind::Table(ON_MEMORY), Later, "", "What to do when an attempt ran into memory_max.";
+    "memory_max": Kind::Size(MIB, 1 << 50), Now, "", "Hard limit of the memory of one attempt.";
+    "cpu_quota": Kind::Percent, Now, "", "Hard limit of its CPU time; 200% is two CPUs.";
+    "tasks_max": Kind::Int(1, 1 << 22), Now, "", "How many processes and threads one attempt may have.";
+    "io_class": Kind::Choice(IO_CLASSES), Now, "", "Scheduling class of its I/O as ionice(1).";
+    "on_memory": Kind::Table(ON_MEMORY), Now, "", "What to do when an attempt ran into memory_max: run it again, with more or elsewhere, beside max_retries.";
     "on_failure": Kind::Table(TELL), Later, "", "Who is told when it fails.";
     "on_recovery": Kind::Table(TELL), Later, "", "Who is told when it succeeds again.";
     "on_dead": Kind::Table(TELL), Later, "", "Who is told when a message of it is dead.";
     "expected_by": Kind::TimeOfDay, Later, "", "Alarm when it has not run by this time of day.";
     "credentials": Kind::Names, Later, "", "systemd credentials that it may read.";
     "external": Kind::Bool, Later, "", "It is run by Celery workers, not here.";
-    "no_new_privileges": Kind::Bool, Later, "", "Its processes can gain no privileges.";
-    "private_tmp": Kind::Bool, Later, "", "It has a /tmp of its own.";
-    "protect_system": Kind::BoolOr(&["full", "strict"]), Later, "", "The system's directories are read-only for it.";
-    "private_network": Kind::Bool, Later, "", "It has no network.";
-    "read_write_paths": Kind::Paths, Later, "", "Directories that it may write nevertheless.";
+    "no_new_privileges": Kind::Bool, Now, "", "Its processes can gain no privileges: no setuid program, so no sudo and no ping. Implied by the keys below where it does not run as root.";
+    "private_tmp": Kind::Bool, Now, "", "It has an empty /tmp and /var/tmp of its own, gone with the attempt.";
+    "protect_system": Kind::BoolOr(&["full", "strict"]), Now, "", "Read-only for it: true /usr and /boot, \"full\" also /etc, \"strict\" everything but /dev, /proc, /sys and read_write_paths.";
+    "private_network": Kind::Bool, Now, "", "It has no network but a loopback of its own.";
+    "read_write_paths": Kind::Paths, Now, "", "Files and directories that it may write though protect_system says otherwise.";
 };
 
 /// `[notify]`: what a task's `on_…` keys say, for every task.
@@ -81,9 +84,9 @@ const UNIQUE: &[Key] = keys! {
 };
 
 const ON_MEMORY: &[Key] = keys! {
-    "memory_max": Kind::SizeOrTimes, Later, "", "The limit of the next attempt.";
-    "queue": Kind::Name, Later, "", "The queue of the next attempt.";
-    "max": Kind::Int(1, 100), Later, "", "How often.";
+    "memory_max": Kind::SizeOrTimes, Now, "", "The limit of the next attempt: a size, or a multiple of the last one as \"2x\".";
+    "queue": Kind::Name, Now, "", "The queue of the next attempt; by default the same.";
+    "max": Kind::Int(1, 100), Now, "", "How often in the life of a message; by default once.";
 };
 
 const TELL: &[Key] = keys! {
