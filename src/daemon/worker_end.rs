@@ -137,7 +137,8 @@ mod tests {
     }
 
     fn ended(line: Value, task: &Task, canceled: Option<CancelReason>) -> Outcome {
-        let mut settings = crate::config::load("", std::path::Path::new("none")).unwrap();
+        let env = crate::config::Env::made("me", 1000, &[]);
+        let mut settings = crate::config::load_texts(&[("f", "")], &env).unwrap().settings;
         settings.tasks.insert("t".to_owned(), task.clone());
         outcome(serde_json::from_value(line).unwrap(), Some(&info(canceled)), &settings).unwrap()
     }
