@@ -26,8 +26,8 @@ while IFS= read -r line <&3; do # the end of the file: finish and exit
         run=$(field run) task=$(field task) args=${line#*\"args\":\[} args=${args%%\]*}
         say "{\"op\":\"started\",\"run\":\"$run\"}"
         case $task:$args in
-        shell.add:*[!0-9,]*) fail TypeError 'whole numbers, please' false ;;
-        shell.add:*) sum=0; IFS=,; for n in $args; do sum=$((sum + n)); done; unset IFS; succeed "$sum" ;;
+        shell.add:*[!0-9,\"]*) fail TypeError 'whole numbers, please' false ;;
+        shell.add:*) sum=0 IFS=,\"; for n in $args; do sum=$((sum + ${n:-0})); done; unset IFS; succeed "$sum" ;;
         shell.hello:\"*\") echo "greeting $args"; succeed "\"hello, ${args#\"}" ;;
         shell.steps:*) for n in 1 2 3; do
             say "{\"op\":\"progress\",\"run\":\"$run\",\"current\":$n,\"total\":3}"; sleep 1

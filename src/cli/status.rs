@@ -168,7 +168,9 @@ pub fn message(view: &MessageView, now: i64, zone: &TimeZone) -> String {
         lines.push(("Result", if outcome.truncated { format!("{text} (cut)") } else { text }));
     }
     let u = &outcome.usage;
-    if view.started.is_some() {
+    if view.started.is_some() && !u.is_measured() {
+        lines.push(("Used", format!("{} of time", moment::span(u.wall_ms))));
+    } else if view.started.is_some() {
         lines.push((
             "Used",
             format!(

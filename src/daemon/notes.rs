@@ -123,6 +123,7 @@ fn ended(e: &Ended<'_>) {
 fn ended_text(state: State, outcome: &Outcome, retry_in_ms: Option<u64>) -> String {
     let usage = &outcome.usage;
     let mut text = match state {
+        State::Success if !usage.is_measured() => format!("succeeded in {}", duration(usage.wall_ms)),
         State::Success => format!(
             "succeeded in {}, CPU {}, peak memory {}",
             duration(usage.wall_ms),

@@ -54,7 +54,7 @@ pub fn perform(d: &mut Daemon, command: Command) {
 
 fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
     // What was printed up to now is not this run's.
-    super::worker_output::drain(d, child);
+    super::worker_output::drain(d, child, None);
     let now = super::clock::now();
     let Some(living) = d.children.get(&child) else { return };
     let message = order.message;

@@ -25,6 +25,9 @@ use crate::process::protocol::FromChild;
 /// At most this many of each kind in one round.
 const LOT: usize = 256;
 
+/// A resident worker that closed its socket gets so long to exit, in milliseconds.
+const CLOSED_MS: u64 = 2_000;
+
 /// STATUS= is told at most this often.
 const STATUS_EVERY_MS: u64 = 1000;
 
@@ -104,6 +107,7 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
         }
         d.flush(now.mono);
         d.tell_late(now.mono);
+        end_deaf(&mut d, now.mono);
         d.look_at_store();
         if !d.ready && d.engine.pools_up() {
             d.ready = true;
@@ -209,7 +213,7 @@ pub fn child_up(d: &mut Daemon, child: Child, fds: Vec<OwnedFd>, adopted: bool) 
                 generation: child.generation,
                 adopted,
             };
-            d.children.insert(key, Living { child, link, printed, adopted, broke: None });
+            d.children.insert(key, Living { child, link, printed, adopted, broke: None, deaf_until: None });
             d.step(event);
         }
         Err(e) => {
@@ -270,22 +274,18 @@ fn hear(d: &mut Daemon, heard: Heard) {
         Heard::Closed(child) => {
             // A runner that ends closes it, too, and nothing else would.
             let working = |c: &Living| c.child.worker && !c.link.is_finished();
-            if d.children.get(&child).is_some_and(working) {
-                give_up(d, child, "it closed its socket");
+            if let Some(living) = d.children.get_mut(&child).filter(|c| working(c)) {
+                living.deaf_until = Some(clock::now().mono.plus(CLOSED_MS));
             }
             return;
         }
-        Heard::Printed(child) => return worker_output::drain(d, child),
+        Heard::Printed(child) => return worker_output::drain(d, child, None),
     };
     let Some(living) = d.children.get(&child) else { return };
     if living.broke.is_some() {
         return;
     }
     let worker = living.child.worker;
-    if worker {
-        // What a run printed came before what is said of it here.
-        worker_output::drain(d, child);
-    }
     let mut output = handle::logs::Batch::default();
     for line in lines {
         if let FromChild::Output { run, stream, line, data, cut } = line {
@@ -300,6 +300,18 @@ fn hear(d: &mut Daemon, heard: Heard) {
         one(d, child, line);
     }
     output.write(d);
+}
+
+/// Ends resident workers that closed their socket and live on.
+fn end_deaf(d: &mut Daemon, now: Mono) {
+    let deaf = |c: &Living| c.deaf_until.is_some_and(|at| at <= now);
+    let deaf: Vec<ChildKey> = d.children.iter().filter(|(_, c)| deaf(c)).map(|(key, _)| *key).collect();
+    for child in deaf {
+        if let Some(living) = d.children.get_mut(&child) {
+            living.deaf_until = None;
+        }
+        give_up(d, child, "it closed its socket and did not exit");
+    }
 }
 
 /// Ends a child that cannot be worked with; its end is put down to `why`.
@@ -354,6 +366,10 @@ fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
         FromChild::Output { .. } => {}
         ended @ (FromChild::Success { .. } | FromChild::Failure { .. } | FromChild::Retry { .. }) => {
             let run = ended.run().unwrap_or_default().to_owned();
+            if worker {
+                // What it printed came before this.
+                worker_output::drain(d, child, Some(&run));
+            }
             named(d, child, &run, None);
             let outcome = if worker {
                 let info = d.runs.get(&run).filter(|r| r.child == child);

@@ -91,6 +91,8 @@ pub struct Living {
     pub adopted: bool,
     /// Why it is being ended: what its end will be put down to.
     pub broke: Option<String>,
+    /// A resident worker that closed its socket is ended at this time.
+    pub deaf_until: Option<Mono>,
 }
 
 /// Totals since the daemon started.
@@ -352,7 +354,10 @@ impl Daemon {
     /// When the loop must turn again for what was kept back.
     #[must_use]
     pub fn kept_until(&self) -> Option<Mono> {
-        let paused = self.children.values().filter_map(|c| c.printed.as_ref()?.paused());
+        let workers = self.children.values().filter(|c| c.child.worker);
+        let paused = workers.filter_map(|c| {
+            [c.deaf_until, c.printed.as_ref()?.paused()].into_iter().flatten().min()
+        });
         [self.linger, self.tell_at].into_iter().flatten().chain(paused).min()
     }
 }

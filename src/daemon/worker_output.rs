@@ -154,12 +154,22 @@ impl Printed {
 }
 
 /// Reads what a worker printed so far and passes it on. To be called before anything changes that decides
-/// whose output it is: a run handed over, an end.
-pub fn drain(d: &mut Daemon, child: ChildKey) {
+/// whose output it is: a run handed over, an end. `ends`: this run does; what it printed without a newline is
+/// its last line.
+pub fn drain(d: &mut Daemon, child: ChildKey, ends: Option<&str>) {
     let Daemon { children, runs, spool, sink, .. } = d;
     let Some(living) = children.get_mut(&child) else { return };
     let Some(printed) = living.printed.as_mut() else { return };
-    let (lines, dropped) = printed.read(READS, Instant::now());
+    let (mut lines, dropped) = printed.read(READS, Instant::now());
+    let alone = |run: &str| {
+        let own = |r: &RunInfo| r.child == child && !r.ended;
+        runs.get(run).is_some_and(own) && runs.values().filter(|r| own(r)).count() == 1
+    };
+    if ends.is_some_and(alone) {
+        for Side { stream, channel, .. } in &mut printed.sides {
+            channel.cut_here(|l| lines.push(Taken { stream: *stream, bytes: l.bytes.to_vec(), cut: false }));
+        }
+    }
     if lines.is_empty() && dropped == 0 {
         return;
     }
@@ -168,7 +178,7 @@ pub fn drain(d: &mut Daemon, child: ChildKey) {
 
 /// The end of a worker's output; its last words on stderr, where they may explain the end of the worker.
 pub fn finish(d: &mut Daemon, child: ChildKey) -> Option<String> {
-    drain(d, child);
+    drain(d, child, None);
     let Daemon { children, runs, spool, sink, .. } = d;
     let living = children.get_mut(&child)?;
     let printed = living.printed.as_mut()?;

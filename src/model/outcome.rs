@@ -117,6 +117,14 @@ pub struct Usage {
     pub dropped_output: u64,
 }
 
+impl Usage {
+    /// Whether more than the time was measured: a run in a resident worker shares its process with others.
+    #[must_use]
+    pub fn is_measured(&self) -> bool {
+        self.user_us > 0 || self.system_us > 0 || self.max_rss > 0
+    }
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
 fn is_zero(n: &u32) -> bool {
     *n == 0
