@@ -101,6 +101,7 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
         if d.engine.next_deadline().is_some_and(|at| at <= now.mono) {
             d.step(Event::Tick);
         }
+        d.look_at_pressure(now.mono);
         d.flush(now.mono);
         d.tell_late(now.mono);
         d.look_at_store();
@@ -179,16 +180,18 @@ fn launcher(d: &mut Daemon, packet: ToDaemon, fds: Vec<OwnedFd>) {
             let error = if again { format!("{error} (tried again)") } else { error };
             d.step(Event::SpawnFailed { slot, error });
         }
-        ToDaemon::Exited { child, code, signal, out_of_memory: _ } => {
+        ToDaemon::Exited { child, code, signal, out_of_memory } => {
             let key = ChildKey(child.0);
             let how =
                 if signal == 0 { format!("exited with {code}") } else { format!("died of signal {signal}") };
             d.children.remove(&key);
-            d.step(Event::ChildDown { child: key, how });
+            d.step(Event::ChildDown { child: key, how, out_of_memory });
             // What it held is settled by the engine now; nothing more will be heard of its runs.
             d.runs.retain(|_, run| run.child != key);
         }
-        ToDaemon::Measured { .. } => {}
+        ToDaemon::Measured { child, bytes } => {
+            d.step(Event::Measured { child: ChildKey(child.0), bytes });
+        }
         ToDaemon::ReloadAsked => handle::reload::asked(d),
         ToDaemon::Settings { changes, .. } => handle::reload::swapped(d, fds, changes),
         ToDaemon::SettingsRefused { report } => handle::reload::refused(d, &report),
@@ -211,6 +214,7 @@ pub fn child_up(d: &mut Daemon, child: Child, fd: OwnedFd, adopted: bool) {
                 user: child.user.clone(),
                 generation: child.generation,
                 adopted,
+                age_ms: child.age_ms,
             };
             d.children.insert(key, Living { child, link });
             d.step(event);
@@ -237,11 +241,8 @@ fn hear(d: &mut Daemon, heard: Heard) {
     let (child, lines) = match heard {
         Heard::Lines(child, lines) => (child, lines),
         Heard::Broken(child, why) => {
-            let slot = d.children.get(&child).map(|c| c.child.slot.to_string()).unwrap_or_default();
-            tracing::error!(
-                "child {slot} broke the protocol and is ended, its message is delivered again: {why}"
-            );
-            d.launcher.send(ToLauncher::End { child: crate::process::launch::ChildId(child.0), kill: true });
+            let why = format!("it broke the protocol, its message is delivered again: {why}");
+            d.step(Event::Broken { child, why });
             return;
         }
     };
@@ -262,16 +263,13 @@ fn hear(d: &mut Daemon, heard: Heard) {
 
 fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
     match line {
-        FromChild::Ready { v, capacity, resume, .. } => {
-            if v == crate::process::protocol::VERSION {
-                if !resume && d.start.epoch > 1 {
-                    tracing::debug!("child {} cannot be adopted", child.0);
-                }
-                d.step(Event::Ready { child, capacity: capacity.max(1) });
+        FromChild::Ready { v, capacity, tasks, resume } => {
+            let ours = crate::process::protocol::VERSION;
+            if v == ours {
+                d.step(Event::Ready { child, capacity: capacity.max(1), tasks, resume });
             } else {
-                tracing::error!("child {} speaks version {v} of the protocol and is ended", child.0);
-                d.launcher
-                    .send(ToLauncher::End { child: crate::process::launch::ChildId(child.0), kill: true });
+                let why = format!("it speaks version {v} of the child protocol, and this taskd {ours}");
+                d.step(Event::Broken { child, why });
             }
         }
         FromChild::Running { run } => {
@@ -352,7 +350,8 @@ fn sentence(d: &Daemon) -> String {
     let state = handle::status::state(d);
     if state == "running" {
         // The totals change with every task: they are for `taskd status`, a wake-up a second is not worth them.
-        format!("running, {running} of {slots} slots busy")
+        let note = handle::status::pressure(d).map(|note| format!("; {note}")).unwrap_or_default();
+        format!("running, {running} of {slots} slots busy{note}")
     } else {
         format!("{state}, {} still running", crate::control::api::count(running as u64, "attempt"))
     }

@@ -27,6 +27,8 @@ const NOT_PASSED: [&str; 6] = ["LD_", "TASKD_", "NOTIFY_SOCKET", "LISTEN_", "WAT
 /// A child that was not reaped.
 pub(super) struct Living {
     pub(super) child: Child,
+    /// When it was started.
+    pub(super) since: Instant,
     /// The daemon's end of its socket, for the next daemon.
     pub(super) socket: Rc<OwnedFd>,
 }
@@ -99,11 +101,13 @@ impl Core<'_> {
             user: user.to_owned(),
             generation: self.settings.generation,
             pid,
+            age_ms: 0,
             worker: false,
         };
         let socket = Rc::new(ours);
         tracing::debug!(TASKD_SLOT = %slot, TASKD_PID = pid, TASKD_USER = user, "child started");
-        self.children.insert(child.child, Living { child: child.clone(), socket: Rc::clone(&socket) });
+        let living = Living { child: child.clone(), since: Instant::now(), socket: Rc::clone(&socket) };
+        self.children.insert(child.child, living);
         Ok((child, socket))
     }
 
