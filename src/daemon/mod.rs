@@ -8,6 +8,7 @@ pub mod launcher;
 pub mod notes;
 pub mod perform;
 pub mod plan;
+mod pressure;
 pub mod round;
 pub mod spool;
 pub mod start;

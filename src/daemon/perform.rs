@@ -29,6 +29,7 @@ pub fn perform(d: &mut Daemon, command: Command) {
                 living.link.finish();
             }
         }
+        Command::Measure { child } => d.launcher.send(ToLauncher::Measure { child: ChildId(child.0) }),
         Command::Run { child, run } => start(d, child, *run),
         Command::Cancel { child, run, reason } => {
             if let Some(living) = d.children.get(&child) {
@@ -143,6 +144,10 @@ fn noted(d: &mut Daemon, note: &Note) {
             }
         }
         Note::Dropped { id, .. } => d.waiters.wake(id.as_str()),
+        Note::Recycled { child, .. } => {
+            let pid = d.children.get(child).map(|living| living.child.pid);
+            return notes::recycled(note, pid);
+        }
         // What goes on is told by `Daemon::look_at_store`.
         Note::Store(None) => return,
         Note::Store(Some(_)) if d.engine.store_fault().is_some() => return,

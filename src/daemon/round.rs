@@ -105,6 +105,7 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
         if d.engine.next_deadline().is_some_and(|at| at <= now.mono) {
             d.step(Event::Tick);
         }
+        d.look_at_pressure(now.mono);
         d.flush(now.mono);
         d.tell_late(now.mono);
         end_deaf(&mut d, now.mono);
@@ -180,16 +181,18 @@ fn launcher(d: &mut Daemon, packet: ToDaemon, fds: Vec<OwnedFd>) {
             let error = if again { format!("{error} (tried again)") } else { error };
             d.step(Event::SpawnFailed { slot, error });
         }
-        ToDaemon::Exited { child, code, signal, out_of_memory: _ } => {
+        ToDaemon::Exited { child, code, signal, out_of_memory } => {
             let key = ChildKey(child.0);
             let last = worker_output::finish(d, key);
             let broke = d.children.remove(&key).and_then(|c| c.broke);
             let how = broke.unwrap_or_else(|| end(code, signal, last.as_deref()));
-            d.step(Event::ChildDown { child: key, how });
+            d.step(Event::ChildDown { child: key, how, out_of_memory });
             // What it held is settled by the engine now; nothing more will be heard of its runs.
             d.runs.retain(|_, run| run.child != key);
         }
-        ToDaemon::Measured { .. } => {}
+        ToDaemon::Measured { child, bytes } => {
+            d.step(Event::Measured { child: ChildKey(child.0), bytes });
+        }
         ToDaemon::ReloadAsked => handle::reload::asked(d),
         ToDaemon::Settings { changes, .. } => handle::reload::swapped(d, fds, changes),
         ToDaemon::SettingsRefused { report } => handle::reload::refused(d, &report),
@@ -212,8 +215,9 @@ pub fn child_up(d: &mut Daemon, child: Child, fds: Vec<OwnedFd>, adopted: bool) 
                 user: child.user.clone(),
                 generation: child.generation,
                 adopted,
+                age_ms: child.age_ms,
             };
-            d.children.insert(key, Living { child, link, printed, adopted, broke: None, deaf_until: None });
+            d.children.insert(key, Living { child, link, printed, broke: None, deaf_until: None });
             d.step(event);
         }
         Err(e) => {
@@ -270,7 +274,10 @@ fn hear_some(children: &mut BTreeMap<ChildKey, Living>, cx: &mut Context<'_>) ->
 fn hear(d: &mut Daemon, heard: Heard) {
     let (child, lines) = match heard {
         Heard::Lines(child, lines) => (child, lines),
-        Heard::Broken(child, why) => return give_up(d, child, &format!("it broke the protocol: {why}")),
+        Heard::Broken(child, why) => {
+            let why = format!("it broke the protocol, its message is delivered again: {why}");
+            return give_up(d, child, why);
+        }
         Heard::Closed(child) => {
             // A runner that ends closes it, too, and nothing else would.
             let working = |c: &Living| c.child.worker && !c.link.is_finished();
@@ -315,27 +322,23 @@ fn end_deaf(d: &mut Daemon, now: Mono) {
 }
 
 /// Ends a child that cannot be worked with; its end is put down to `why`.
-fn give_up(d: &mut Daemon, child: ChildKey, why: &str) {
+fn give_up(d: &mut Daemon, child: ChildKey, why: impl Into<String>) {
     let Some(living) = d.children.get_mut(&child).filter(|c| c.broke.is_none()) else { return };
-    let slot = living.child.slot.to_string();
-    living.broke = Some(why.to_owned());
-    tracing::error!(
-        TASKD_SLOT = slot,
-        "child {slot} is ended, and what it ran is delivered again: {why}"
-    );
-    d.launcher.send(ToLauncher::End { child: crate::process::launch::ChildId(child.0), kill: true });
+    let why = why.into();
+    living.broke = Some(why.clone());
+    d.step(Event::Broken { child, why });
 }
 
 fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
     let worker = d.children.get(&child).is_some_and(|c| c.child.worker);
     match line {
-        FromChild::Ready { v, capacity, resume, .. } => {
-            if v != crate::process::protocol::VERSION {
-                give_up(d, child, &format!("it speaks version {v} of the protocol"));
-            } else if !resume && d.children.get(&child).is_some_and(|c| c.adopted) {
-                give_up(d, child, "the daemon was replaced, and it says `\"resume\": false`");
+        FromChild::Ready { v, capacity, tasks, resume } => {
+            let ours = crate::process::protocol::VERSION;
+            if v == ours {
+                d.step(Event::Ready { child, capacity: capacity.max(1), tasks, resume });
             } else {
-                d.step(Event::Ready { child, capacity: capacity.max(1) });
+                let why = format!("it speaks version {v} of the child protocol, and this taskd {ours}");
+                give_up(d, child, why);
             }
         }
         FromChild::Running { run } => {
@@ -435,7 +438,8 @@ fn sentence(d: &Daemon) -> String {
     let state = handle::status::state(d);
     if state == "running" {
         // The totals change with every task: they are for `taskd status`, a wake-up a second is not worth them.
-        format!("running, {running} of {slots} slots busy")
+        let note = handle::status::pressure(d).map(|note| format!("; {note}")).unwrap_or_default();
+        format!("running, {running} of {slots} slots busy{note}")
     } else {
         format!("{state}, {} still running", crate::control::api::count(running as u64, "attempt"))
     }

@@ -10,6 +10,7 @@ use super::adopted::Adopted;
 use super::child::Link;
 use super::clock;
 use super::launcher::Launcher;
+use super::pressure::{Look, Pressure};
 use super::spool::Spool;
 use super::waiters::Waiters;
 use super::worker_output::Printed;
@@ -87,8 +88,6 @@ pub struct Living {
     pub link: Link,
     /// A resident worker's output.
     pub printed: Option<Printed>,
-    /// It lived before this daemon.
-    pub adopted: bool,
     /// Why it is being ended: what its end will be put down to.
     pub broke: Option<String>,
     /// A resident worker that closed its socket is ended at this time.
@@ -136,6 +135,8 @@ pub struct Daemon {
     pub imported: Arc<tokio::sync::Notify>,
     /// The reload under way and its callers.
     pub reloads: super::handle::reload::Reloads,
+    /// Memory pressure.
+    pub pressure: Pressure,
     /// Totals.
     pub totals: Totals,
     /// Why work is paused: shown in status and STATUS=.
@@ -207,6 +208,7 @@ impl Daemon {
             later: parts.later,
             imported: Arc::default(),
             reloads: super::handle::reload::Reloads::default(),
+            pressure: Pressure::default(),
             totals: Totals::default(),
             trouble: None,
             stopping: false,
@@ -302,6 +304,18 @@ impl Daemon {
         self.trouble = now;
     }
 
+    /// Looks at the memory pressure, if it is time.
+    pub fn look_at_pressure(&mut self, now: Mono) {
+        let bound = self.settings.taskd.max_memory_pressure;
+        match self.pressure.look(now, bound, bound.is_some() && !self.engine.is_idle()) {
+            Look::Same => {}
+            Look::Changed(above) => self.step(Event::Pressure(above)),
+            Look::Fault(why) => tracing::error!(
+                "max_memory_pressure has no effect: {why} (a kernel with CONFIG_PSI, booted with psi=1, has it)"
+            ),
+        }
+    }
+
     /// Whether nobody waits for this operation but the engine's books: the end of an attempt, the start of
     /// one that its child has already.
     fn can_wait(&self, op: &Op) -> bool {
@@ -358,6 +372,7 @@ impl Daemon {
         let paused = workers.filter_map(|c| {
             [c.deaf_until, c.printed.as_ref()?.paused()].into_iter().flatten().min()
         });
-        [self.linger, self.tell_at].into_iter().flatten().chain(paused).min()
+        let own = [self.linger, self.tell_at, self.pressure.next()];
+        own.into_iter().flatten().chain(paused).min()
     }
 }

@@ -62,6 +62,10 @@ fields! {
     TASKD_DELAY_MS "Milliseconds until the retry.",
     TASKD_EPOCH "Which start of the daemon under this launcher.",
     TASKD_GENERATION "Generation of the settings.",
+    TASKD_REASON "The key of the config by which a child is replaced.",
+    TASKD_RUNS "Runs that a child had.",
+    TASKD_AGE_MS "How long a child lived, in milliseconds.",
+    TASKD_MEMORY "Memory of a child and of all below it when it was measured last, in bytes.",
     TASKD_DROPPED "Lines that were lost because the log was not read fast enough.",
 }
 
@@ -75,6 +79,7 @@ events! {
     EXPIRED "a message expired" "8f96a4c64dac4d09ab64305772dc86ea",
     DEAD "a message is dead after too many losses" "2d196bf33d9044e69636ec374063e339",
     CHILD_LOST "a child ended unexpectedly" "96809040d2bf42f899f7f1730222527b",
+    RECYCLED "a child was replaced though nothing was wrong with it" "c134b97f414c4013b4f9adb84f5bcc4b",
     DAEMON_REPLACED "the daemon was replaced" "eac2dc9ea6f74c5daaa8c57997a50e10",
     STORE_FAULT "the store has a fault" "f9fd7c442f9f414698c2c186066dca98",
     UNKNOWN "a message of an undeclared task was set aside" "3c1de0ab50ea4b7a9b1f0b7ad6d1b9a3",

@@ -41,6 +41,9 @@ pub struct Child {
     pub generation: u64,
     /// Its process id.
     pub pid: u32,
+    /// How long it has lived, in milliseconds.
+    #[serde(default)]
+    pub age_ms: u64,
     /// A resident worker: the read ends of its stdout and stderr come beside its socket.
     #[serde(default)]
     pub worker: bool,

@@ -28,6 +28,8 @@ const NOT_PASSED: [&str; 6] = ["LD_", "TASKD_", "NOTIFY_SOCKET", "LISTEN_", "WAT
 /// A child that was not reaped.
 pub(super) struct Living {
     pub(super) child: Child,
+    /// When it was started.
+    pub(super) since: Instant,
     /// What goes to each daemon beside it: the daemon's end of its socket, and of a resident worker the read
     /// ends of its stdout and stderr. None: it never became a child for the daemon.
     pub(super) descriptors: Vec<Rc<OwnedFd>>,
@@ -123,12 +125,17 @@ impl Core<'_> {
             user: user.to_owned(),
             generation: self.settings.generation,
             pid,
+            age_ms: 0,
             worker: false,
         };
         let socket = Rc::new(ours);
         tracing::debug!(TASKD_SLOT = %slot, TASKD_PID = pid, TASKD_USER = user, "child started");
-        let living =
-            Living { child: child.clone(), descriptors: vec![Rc::clone(&socket)], starting: None };
+        let living = Living {
+            child: child.clone(),
+            since: Instant::now(),
+            descriptors: vec![Rc::clone(&socket)],
+            starting: None,
+        };
         self.children.insert(child.child, living);
         Ok((child, socket))
     }

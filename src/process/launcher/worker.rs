@@ -53,7 +53,6 @@ const IO_LEVEL: i32 = 4;
 pub(super) struct Starting {
     /// Closed when the program is executed.
     pipe: OwnedFd,
-    since: Instant,
 }
 
 /// Why the program was not executed.
@@ -113,13 +112,15 @@ impl Core<'_> {
             user: user.to_owned(),
             generation: self.settings.generation,
             pid,
+            age_ms: 0,
             worker: true,
         };
         tracing::debug!(TASKD_SLOT = %slot, TASKD_PID = pid, TASKD_USER = user, "worker starting");
         let living = Living {
             child: child.clone(),
+            since: Instant::now(),
             descriptors: vec![Rc::new(ours), Rc::new(out), Rc::new(err)],
-            starting: Some(Starting { pipe: told, since: Instant::now() }),
+            starting: Some(Starting { pipe: told }),
         };
         self.children.insert(child.child, living);
         Ok(())
@@ -132,8 +133,7 @@ impl Core<'_> {
 
     /// When the first of them had its time.
     pub(super) fn starting_deadline(&self) -> Option<Instant> {
-        let starting = self.children.values().filter_map(|c| c.starting.as_ref());
-        starting.map(|s| s.since + EXEC_WITHIN).min()
+        self.children.values().filter(|c| c.starting.is_some()).map(|c| c.since + EXEC_WITHIN).min()
     }
 
     /// Looks at every child on its way to its program.
@@ -154,7 +154,7 @@ impl Core<'_> {
         let reason = match nix::unistd::read(&starting.pipe, &mut text) {
             Ok(0) => None,
             Ok(n) => Some(text.get(..n).unwrap_or_default()),
-            Err(_) if starting.since.elapsed() < EXEC_WITHIN => return false,
+            Err(_) if living.since.elapsed() < EXEC_WITHIN => return false,
             Err(_) => {
                 signal(living.child.pid, nix::sys::signal::Signal::SIGKILL);
                 let why = format!("it did not execute its program within {EXEC_WITHIN:?}");
