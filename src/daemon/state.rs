@@ -369,9 +369,8 @@ impl Daemon {
     #[must_use]
     pub fn kept_until(&self) -> Option<Mono> {
         let workers = self.children.values().filter(|c| c.child.worker);
-        let paused = workers.filter_map(|c| {
-            [c.deaf_until, c.printed.as_ref()?.paused()].into_iter().flatten().min()
-        });
+        let paused =
+            workers.filter_map(|c| [c.deaf_until, c.printed.as_ref()?.paused()].into_iter().flatten().min());
         let own = [self.linger, self.tell_at, self.pressure.next()];
         own.into_iter().flatten().chain(paused).min()
     }

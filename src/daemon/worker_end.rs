@@ -152,7 +152,8 @@ mod tests {
     #[test]
     fn results_are_any_json_within_the_bound() {
         let small = task(|t| t.result_max_size = 10);
-        let success = |result: Value| ended(json!({"op": "success", "run": "1", "result": result}), &small, None);
+        let success =
+            |result: Value| ended(json!({"op": "success", "run": "1", "result": result}), &small, None);
         let good = success(json!({"a": 1}));
         assert!(good.success && good.result == Some(json!({"a": 1})));
         assert_eq!((good.started, good.usage.dropped_output), (Some(Wall(7)), 3));
@@ -181,9 +182,8 @@ mod tests {
     #[test]
     fn what_a_worker_asks_for_is_kept_and_what_it_was_told_is_the_cause() {
         let t = task(|_| ());
-        let failure = |retry: Value| {
-            json!({"op": "failure", "run": "1", "type": "E", "message": "m", "retry": retry})
-        };
+        let failure =
+            |retry: Value| json!({"op": "failure", "run": "1", "type": "E", "message": "m", "retry": retry});
         assert_eq!(ended(failure(json!(false)), &t, None).cause, Cause::Error { fatal: true });
         assert!(ended(failure(json!(true)), &t, None).retry.is_some());
         let asked = ended(json!({"op": "retry", "run": "1", "delay_ms": 5}), &t, None);

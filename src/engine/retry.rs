@@ -93,7 +93,11 @@ fn by_policy(
         Cause::SpawnFailed => return failure,
         Cause::Memory if rule.is_some_and(|r| memory_retries < r.max) => return Verdict::Memory,
         Cause::Error { fatal: true } => return failure,
-        Cause::Error { .. } | Cause::Exit { .. } | Cause::Signal { .. } | Cause::TimeLimit { .. } | Cause::Memory => {}
+        Cause::Error { .. }
+        | Cause::Exit { .. }
+        | Cause::Signal { .. }
+        | Cause::TimeLimit { .. }
+        | Cause::Memory => {}
     }
     let Some(policy) = task.map(|t| &t.retry) else { return failure };
     let matched = match outcome.cause {
@@ -187,8 +191,7 @@ mod tests {
             verdict(Some(t), counts, revoked, &memory, |n| n)
         };
         assert_eq!(at(&t, 0, false), FAILURE, "without a rule it is a failure like any other");
-        t.limits.on_memory =
-            Some(crate::model::task::OnMemory { memory_max: None, queue: None, max: 2 });
+        t.limits.on_memory = Some(crate::model::task::OnMemory { memory_max: None, queue: None, max: 2 });
         assert_eq!([0, 1, 2].map(|n| at(&t, n, false)), [Verdict::Memory, Verdict::Memory, FAILURE]);
         assert_eq!(at(&t, 0, true), Verdict::Final { state: State::Revoked, lost: false });
     }

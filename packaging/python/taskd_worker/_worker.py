@@ -122,7 +122,8 @@ class Worker:
             # It throws away what comes before the first newline: let that be nothing.
             lines = [b"\n"] if epoch > 1 else []
             ready = {"op": "ready", "v": VERSION, "capacity": self.capacity, "resume": True}
-            lines.append(encode({**ready, "tasks": sorted(self.tasks)}))
+            # No list of tasks: a message of one that is not here is to fail at once, not to wait for ever.
+            lines.append(encode(ready))
             for key, job in self.jobs.items():
                 lines.append(encode({"op": "running", "run": key}))
                 if job.started:

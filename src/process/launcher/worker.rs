@@ -67,7 +67,10 @@ impl Core<'_> {
     /// Starts the process that becomes the worker; the daemon is told once it did ([`Core::hear_starting`]).
     pub(super) fn start_worker(&mut self, slot: &Slot, user: &str, worker: &Worker) -> io::Result<()> {
         // Asked for by a daemon that is gone: the new one gets that one.
-        if self.children.values().any(|c| c.child.slot == *slot && c.child.user == user && c.starting.is_some())
+        if self
+            .children
+            .values()
+            .any(|c| c.child.slot == *slot && c.child.user == user && c.starting.is_some())
         {
             return Ok(());
         }
@@ -83,8 +86,7 @@ impl Core<'_> {
         environment.push((VARIABLE.to_owned(), self.state.instance.clone().into()));
         super::child::pass(&worker.surroundings.pass_environment, &mut environment);
         let part = memfd::write_sealed("taskd-worker", &serde_json::to_vec(&part)?)?;
-        let (ours, theirs) =
-            socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
         let (out, out_end) = pipe()?;
         let (err, err_end) = pipe()?;
         let (told, tells) = pipe()?;
