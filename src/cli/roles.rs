@@ -1,4 +1,4 @@
-//! The hidden roles that the launcher starts this program in: `@daemon` and `@runner`.
+//! The hidden roles that the launcher starts this program in: `@daemon`, `@runner` and `@worker`.
 
 use std::process::ExitCode;
 
@@ -14,6 +14,7 @@ pub fn run(role: &str) -> ExitCode {
         "runner" => {
             launcher::runner_start().map(|(part, socket, _)| runner::serve(part, socket, &mut title::set))
         }
+        "worker" => return launcher::worker_main(),
         other => Err(format!("there is no role @{other}")),
     };
     result.unwrap_or_else(|why| {

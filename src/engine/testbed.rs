@@ -32,6 +32,7 @@ pub(super) fn plan() -> Plan {
         tasks: BTreeMap::from([("t".into(), task("t"))]),
         routes: Vec::new(),
         shutdown_grace_ms: 30_000,
+        max_memory_pressure: None,
         retention: Retention { age_ms: 86_400_000, count: 1_000 },
     }
 }
@@ -52,6 +53,10 @@ pub(super) struct Bed {
     answer: Option<Told>,
     asks: u64,
     answer_children: bool,
+    /// What children say that they take at once.
+    pub(super) capacity: u32,
+    /// What children say that they serve.
+    pub(super) serves: Vec<String>,
     fail: u32,
     refuse: u32,
 }
@@ -93,6 +98,8 @@ impl Bed {
             answer: None,
             asks: 0,
             answer_children,
+            capacity: 1,
+            serves: Vec::new(),
             fail: 0,
             refuse: 0,
         };
@@ -184,7 +191,7 @@ impl Bed {
     pub(super) fn kill_children(&mut self) {
         self.runs.clear();
         for child in std::mem::take(&mut self.alive) {
-            self.step(Event::ChildDown { child, how: "signal 9".into() });
+            self.step(Event::ChildDown { child, how: "signal 9".into(), out_of_memory: false });
         }
     }
 
@@ -281,12 +288,12 @@ impl Bed {
                 let child = ChildKey(self.children);
                 self.alive.push(child);
                 let generation = self.plan.generation;
-                events.push_back(Event::ChildUp { child, slot, user, generation, adopted: false });
-                events.push_back(Event::Ready { child, capacity: 1 });
+                events.push_back(Event::ChildUp { child, slot, user, generation, adopted: false, age_ms: 0 });
+                events.push_back(self.ready(child));
             }
             Command::End { child, kill: false } => {
                 self.alive.retain(|c| *c != child);
-                events.push_back(Event::ChildDown { child, how: "exit code 0".into() });
+                events.push_back(Event::ChildDown { child, how: "exit code 0".into(), out_of_memory: false });
             }
             Command::Run { child, run } => {
                 self.runs.insert(run.run.clone(), (child, run));
@@ -294,6 +301,11 @@ impl Bed {
             Command::Answer { answer, .. } => self.answer = Some(answer),
             _ => {}
         }
+    }
+
+    /// What a child says when it is ready.
+    pub(super) fn ready(&self, child: ChildKey) -> Event {
+        Event::Ready { child, capacity: self.capacity, tasks: self.serves.clone(), resume: true }
     }
 
     fn store(&mut self, ticket: Ticket, op: Op) -> Event {
@@ -377,6 +389,12 @@ impl Bed {
                 r.token = None;
                 r.due = s.due;
                 r.losses += u32::from(s.lost);
+                if let Some(again) = s.memory {
+                    r.message.memory_retries += 1;
+                    r.message.queue = again.queue.unwrap_or(r.message.queue.clone());
+                } else if s.state == State::Retry {
+                    r.message.retries += 1;
+                }
                 r.outcome = Some(s.outcome);
                 applied
             }

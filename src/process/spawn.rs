@@ -417,6 +417,12 @@ fn prepare(plan: &Plan) -> Stage {
     Stage::Exec
 }
 
+/// Gives every signal its default action and unblocks it: what a program finds that this process becomes.
+pub fn reset_inherited_signals() {
+    // SAFETY: handlers of this process are not needed any more, it is about to execute another program.
+    unsafe { reset_signals() }
+}
+
 /// Every signal gets its default action (execve keeps ignored ones ignored: SIGPIPE would be) and is
 /// unblocked.
 unsafe fn reset_signals() {

@@ -71,7 +71,7 @@ impl World {
         );
         let delay = self.rng.between(2, 60);
         self.at(delay, Thing::ChildReady { child: id });
-        self.step(Event::ChildUp { child: ChildKey(id), slot, user, generation, adopted: false })
+        self.step(Event::ChildUp { child: ChildKey(id), slot, user, generation, adopted: false, age_ms: 0 })
     }
 
     /// From a child to the daemon of this life, in order.
@@ -183,7 +183,8 @@ impl World {
             return;
         }
         let key = ChildKey(child);
-        let mut lines = vec![Event::Ready { child: key, capacity: c.capacity }];
+        let mut lines =
+            vec![Event::Ready { child: key, capacity: c.capacity, tasks: Vec::new(), resume: true }];
         lines.extend(c.runs.keys().map(|run| Event::Running { child: key, run: run.clone() }));
         lines.extend(c.outcomes.iter().map(|(run, (_, o))| Event::Ended {
             child: key,
@@ -454,6 +455,6 @@ impl World {
                 self.ledger.certain(id, Excuse::Counted);
             }
         }
-        self.step(Event::ChildDown { child: ChildKey(child), how: "signal 9".into() })
+        self.step(Event::ChildDown { child: ChildKey(child), how: "signal 9".into(), out_of_memory: false })
     }
 }

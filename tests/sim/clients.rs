@@ -415,7 +415,7 @@ impl World {
             let Some(c) = self.children.get(child) else { continue };
             let (slot, user, generation) = (c.slot.clone(), c.user.clone(), c.generation);
             let child = ChildKey(*child);
-            self.step(Event::ChildUp { child, slot, user, generation, adopted: true })?;
+            self.step(Event::ChildUp { child, slot, user, generation, adopted: true, age_ms: 0 })?;
         }
         for child in all {
             self.tell(child, ToChild::Hello);

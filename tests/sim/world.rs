@@ -316,7 +316,7 @@ impl World {
             Command::Cancel { child, run, reason } => self.tell_cancel(child, run, reason),
             Command::Settled { child, run } => self.tell_settled(child, run),
             Command::Answer { key, answer } => self.answered(key, answer),
-            Command::Note(_) => Ok(()),
+            Command::Measure { .. } | Command::Note(_) => Ok(()),
             Command::Finished => self.finished(),
         }
     }
@@ -383,6 +383,9 @@ fn kind_of(event: &Event) -> u64 {
         Event::SpawnFailed { slot, .. } => 11 + u64::from(slot.index) * 32,
         Event::Broker { ticket, result } => 12 + u64::from(result.is_ok()) + ticket.0 * 32,
         Event::Ask { key, .. } => 14 + key.0 * 32,
+        Event::Broken { child, .. } => 16 + child.0 * 32,
+        Event::Measured { child, .. } => 17 + child.0 * 32,
+        Event::Pressure(p) => 18 + u64::from(p.is_some()) * 32,
         Event::Stop { now } => 15 + u64::from(*now) * 32,
     }
 }
@@ -398,5 +401,6 @@ fn number_of(command: &Command) -> u64 {
         Command::Answer { key, .. } => 6 + key.0 * 16,
         Command::Note(_) => 7,
         Command::Finished => 8,
+        Command::Measure { child } => 9 + child.0 * 16,
     }
 }

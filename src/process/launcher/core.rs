@@ -198,6 +198,7 @@ impl<'log> Core<'log> {
             for child in seen.cells {
                 self.serve_cell(child);
             }
+            self.look_at_starting();
             self.flush_daemon();
             if std::mem::take(&mut self.look_around) {
                 self.reap_all();
@@ -222,6 +223,10 @@ impl<'log> Core<'log> {
             fds.push(PollFd::new(fd, flags));
             what.push(Watched::Cell(*id));
         }
+        for pipe in self.starting_pipes() {
+            fds.push(PollFd::new(pipe, PollFlags::POLLIN));
+            what.push(Watched::Starting);
+        }
         let timeout = match deadline {
             None => PollTimeout::NONE,
             // Rounded up: waking a moment too early would only mean to sleep again.
@@ -241,7 +246,8 @@ impl<'log> Core<'log> {
                         Watched::Signals => seen.signals = any,
                         Watched::Daemon => seen.daemon = any,
                         Watched::Cell(id) if any => seen.cells.push(id),
-                        Watched::Cell(_) => {}
+                        // All of them are looked at in each round: there are few, for a moment each.
+                        Watched::Cell(_) | Watched::Starting => {}
                     }
                 }
                 let late = |c: &Living| c.cell.as_ref().and_then(Cell::deadline).is_some_and(|at| at <= now);
@@ -273,10 +279,9 @@ impl<'log> Core<'log> {
         let patience = self.options.limits.gone_within;
         let ended = self.ended.iter().map(|one| one.look_at(patience)).min();
         let cells = self.children.values().filter_map(|c| c.cell.as_ref()?.deadline()).min();
-        [ping, ended, cells, self.look_at(), self.silent_at(), self.retry_daemon, self.phase.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let starting = self.starting_deadline();
+        let own = [ping, ended, cells, starting, self.look_at(), self.silent_at(), self.retry_daemon];
+        own.into_iter().chain([self.phase.deadline()]).flatten().min()
     }
 
     /// systemd wants a sign of life each WatchdogSec; half of it is what its manual asks for.
@@ -347,6 +352,8 @@ enum Watched {
     Signals,
     Daemon,
     Cell(ChildId),
+    /// The pipe of a worker that has not executed its program yet.
+    Starting,
 }
 
 /// What it found.

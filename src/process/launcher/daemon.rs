@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::child::Living;
 use super::core::Core;
 use super::entry::DAEMON_USER;
 use super::family::End;
 use super::{EXIT_DAEMON, exec};
 use crate::observe::fields;
 use crate::process::instance::VARIABLE;
-use crate::process::launch::{Start, ToDaemon, ToLauncher};
+use crate::process::launch::{Child, Start, ToDaemon, ToLauncher};
 use crate::process::packet::Packets;
 
 /// Packets that wait for a daemon that does not read; above it, it is replaced.
@@ -82,9 +83,13 @@ impl Core<'_> {
             since: self.since,
         };
         self.tell(ToDaemon::Start(Box::new(start)), vec![self.sealed.clone(), self.listener.clone()]);
-        let living: Vec<_> = self.children.values().map(|c| (c.child.clone(), c.socket.clone())).collect();
-        for (child, socket) in living {
-            self.tell(ToDaemon::Child(child), vec![socket]);
+        // By their ids: those of one slot in order of age.
+        let age = |c: &Living| u64::try_from(c.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let aged = |c: &Living| Child { age_ms: age(c), ..c.child.clone() };
+        let told = self.children.values().filter(|c| c.is_told());
+        let living: Vec<_> = told.map(|c| (aged(c), c.descriptors.clone())).collect();
+        for (child, descriptors) in living {
+            self.tell(ToDaemon::Child(child), descriptors);
         }
         self.tell(ToDaemon::Go, Vec::new());
         if let Some(now) = self.phase.stopping() {

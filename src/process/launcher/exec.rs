@@ -100,10 +100,7 @@ pub(super) fn start(
     open_files: Option<OpenFiles>,
     door: Option<BorrowedFd<'_>>,
 ) -> io::Result<u32> {
-    let mut sources: [RawFd; FDS] = [-1; FDS];
-    for (place, fd) in sources.iter_mut().zip(fds) {
-        *place = fd.as_fd().as_raw_fd();
-    }
+    let sources = sources(fds);
     let door: RawFd = door.map_or(-1, |fd| fd.as_raw_fd());
     let mut command = Command::new(&program.path);
     command
@@ -118,21 +115,43 @@ pub(super) fn start(
     // SAFETY: between fork and exec only async-signal-safe calls are made (write, fcntl, dup2, sigprocmask, setrlimit), nothing allocates.
     unsafe {
         command.pre_exec(move || {
-            if door >= 0 && libc::write(door, c"0".as_ptr().cast(), 1) != 1 {
-                return Err(io::Error::last_os_error());
-            }
-            place(sources)?;
-            // What the launcher waits for is blocked in it, and a blocked signal stays blocked over exec.
-            SigSet::empty().thread_set_mask()?;
-            match open_files {
-                Some(limit) => Ok(setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard)?),
-                None => Ok(()),
-            }
+            enter(door)?;
+            dress(sources, open_files)
         });
     }
     // Not waited for here: it is reaped in the loop, with all other children.
     let child = command.spawn()?;
     Ok(child.id())
+}
+
+/// Between fork and exec: goes into the control group whose open `cgroup.procs` this is; -1: none.
+pub(super) fn enter(door: RawFd) -> io::Result<()> {
+    // SAFETY: a plain system call that reads one byte of a constant.
+    if door >= 0 && unsafe { libc::write(door, c"0".as_ptr().cast(), 1) } != 1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// The descriptors that a child is to have, for [`dress`]; -1 where there is none.
+pub(super) fn sources(fds: &[BorrowedFd<'_>]) -> [RawFd; FDS] {
+    let mut sources: [RawFd; FDS] = [-1; FDS];
+    for (place, fd) in sources.iter_mut().zip(fds) {
+        *place = fd.as_fd().as_raw_fd();
+    }
+    sources
+}
+
+/// Between fork and exec: descriptors, signals and the limit of open files as the child is to have them.
+/// Makes only async-signal-safe calls and allocates nothing.
+pub(super) fn dress(sources: [RawFd; FDS], open_files: Option<OpenFiles>) -> io::Result<()> {
+    place(sources)?;
+    // What the launcher waits for is blocked in it, and a blocked signal stays blocked over exec.
+    SigSet::empty().thread_set_mask()?;
+    match open_files {
+        Some(limit) => Ok(setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard)?),
+        None => Ok(()),
+    }
 }
 
 /// Moves the sources out of the way of each other first, then to their places; only there they survive exec.

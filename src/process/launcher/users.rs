@@ -277,8 +277,16 @@ pub(super) fn admit(settings: &Settings, slot: &Slot, key: &str) -> Result<Admit
             pool.name, pool.processes
         ));
     }
-    let tasks = tasks_of(settings, pool, key);
     let of_pool = Settings::identity(pool, None);
+    if pool.worker.is_some() {
+        // One program as one user, whatever the tasks say.
+        let own = of_pool.key();
+        if own != key {
+            return Err(format!("the worker of the pool {} runs as {own:?}, not as {key:?}", pool.name));
+        }
+        return Ok(Admitted { tasks: BTreeMap::new(), identity: of_pool, alone: None });
+    }
+    let tasks = tasks_of(settings, pool, key);
     // All tasks of one key have the same identity: it is in the key.
     let identity = match tasks.values().next() {
         Some(task) => Settings::identity(pool, Some(task)),

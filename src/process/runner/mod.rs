@@ -30,7 +30,7 @@ mod outbound;
 mod printing;
 mod verdict;
 
-pub use environment::PATH;
+pub use environment::{Identity, PATH};
 pub use foreground::run_once;
 
 /// A process outside the attempt may hold its pipes: they are read this long after its end.
