@@ -5,7 +5,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TASKD := target/release/taskd
 QUICK := target/quickstart
-FIGURES := exec_true enqueue_cli enqueue_concurrent latency backlog idle
+FIGURES := exec_true enqueue_cli enqueue_concurrent latency backlog idle \
+	resident recycle sleepers
 
 .PHONY: help run test check soak bench clean
 
@@ -54,7 +55,7 @@ soak:
 
 bench:
 	@bash tests/needs.sh bench
-	$(CARGO) build --release --bins --benches
+	$(CARGO) build --release --bins --benches --examples
 	@for figure in $(FIGURES); do $(CARGO) bench --quiet --bench $$figure || echo "$$figure ended with $$?"; done; \
 	$(CARGO) bench --quiet --bench table
 

@@ -124,10 +124,15 @@ pub fn kill_all() -> usize {
 /// Process ids of all descendants of this process, parents before children.
 #[must_use]
 pub fn descendants() -> Vec<i32> {
+    below(std::process::id().cast_signed())
+}
+
+/// Process ids of all descendants of a process, parents before children.
+#[must_use]
+pub fn below(pid: i32) -> Vec<i32> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
-    let own = std::process::id().cast_signed();
-    let Some(children) = children_of(own) else { return by_scan(own) };
+    let Some(children) = children_of(pid) else { return by_scan(pid) };
     let mut next = children;
     while let Some(pid) = next.pop() {
         if seen.insert(pid) {

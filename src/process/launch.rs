@@ -221,8 +221,8 @@ pub struct RunnerPart {
 pub struct WorkerPart {
     /// Its place.
     pub slot: Slot,
-    /// The user it must become; empty: whoever runs taskd.
-    pub user: String,
+    /// Who it becomes.
+    pub identity: crate::config::settings::Identity,
     /// This node's name (`TASKD_NODE`).
     pub node: String,
     /// `TASKD_INSTANCE`.

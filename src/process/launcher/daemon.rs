@@ -31,9 +31,6 @@ const NO_ROOM: Duration = Duration::from_secs(1);
 /// A daemon that is not ready yet may be silent this much longer: it opens and checks a store.
 const START_FACTOR: u32 = 8;
 
-/// How this launcher keeps processes together.
-const SUPERVISION: &str = "process groups and sub-reaper (no delegated cgroup)";
-
 /// A living daemon.
 pub(super) struct Daemon {
     pub(super) pid: u32,
@@ -60,7 +57,7 @@ impl Core<'_> {
         if let Some(user) = &self.settings.taskd.user {
             environment.push((DAEMON_USER.to_owned(), user.into()));
         }
-        let pid = match exec::start(&self.options.daemon, &[theirs.as_fd()], &environment, None) {
+        let pid = match exec::start(&self.options.daemon, &[theirs.as_fd()], &environment, None, None) {
             Ok(pid) => pid,
             Err(error) => return self.no_daemon(&error),
         };
@@ -79,7 +76,7 @@ impl Core<'_> {
                 .limits
                 .watchdog
                 .map(|w| u64::try_from((w / 4).as_millis()).unwrap_or(u64::MAX).max(1)),
-            supervision: SUPERVISION.to_owned(),
+            supervision: self.supervision.clone(),
             users: self.users.clone(),
             owner: self.who.uid,
             children_lost: self.children_lost,
@@ -144,7 +141,12 @@ impl Core<'_> {
         for _ in 0..ROUND {
             let Some(socket) = self.daemon.as_ref().and_then(|d| d.socket.as_ref()) else { return false };
             match socket.try_recv::<ToLauncher>() {
-                Ok(packet) => self.obey(packet.message),
+                Ok(packet) if packet.fds.is_empty() => self.obey(packet.message),
+                // No message of its has one, and what it would open is not to be held here.
+                Ok(_) => {
+                    self.kill_daemon("it sent descriptors that nobody asked for");
+                    return false;
+                }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
                 Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
                     // A daemon that closed its socket but lives is of no use; one that ended is reaped soon.
@@ -170,7 +172,7 @@ impl Core<'_> {
             ToLauncher::Alive => {}
             ToLauncher::Spawn { slot, user } => self.spawn_child(slot, user),
             ToLauncher::End { child, kill } => self.end_child(child, kill),
-            ToLauncher::Measure { .. } => {}
+            ToLauncher::Measure { child } => self.measure(child),
             ToLauncher::Reload { keep } => self.reload(&keep),
             ToLauncher::Draining { extend_ms, running } => self.draining(extend_ms, running),
             ToLauncher::Finished => self.finished(),

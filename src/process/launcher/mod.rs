@@ -10,10 +10,12 @@ mod daemon;
 mod entry;
 mod exec;
 mod family;
+mod groups;
 mod reload;
 mod signals;
 mod state_dir;
 mod stop;
+mod supervise;
 mod users;
 mod worker;
 
@@ -26,6 +28,7 @@ use crate::process::title;
 
 pub use entry::{daemon_start, runner_start};
 pub use exec::Program;
+pub use groups::Hierarchy;
 pub use worker::worker_main;
 
 /// First argument of the process that is the daemon.
@@ -66,6 +69,8 @@ pub struct LauncherOptions {
     pub runner: Program,
     /// What is started to become a resident worker.
     pub worker: Program,
+    /// Where control groups may be.
+    pub groups: Hierarchy,
     /// Times and bounds.
     pub limits: Limits,
 }
@@ -115,6 +120,7 @@ impl LauncherOptions {
             daemon: Program::this(DAEMON),
             runner: Program::this(RUNNER),
             worker: Program::this(WORKER),
+            groups: Hierarchy::real(),
             limits: Limits { watchdog, ..Limits::default() },
         }
     }

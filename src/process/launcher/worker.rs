@@ -16,23 +16,20 @@ use std::process::{Command, ExitCode, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use serde::{Deserialize, Serialize};
 
-use super::child::Living;
 use super::core::Core;
 use super::daemon::signal;
 use super::entry;
-use super::exec::{self, FIRST_FD};
-use crate::config::settings::Worker;
-use crate::model::task::{IoClass, Surroundings};
+use super::exec::{self, Dress, FIRST_FD};
+use super::groups::Cell;
+use crate::config::settings::{Identity, Worker};
 use crate::process::instance::VARIABLE;
 use crate::process::launch::{Child, ChildId, Slot, ToDaemon, WorkerPart};
-use crate::process::privileges;
-use crate::process::runner::Identity;
+use crate::process::privileges::{self, Setup};
+use crate::process::runner;
 use crate::process::spawn::{self, SpawnError, Stage};
 use crate::process::{memfd, protocol};
 
@@ -41,12 +38,6 @@ const EXEC_WITHIN: Duration = Duration::from_secs(60);
 
 /// Most bytes of a reason: what a pipe takes at once (`PIPE_BUF`, pipe(7)).
 const MAX_REASON: usize = 4096;
-
-/// `ioprio_set(2)`: the class stands in the upper bits, the level within it below.
-const IO_CLASS_SHIFT: i32 = 13;
-
-/// The level that best-effort and realtime begin with, of 0 (first) to 7.
-const IO_LEVEL: i32 = 4;
 
 /// A child on its way to its program.
 #[derive(Debug)]
@@ -65,7 +56,13 @@ struct Reason {
 
 impl Core<'_> {
     /// Starts the process that becomes the worker; the daemon is told once it did ([`Core::hear_starting`]).
-    pub(super) fn start_worker(&mut self, slot: &Slot, user: &str, worker: &Worker) -> io::Result<()> {
+    pub(super) fn start_worker(
+        &mut self,
+        slot: &Slot,
+        user: &str,
+        identity: Identity,
+        worker: &Worker,
+    ) -> io::Result<()> {
         // Asked for by a daemon that is gone: the new one gets that one.
         if self
             .children
@@ -74,9 +71,10 @@ impl Core<'_> {
         {
             return Ok(());
         }
+        let name = identity.user.clone();
         let part = WorkerPart {
             slot: slot.clone(),
-            user: user.to_owned(),
+            identity,
             node: self.settings.taskd.node.clone(),
             instance: self.state.instance.clone(),
             argv: worker.argv.clone(),
@@ -90,26 +88,35 @@ impl Core<'_> {
         let (out, out_end) = pipe()?;
         let (err, err_end) = pipe()?;
         let (told, tells) = pipe()?;
-        let open_files = self.open_files;
-        let sources = exec::sources(&[theirs.as_fd(), part.as_fd(), tells.as_fd()]);
+        self.last_child += 1;
+        let id = ChildId(self.last_child);
+        let cell = self.cell(id, slot, name.as_deref(), worker.limits.clone())?;
+        let door = cell.as_ref().map(Cell::door).transpose()?;
+        let fds = [theirs.as_fd(), part.as_fd(), tells.as_fd()];
+        let dress = Dress::new(&fds, Some(self.open_files), door.as_ref().map(AsFd::as_fd));
         let mut command = Command::new(&self.options.worker.path);
         command.arg0("taskd").args(&self.options.worker.args).env_clear().envs(environment);
         command.stdin(Stdio::null()).stdout(out_end).stderr(err_end);
-        // SAFETY: between fork and exec only async-signal-safe calls are made (fcntl, dup2, setsid,
-        // sigprocmask, setrlimit), nothing allocates.
+        // SAFETY: between fork and exec only async-signal-safe calls are made (write, fcntl, dup2,
+        // setsid, sigprocmask, setrlimit), nothing allocates.
         unsafe {
             command.pre_exec(move || {
                 // A session of its own: no terminal reaches it, and its group is killed as one.
                 nix::unistd::setsid()?;
-                exec::dress(sources, Some(open_files))
+                dress.put_on()
             });
         }
-        let pid = command.spawn()?.id();
+        let pid = match command.spawn() {
+            Ok(started) => started.id(),
+            Err(error) => {
+                cell.map(Cell::discard);
+                return Err(error);
+            }
+        };
         // The pipes' other ends are with the command: nothing here may hold the worker's output open.
         drop(command);
-        self.last_child += 1;
         let child = Child {
-            child: ChildId(self.last_child),
+            child: id,
             slot: slot.clone(),
             user: user.to_owned(),
             generation: self.settings.generation,
@@ -118,13 +125,8 @@ impl Core<'_> {
             worker: true,
         };
         tracing::debug!(TASKD_SLOT = %slot, TASKD_PID = pid, TASKD_USER = user, "worker starting");
-        let living = Living {
-            child: child.clone(),
-            since: Instant::now(),
-            descriptors: vec![Rc::new(ours), Rc::new(out), Rc::new(err)],
-            starting: Some(Starting { pipe: told }),
-        };
-        self.children.insert(child.child, living);
+        let descriptors = [ours, out, err].map(Rc::new).to_vec();
+        self.keep_child(child, descriptors, cell, Some(Starting { pipe: told }));
         Ok(())
     }
 
@@ -198,6 +200,7 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 #[must_use]
 pub fn worker_main() -> ExitCode {
     let taken = entry::take(3).map(<[OwnedFd; 3]>::try_from);
+    entry::close_from(FIRST_FD + 3);
     let Ok(Ok([socket, part, tells])) = taken else {
         crate::observe::log::say("this is started by `taskd run`, not by hand");
         return ExitCode::from(70);
@@ -233,8 +236,8 @@ fn become_worker(socket: &OwnedFd, part: OwnedFd) -> Result<std::convert::Infall
         serde_json::from_slice(&part).map_err(|e| format!("parsing the worker's settings: {e}"))?;
     let name = part.argv.first().cloned().unwrap_or_default();
     // Before the change of user: only root may go beyond what it has.
-    limit(&part.surroundings, &name)?;
-    entry::become_user(&part.user)?;
+    Setup::of(&part.surroundings).apply().map_err(|e| e.to_string())?;
+    entry::become_user(&part.identity)?;
     privileges::die_with_parent(launcher).map_err(|e| e.to_string())?;
     let (environment, path) = environment(&part)?;
     let file = spawn::resolve(&name, &path)?;
@@ -258,34 +261,6 @@ fn become_worker(socket: &OwnedFd, part: OwnedFd) -> Result<std::convert::Infall
     }
 }
 
-/// Its limits and priorities.
-fn limit(surroundings: &Surroundings, name: &str) -> Result<(), Reason> {
-    let fail = |stage, errno| SpawnError { stage, errno, subject: name.to_owned() };
-    if let Some(n) = surroundings.limit_nofile {
-        setrlimit(Resource::RLIMIT_NOFILE, n, n).map_err(|e| fail(Stage::Nofile, e))?;
-    }
-    if let Some(nice) = surroundings.nice {
-        // SAFETY: a plain system call about this process.
-        if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } != 0 {
-            return Err(fail(Stage::Nice, Errno::last()).into());
-        }
-    }
-    if let Some(class) = surroundings.io_class {
-        let value = match class {
-            IoClass::None => 0,
-            IoClass::Realtime => 1 << IO_CLASS_SHIFT | IO_LEVEL,
-            IoClass::BestEffort => 2 << IO_CLASS_SHIFT | IO_LEVEL,
-            IoClass::Idle => 3 << IO_CLASS_SHIFT,
-        };
-        // SAFETY: a plain system call about this process (1 is IOPRIO_WHO_PROCESS, 0 is the caller).
-        if unsafe { libc::syscall(libc::SYS_ioprio_set, 1, 0, value) } != 0 {
-            let why = Errno::last().desc();
-            return Err(format!("io_class could not be set: {why} (realtime is only for root)").into());
-        }
-    }
-    Ok(())
-}
-
 fn go_to(directory: &str) -> Result<(), Reason> {
     let fail = |errno| SpawnError { stage: Stage::Directory, errno, subject: directory.to_owned() };
     nix::unistd::chdir(directory).map_err(|errno| fail(errno).into())
@@ -298,7 +273,7 @@ fn environment(part: &WorkerPart) -> Result<(Vec<CString>, String), String> {
         ("TASKD_POOL", part.slot.pool.clone()),
         ("TASKD_SLOT", part.slot.to_string()),
     ]);
-    Identity::new(&part.node, &part.instance).of_worker(&part.surroundings, own)
+    runner::Identity::new(&part.node, &part.instance).of_worker(&part.surroundings, own)
 }
 
 /// The socket stands where the program looks for it.
