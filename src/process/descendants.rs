@@ -110,46 +110,99 @@ pub fn signal_group(leader: i32, signal: i32) {
     }
 }
 
-/// Sends SIGKILL to every living descendant of this process. One that forks meanwhile may be missed: call it
-/// until [`reap`] says that no child is left. Returns how many it was sent to.
+/// Sends SIGKILL to every living descendant of this process. They are stopped first, again and again until
+/// none is new, because whoever is stopped cannot fork: programs that fork faster than they are looked for
+/// end too. Call it until [`reap`] says that no child is left. Returns how many it was sent to.
 pub fn kill_all() -> usize {
-    // Stopping none, killing from the top: a parent that is dead cannot fork, and its children come to us.
-    let found = descendants();
+    let mut stopped = BTreeSet::new();
+    let mut found = descendants();
+    // Two rounds end what does not fork; the bound is for a list that never stops changing.
+    for _ in 0..STOP_ROUNDS {
+        let mut new = false;
+        for pid in &found {
+            if stopped.insert(*pid) {
+                new = true;
+                let _ = kill(Pid::from_raw(*pid), Signal::SIGSTOP);
+            }
+        }
+        if !new {
+            break;
+        }
+        found = descendants();
+    }
     for pid in &found {
         let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
     }
     found.len()
 }
 
+/// Looks at the whole family that often at most before it is killed.
+const STOP_ROUNDS: usize = 64;
+
 /// Process ids of all descendants of this process, parents before children.
 #[must_use]
 pub fn descendants() -> Vec<i32> {
+    let own = std::process::id().cast_signed();
+    let Some((_, children)) = children_of(own) else { return by_scan(own) };
+    walk(children).into_iter().map(|(pid, _)| pid).collect()
+}
+
+/// The same with the number of threads of each (1 where the kernel does not tell it).
+#[must_use]
+pub fn members() -> Vec<(i32, u64)> {
+    let own = std::process::id().cast_signed();
+    let Some((_, children)) = children_of(own) else {
+        let threads = |pid: &i32| fs::read_dir(format!("/proc/{pid}/task")).map_or(1, |d| d.count() as u64);
+        return by_scan(own).into_iter().map(|pid| (pid, threads(&pid))).collect();
+    };
+    walk(children)
+}
+
+fn walk(mut next: Vec<i32>) -> Vec<(i32, u64)> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
-    let own = std::process::id().cast_signed();
-    let Some(children) = children_of(own) else { return by_scan(own) };
-    let mut next = children;
     while let Some(pid) = next.pop() {
         if seen.insert(pid) {
-            found.push(pid);
-            next.extend(children_of(pid).unwrap_or_default());
+            let (threads, children) = children_of(pid).unwrap_or((1, Vec::new()));
+            found.push((pid, threads));
+            next.extend(children);
         }
     }
     found
 }
 
-/// The children of every thread of a process; `None` where the process is gone or the kernel has no such
-/// file (`CONFIG_PROC_CHILDREN`).
-fn children_of(pid: i32) -> Option<Vec<i32>> {
+/// How many threads a process has, and the children of all of them; `None` where it is gone or the kernel has
+/// no such file (`CONFIG_PROC_CHILDREN`).
+fn children_of(pid: i32) -> Option<(u64, Vec<i32>)> {
     let mut children = Vec::new();
-    let mut known = false;
+    let mut threads = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
         if let Ok(text) = fs::read_to_string(thread.path().join("children")) {
-            known = true;
+            threads += 1;
             children.extend(text.split_ascii_whitespace().filter_map(|p| p.parse::<i32>().ok()));
         }
     }
-    known.then_some(children)
+    (threads > 0).then_some((threads, children))
+}
+
+/// Memory of a process, in bytes: what is resident of it, all of what it shares included.
+#[must_use]
+pub fn resident(pid: i32) -> u64 {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let pages = statm.split_ascii_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+    // SAFETY: a plain question to the C library.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    pages.saturating_mul(u64::try_from(page).unwrap_or(4096))
+}
+
+/// Memory of a process, in bytes: what is resident of it, what it shares divided by those who share it (PSS).
+/// Walks its page tables, so it costs; `None` where it is gone or is not ours to look into.
+#[must_use]
+pub fn proportional(pid: i32) -> Option<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = rollup.lines().find_map(|l| l.strip_prefix("Pss:"))?;
+    let kib = line.split_ascii_whitespace().next()?.parse::<u64>().ok()?;
+    Some(kib.saturating_mul(1024))
 }
 
 /// The same by reading the parent of every process there is.

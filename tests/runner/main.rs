@@ -11,6 +11,7 @@ mod adoption;
 mod driver;
 mod endings;
 mod foreground;
+mod leaves;
 mod leftovers;
 mod limits;
 mod output;
