@@ -15,6 +15,7 @@ mod leaves;
 mod leftovers;
 mod limits;
 mod output;
+mod sandbox;
 mod shortage;
 mod surroundings;
 
