@@ -9,8 +9,8 @@ use std::fs;
 use std::mem::MaybeUninit;
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, getpgid, getpgrp};
 
 /// A process that was waited for.
 #[derive(Clone, Copy, Debug)]
@@ -110,25 +110,42 @@ pub fn signal_group(leader: i32, signal: i32) {
     }
 }
 
-/// Sends SIGKILL to every living descendant of this process. They are stopped first, again and again until
-/// none is new, because whoever is stopped cannot fork: programs that fork faster than they are looked for
-/// end too. Call it until [`reap`] says that no child is left. Returns how many it was sent to.
+/// Sends SIGKILL to every living descendant of this process. Each is stopped as soon as it is found, before
+/// its children are looked for, again and again until none is new, because whoever is stopped cannot fork:
+/// programs that fork faster than they are looked for end too. Its process group is stopped with it, which the
+/// kernel does in one step: a process that forks and ends at once is never found alive, but its group is still
+/// known. Call it until [`reap`] says that no child is left. Returns how many it was sent to.
 pub fn kill_all() -> usize {
+    let own = getpgrp();
     let mut stopped = BTreeSet::new();
-    let mut found = descendants();
+    let mut groups = BTreeSet::new();
+    let mut found = Vec::new();
     // Two rounds end what does not fork; the bound is for a list that never stops changing.
     for _ in 0..STOP_ROUNDS {
-        let mut new = false;
-        for pid in &found {
-            if stopped.insert(*pid) {
-                new = true;
-                let _ = kill(Pid::from_raw(*pid), Signal::SIGSTOP);
+        let before = stopped.len();
+        found.clear();
+        walk(|pid, _| {
+            found.push(pid);
+            let pid = Pid::from_raw(pid);
+            if !stopped.insert(pid) {
+                return true;
             }
-        }
-        if !new {
+            let _ = kill(pid, Signal::SIGSTOP);
+            // An attempt begins a session, so a group that is not ours has none but its members.
+            if let Ok(group) = getpgid(Some(pid))
+                && group != own
+                && groups.insert(group)
+            {
+                let _ = killpg(group, Signal::SIGSTOP);
+            }
+            true
+        });
+        if stopped.len() == before {
             break;
         }
-        found = descendants();
+    }
+    for group in groups {
+        let _ = killpg(group, Signal::SIGKILL);
     }
     for pid in &found {
         let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
@@ -142,47 +159,61 @@ const STOP_ROUNDS: usize = 64;
 /// Process ids of all descendants of this process, parents before children.
 #[must_use]
 pub fn descendants() -> Vec<i32> {
-    let own = std::process::id().cast_signed();
-    let Some((_, children)) = children_of(own) else { return by_scan(own) };
-    walk(children).into_iter().map(|(pid, _)| pid).collect()
-}
-
-/// The same with the number of threads of each (1 where the kernel does not tell it).
-#[must_use]
-pub fn members() -> Vec<(i32, u64)> {
-    let own = std::process::id().cast_signed();
-    let Some((_, children)) = children_of(own) else {
-        let threads = |pid: &i32| fs::read_dir(format!("/proc/{pid}/task")).map_or(1, |d| d.count() as u64);
-        return by_scan(own).into_iter().map(|pid| (pid, threads(&pid))).collect();
-    };
-    walk(children)
-}
-
-fn walk(mut next: Vec<i32>) -> Vec<(i32, u64)> {
     let mut found = Vec::new();
-    let mut seen = BTreeSet::new();
-    while let Some(pid) = next.pop() {
-        if seen.insert(pid) {
-            let (threads, children) = children_of(pid).unwrap_or((1, Vec::new()));
-            found.push((pid, threads));
-            next.extend(children);
-        }
-    }
+    walk(|pid, _| {
+        found.push(pid);
+        true
+    });
     found
 }
 
-/// How many threads a process has, and the children of all of them; `None` where it is gone or the kernel has
-/// no such file (`CONFIG_PROC_CHILDREN`).
-fn children_of(pid: i32) -> Option<(u64, Vec<i32>)> {
+/// How many processes and threads descend from this process; counting ends above `enough`.
+#[must_use]
+pub fn tasks(enough: u64) -> u64 {
+    let mut count = 0;
+    walk(|_, threads| {
+        count += threads();
+        count <= enough
+    });
+    count
+}
+
+/// Tells of each descendant once, parents before children and before their children are looked for, and how
+/// to ask for the number of its threads; ends early where it is answered false.
+fn walk(mut visit: impl FnMut(i32, &dyn Fn() -> u64) -> bool) {
+    let threads = |pid: i32| fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |d| d.count() as u64);
+    let own = std::process::id().cast_signed();
+    let Some(mut next) = children_of(own) else {
+        for pid in by_scan(own) {
+            if !visit(pid, &|| threads(pid)) {
+                return;
+            }
+        }
+        return;
+    };
+    let mut seen = BTreeSet::new();
+    while let Some(pid) = next.pop() {
+        if seen.insert(pid) {
+            if !visit(pid, &|| threads(pid)) {
+                return;
+            }
+            next.extend(children_of(pid).unwrap_or_default());
+        }
+    }
+}
+
+/// The children of every thread of a process; `None` where the process is gone or the kernel has no such
+/// file (`CONFIG_PROC_CHILDREN`).
+fn children_of(pid: i32) -> Option<Vec<i32>> {
     let mut children = Vec::new();
-    let mut threads = 0;
+    let mut known = false;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
         if let Ok(text) = fs::read_to_string(thread.path().join("children")) {
-            threads += 1;
+            known = true;
             children.extend(text.split_ascii_whitespace().filter_map(|p| p.parse::<i32>().ok()));
         }
     }
-    (threads > 0).then_some((threads, children))
+    known.then_some(children)
 }
 
 /// Memory of a process, in bytes: what is resident of it, all of what it shares included.

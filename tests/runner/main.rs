@@ -8,6 +8,7 @@
 )]
 
 mod adoption;
+mod bounds;
 mod driver;
 mod endings;
 mod foreground;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use taskd::model::outcome::{Cause, Outcome};
@@ -172,4 +172,34 @@ fn each_error(sandbox: &Sandbox, message: &str) {
     let outcome = driver.run("t", &[], Value::Null);
     assert_eq!(outcome.cause, Cause::SpawnFailed);
     assert_eq!(outcome.failure.unwrap().message, told);
+}
+
+/// Where no user namespace can be had (here: in one whose own bound is 0), the attempt does not run without
+/// its sandbox.
+#[test]
+fn a_kernel_that_refuses_is_an_error_and_never_ignored() {
+    let bounded = "echo 0 >/proc/sys/user/max_user_namespaces || exit 1; \"$@\"";
+    let inside = || {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-user=1000", "--keep-caps", "sh", "-c", bounded, "sh"]);
+        command
+    };
+    if !inside().arg("true").status().is_ok_and(|s| s.success()) {
+        eprintln!("not tested: no user namespace to be had here");
+        return;
+    }
+    let sandbox = Sandbox { private_tmp: true, ..Sandbox::default() };
+    let sandboxed = Surroundings { sandbox, ..Surroundings::default() };
+    let task = Task { surroundings: sandboxed, ..command("echo ran") };
+    let mut driver = Driver::start(&part(vec![task]), |c| {
+        let mut wrapped = inside();
+        wrapped.arg(c.get_program()).args(c.get_args());
+        wrapped.envs(c.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        wrapped.stdout(Stdio::null()).spawn().unwrap()
+    });
+    driver.hello(1);
+    let outcome = driver.run("t", &[], Value::Null);
+    assert_eq!((outcome.cause, outcome.result), (Cause::SpawnFailed, None));
+    let message = outcome.failure.unwrap().message;
+    assert!(message.starts_with("private_tmp: needs a user namespace, which the kernel refuses"), "{message}");
 }

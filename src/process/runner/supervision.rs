@@ -30,7 +30,7 @@ pub enum Excess {
     Tasks {
         /// What is allowed.
         limit: u64,
-        /// What was counted.
+        /// How many were counted, which ended beyond the limit.
         found: u64,
     },
 }
@@ -66,9 +66,8 @@ impl Supervision {
     pub fn look(&mut self, now: Instant) -> Option<Excess> {
         let pause = if now.saturating_duration_since(self.begun) < YOUTH { YOUNG } else { SETTLED };
         self.next = now + pause;
-        let members = descendants::members();
         if let Some(limit) = self.tasks_max {
-            let found = members.iter().map(|(_, threads)| threads).sum();
+            let found = descendants::tasks(limit);
             if found > limit {
                 return Some(Excess::Tasks { limit, found });
             }
@@ -76,7 +75,7 @@ impl Supervision {
         let limit = self.memory_max?;
         // PSS is never above what is resident, and that costs a hundredth to ask for.
         let resident: Vec<(i32, u64)> =
-            members.iter().map(|(pid, _)| (*pid, descendants::resident(*pid))).collect();
+            descendants::descendants().into_iter().map(|pid| (pid, descendants::resident(pid))).collect();
         if resident.iter().map(|(_, bytes)| bytes).sum::<u64>() <= limit {
             return None;
         }

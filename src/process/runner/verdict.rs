@@ -128,7 +128,7 @@ pub fn outcome(task: &Task, facts: Facts, printed: Printed) -> Outcome {
         ),
         (Some(Ending::Beyond(Excess::Tasks { limit, found })), _) => {
             let message =
-                format!("tasks_max: killed {after}, {found} processes and threads where {limit} are allowed");
+                format!("tasks_max: killed {after}, {found} or more processes and threads where {limit} are allowed");
             let mut failed = ended(Cause::Signal { signal: libc::SIGKILL, core: false }, message);
             if let Some(failure) = &mut failed.failure {
                 TASKS_MAX.clone_into(&mut failure.kind);
