@@ -50,6 +50,7 @@ check:
 soak:
 	@bash tests/needs.sh test
 	CYCLES=$${CYCLES:-300} $(CARGO) test --test it -- kill:: --nocapture
+	ATTEMPTS=$${ATTEMPTS:-200} $(CARGO) test --test runner -- bounds:: --nocapture
 	RUNS=$${RUNS:-1000000} $(CARGO) test --test sim -- --nocapture
 	MESSAGES=$${MESSAGES:-1000000} $(CARGO) test --test it -- resident::many_messages --nocapture
 

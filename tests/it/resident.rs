@@ -184,6 +184,18 @@ fn it_starts_clean_in_the_surroundings_that_the_config_says() {
 }
 
 #[test]
+fn its_sandbox_is_the_one_of_the_config() {
+    let script = "ls -A /tmp | wc -l >&2; grep NoNewPrivs /proc/self/status >&2; exit 7";
+    let node = Node::start(&format!(
+        "[pools.sh]\nprocesses = 1\nprivate_tmp = true\nno_new_privileges = true\nworker = [\"/bin/sh\", \"-c\", \"{script}\"]\n"
+    ));
+    until("its words", || {
+        let log = node.log();
+        (log.contains("sh/0 stderr | 0\n") && log.contains("sh/0 stderr | NoNewPrivs:\t1\n")).then_some(())
+    });
+}
+
+#[test]
 fn it_runs_as_its_pools_user() {
     if !nix::unistd::geteuid().is_root() {
         println!("not tested without root: another user");

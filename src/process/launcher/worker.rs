@@ -16,8 +16,10 @@ use std::process::{Command, ExitCode, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::{getegid, geteuid};
 use serde::{Deserialize, Serialize};
 
 use super::core::Core;
@@ -30,6 +32,7 @@ use crate::process::instance::VARIABLE;
 use crate::process::launch::{Child, ChildId, Slot, ToDaemon, WorkerPart};
 use crate::process::privileges::{self, Setup};
 use crate::process::runner;
+use crate::process::sandbox::Prepared;
 use crate::process::spawn::{self, SpawnError, Stage};
 use crate::process::{memfd, protocol};
 
@@ -79,6 +82,7 @@ impl Core<'_> {
             instance: self.state.instance.clone(),
             argv: worker.argv.clone(),
             surroundings: worker.surroundings.clone(),
+            memory_max: worker.limits.memory_max,
         };
         let mut environment = exec::environment();
         environment.push((VARIABLE.to_owned(), self.state.instance.clone().into()));
@@ -238,8 +242,16 @@ fn become_worker(socket: &OwnedFd, part: OwnedFd) -> Result<std::convert::Infall
     // Before the change of user: only root may go beyond what it has.
     Setup::of(&part.surroundings).apply().map_err(|e| e.to_string())?;
     entry::become_user(&part.identity)?;
-    privileges::die_with_parent(launcher).map_err(|e| e.to_string())?;
     let (environment, path) = environment(&part)?;
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    let sandbox = Prepared::new(&part.surroundings.sandbox, uid, gid, part.memory_max)?;
+    if let Some(sandbox) = &sandbox
+        && let Err(step) = sandbox.enter()
+    {
+        return Err(sandbox.explain(step, Errno::last()).into());
+    }
+    // The last change of who it is: the kernel forgets this at each.
+    privileges::die_with_parent(launcher).map_err(|e| e.to_string())?;
     let file = spawn::resolve(&name, &path)?;
     go_to(part.surroundings.working_directory.as_deref().unwrap_or("/"))?;
     let umask = part.surroundings.umask.unwrap_or(0o022);
