@@ -171,7 +171,9 @@ impl Core<'_> {
         let pid = match started {
             Ok(pid) => pid,
             Err(error) => {
-                cell.map(Cell::discard);
+                if let Some(cell) = cell {
+                    cell.discard();
+                }
                 return Err(error);
             }
         };
@@ -220,8 +222,7 @@ impl Core<'_> {
         starting: Option<Starting>,
     ) {
         let (settings, since, id) = (Rc::clone(&self.settings), Instant::now(), child.child);
-        let living =
-            Living { child, since, descriptors, starting, settings, cell, out_of_memory: false };
+        let living = Living { child, since, descriptors, starting, settings, cell, out_of_memory: false };
         self.children.insert(id, living);
     }
 

@@ -280,10 +280,19 @@ impl<'log> Core<'log> {
         let ended = self.ended.iter().map(|one| one.look_at(patience)).min();
         let cells = self.children.values().filter_map(|c| c.cell.as_ref()?.deadline()).min();
         let starting = self.starting_deadline();
-        [ping, ended, cells, starting, self.look_at(), self.silent_at(), self.retry_daemon, self.phase.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            ping,
+            ended,
+            cells,
+            starting,
+            self.look_at(),
+            self.silent_at(),
+            self.retry_daemon,
+            self.phase.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// systemd wants a sign of life each WatchdogSec; half of it is what its manual asks for.

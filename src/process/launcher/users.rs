@@ -280,7 +280,8 @@ pub(super) fn admit(settings: &Settings, slot: &Slot, key: &str) -> Result<Admit
     let of_pool = Settings::identity(pool, None);
     if pool.worker.is_some() {
         // One program as one user, whatever the tasks say.
-        let refused = || format!("the worker of the pool {} runs as {:?}, not as {key:?}", pool.name, of_pool.key());
+        let refused =
+            || format!("the worker of the pool {} runs as {:?}, not as {key:?}", pool.name, of_pool.key());
         let fits = of_pool.key() == key;
         let admitted = Admitted { tasks: BTreeMap::new(), identity: of_pool.clone(), alone: None };
         return if fits { Ok(admitted) } else { Err(refused()) };

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{getegid, geteuid};
 use serde::{Deserialize, Serialize};
@@ -113,7 +114,9 @@ impl Core<'_> {
         let pid = match command.spawn() {
             Ok(started) => started.id(),
             Err(error) => {
-                cell.map(Cell::discard);
+                if let Some(cell) = cell {
+                    cell.discard();
+                }
                 return Err(error);
             }
         };
@@ -249,6 +252,10 @@ fn become_worker(socket: &OwnedFd, part: OwnedFd) -> Result<std::convert::Infall
         && let Err(step) = sandbox.enter()
     {
         return Err(sandbox.explain(step, Errno::last()).into());
+    }
+    if let Some(n) = part.surroundings.limit_nofile {
+        let fail = |errno| SpawnError { stage: Stage::Nofile, errno, subject: name.clone() };
+        setrlimit(Resource::RLIMIT_NOFILE, n, n).map_err(fail)?;
     }
     // The last change of who it is: the kernel forgets this at each.
     privileges::die_with_parent(launcher).map_err(|e| e.to_string())?;
