@@ -221,7 +221,7 @@ pub struct RunnerPart {
 pub struct WorkerPart {
     /// Its place.
     pub slot: Slot,
-    /// Who it must become.
+    /// Who it becomes.
     pub identity: crate::config::settings::Identity,
     /// This node's name (`TASKD_NODE`).
     pub node: String,
@@ -231,6 +231,8 @@ pub struct WorkerPart {
     pub argv: Vec<String>,
     /// What surrounds it.
     pub surroundings: crate::model::task::Surroundings,
+    /// Its `memory_max`, in bytes, which also bounds what `private_tmp` holds.
+    pub memory_max: Option<u64>,
 }
 
 /// What a runner asks of the launcher.

@@ -63,6 +63,10 @@ def large(n):
     return ["x" * n]
 
 @task
+def flood(n):
+    print("a line of a flood\n" * (n // 18))
+
+@task
 async def wait():
     print("waits", current().id)
     with open("up", "w") as up:
@@ -143,11 +147,11 @@ fn results_failures_and_retries_are_as_the_program_says() {
 
 #[test]
 fn it_starts_clean_in_the_surroundings_that_the_config_says() {
-    let keys = "processes = 1\numask = \"027\"\nnice = 5\nlimit_nofile = 200\npass_environment = [\"PASSED\", \"TASKD_SOCKET\"]\n\
+    let keys = "processes = 1\numask = \"027\"\nnice = 5\nlimit_nofile = 200\npass_environment = [\"PASSED\"]\n\
                 environment_file = \"{dir}/env\"";
     let mut node = prepared(&python(keys, "", 1, ""));
     std::fs::write(node.path().join("env"), "FROM_FILE=\"a b\"\n").unwrap();
-    for (name, value) in [("PASSED", "yes"), ("SECRET", "no"), ("TASKD_SOCKET", "other")] {
+    for (name, value) in [("PASSED", "yes"), ("SECRET", "no")] {
         node.setup.env.push((name.to_owned(), value.to_owned()));
     }
     node.launch();
@@ -180,6 +184,18 @@ fn it_starts_clean_in_the_surroundings_that_the_config_says() {
 }
 
 #[test]
+fn its_sandbox_is_the_one_of_the_config() {
+    let script = "ls -A /tmp | wc -l >&2; grep NoNewPrivs /proc/self/status >&2; exit 7";
+    let node = Node::start(&format!(
+        "[pools.sh]\nprocesses = 1\nprivate_tmp = true\nno_new_privileges = true\nworker = [\"/bin/sh\", \"-c\", \"{script}\"]\n"
+    ));
+    until("its words", || {
+        let log = node.log();
+        (log.contains("sh/0 stderr | 0\n") && log.contains("sh/0 stderr | NoNewPrivs:\t1\n")).then_some(())
+    });
+}
+
+#[test]
 fn it_runs_as_its_pools_user() {
     if !nix::unistd::geteuid().is_root() {
         println!("not tested without root: another user");
@@ -208,6 +224,17 @@ fn progress_and_output_are_seen_while_it_runs() {
     go.release(1);
     assert_eq!(node.finished(&id)["state"], "SUCCESS");
     assert_eq!(printed(&node, &id), ["before", "after"]);
+}
+
+#[test]
+fn a_flood_of_output_is_dropped_and_counted_and_stops_nobody() {
+    let node = started(&python("processes = 1", "", 1, "[tasks.ok]\ncommand = \"true\"\n"));
+    let id = enqueue(&node, "shop.flood", json!([30_000_000]));
+    assert_eq!(outcome(&node, "ok", json!([]))["state"], "SUCCESS");
+    let done = node.finished(&id);
+    assert_eq!(done["state"], "SUCCESS", "{done}");
+    let dropped = done["outcome"]["usage"]["dropped_output"].as_u64().unwrap();
+    assert!((25_000_000..30_000_000).contains(&dropped), "{dropped}");
 }
 
 #[test]
@@ -359,15 +386,25 @@ fn breaking_the_protocol_ends_that_child_and_says_so() {
     assert!(node.log().contains("worker exits/0 stderr | there is no such module"));
 }
 
+/// Breaks the protocol in the first attempt of each message.
+const ODD: &str = r#"
+while IFS= read -r line <&3; do
+    case $line in
+    *'"op":"hello"'*) echo '{"op":"ready","v":1}' >&3 ;;
+    *'"attempt":1'*) echo nonsense >&3 ;;
+    *'"op":"run"'*) run=${line#*'"run":"'}; echo '{"op":"success","run":"'"${run%%\"*}"'"}' >&3 ;;
+    esac
+done
+"#;
+
 #[test]
 fn garbage_in_the_middle_of_a_run_delivers_its_message_again() {
-    let script = "while IFS= read -r line <&3; do case $line in *hello*) echo '{\\\"op\\\":\\\"ready\\\",\\\"v\\\":1}' >&3;; \
-                  *'\\\"attempt\\\":1'*) echo nonsense >&3;; *op*run*) run=${line#*run\\\":\\\"run\\\"}; run=${line#*,\\\"run\\\":\\\"}; \
-                  echo '{\\\"op\\\":\\\"success\\\",\\\"run\\\":\\\"'${run%%\\\"*}'\\\"}' >&3;; esac; done";
-    let config = format!(
-        "[pools.odd]\nprocesses = 1\nworker = [\"/bin/sh\", \"-c\", \"{script}\"]\n[queues.odd]\npool = \"odd\"\n[tasks.odd]\nqueue = \"odd\"\n"
-    );
-    let node = Node::start(&config);
+    let mut node = Node::prepare(super::harness::Setup::new(
+        "[pools.odd]\nprocesses = 1\nworker = [\"/bin/sh\", \"{dir}/odd.sh\"]\n[queues.odd]\npool = \"odd\"\n\
+         [tasks.odd]\nqueue = \"odd\"\n",
+    ));
+    std::fs::write(node.path().join("odd.sh"), ODD).unwrap();
+    node.launch();
     let done = outcome(&node, "odd", json!([]));
     assert_eq!(
         (&done["state"], &done["losses"], &done["attempt"]),
@@ -445,7 +482,9 @@ fn many_messages_through_one_pool_leave_nothing_in_daemon_and_launcher() {
     assert_eq!((&totals["succeeded"], &totals["failed"]), (&json!(waves * WAVE), &json!(0)));
     println!("PSS of daemon and launcher: {first:?} after a tenth, {last:?} after {} messages", waves * WAVE);
     for (first, last) in first.into_iter().zip(last) {
-        assert!(last <= first + first / 4 + (4 << 20), "grew from {first} to {last} bytes");
+        // The store's page cache fills during the first 20,000 messages or so; after that nothing may grow.
+        let room = if wanted < 200_000 { 12 << 20 } else { (1 << 20) + first / 10 };
+        assert!(last <= first + room, "grew from {first} to {last} bytes");
     }
     assert_eq!(node.daemon(), daemon);
 }

@@ -3,9 +3,9 @@
 A thread of its own reads the socket. Where the tasks are called depends on what they are:
 
 =====================================  ==========================================================
-plain functions, capacity 1            in the main thread; a cancel interrupts even a system call
-plain functions, more capacity         in as many threads; a cancel waits for the next bytecode
-any coroutine function                 coroutines in an event loop in the main thread, plain
+capacity 1                             in the main thread; a cancel interrupts even a system call
+more, plain functions only             in as many threads; a cancel waits for the next bytecode
+more, any coroutine function           coroutines in an event loop in the main thread, plain
                                        functions in threads beside it
 =====================================  ==========================================================
 """
@@ -95,6 +95,7 @@ class Worker:
         self.finishing = False
         self.loop: Optional[asyncio.AbstractEventLoop] = None
         self.coroutines: Dict[Job, "asyncio.Task[None]"] = {}
+        #: Set where coroutines run beside each other.
         self.over: Optional[asyncio.Event] = None
         self.streams: List[_output.Attributed] = []
 
@@ -144,7 +145,7 @@ class Worker:
         with self.link.lock:
             self.jobs[key] = job
         function = self.tasks.get(run.name)
-        if self.loop is not None and inspect.iscoroutinefunction(function):
+        if self.loop is not None and self.over is not None and inspect.iscoroutinefunction(function):
             self.loop.call_soon_threadsafe(self.start_coroutine, job, function)
         else:
             self.work.put(job)
@@ -156,7 +157,7 @@ class Worker:
         self.finishing = True
         for _ in range(self.capacity):
             self.work.put(None)
-        if self.loop is not None:
+        if self.loop is not None and self.over is not None:
             self.loop.call_soon_threadsafe(self.look_for_end)
 
     # What is said to taskd.
@@ -257,6 +258,11 @@ class Worker:
             job = self.work.get()
             if job is None:
                 return
+            function = self.tasks.get(job.run.name)
+            if inspect.iscoroutinefunction(function):
+                self.loop = self.loop or asyncio.new_event_loop()
+                self.loop.run_until_complete(self.start_coroutine(job, function))
+                continue
             at_work[0] = job
 
             def interrupt(job: Job = job) -> None:
@@ -293,13 +299,14 @@ class Worker:
 
     # Coroutines.
 
-    def start_coroutine(self, job: Job, function: Callable[..., Any]) -> None:
+    def start_coroutine(self, job: Job, function: Callable[..., Any]) -> "asyncio.Task[None]":
         context = contextvars.copy_context()
         context.run(running.set, job.run)
         loop = self.loop
         assert loop is not None
         task = context.run(loop.create_task, self.await_coroutine(job, function))
         self.coroutines[job] = task
+        return task
 
     async def await_coroutine(self, job: Job, function: Callable[..., Any]) -> None:
         loop, me = self.loop, asyncio.current_task()
@@ -350,11 +357,11 @@ class Worker:
                 stream = _output.Attributed(getattr(sys, name), name, self.say)
                 setattr(sys, name, stream)
                 self.streams.append(stream)
-        if any(map(inspect.iscoroutinefunction, self.tasks.values())):
-            asyncio.run(self.serve_loop())
-        elif self.capacity == 1:
+        if self.capacity == 1:
             self.start_reading()
             self.serve_here()
+        elif any(map(inspect.iscoroutinefunction, self.tasks.values())):
+            asyncio.run(self.serve_loop())
         else:
             threads = self.threads()
             self.start_reading()

@@ -1,5 +1,6 @@
 """Plain tasks for the tests."""
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -58,8 +59,8 @@ def spin(seconds=60):
 
 @task(name="shop.clean")
 def clean():
-    print("asleep")
     try:
+        print("asleep")
         time.sleep(60)
     except SoftTimeLimitExceeded:
         return "cleaned up"
@@ -74,6 +75,13 @@ def leave():
 def child():
     command = [sys.executable, "-c", "import os; print(sorted(os.listdir('/proc/self/fd')), 'TASKD_FD' in os.environ)"]
     return subprocess.check_output(command, text=True)
+
+
+@task(name="shop.wave")
+async def wave(seconds=60):
+    print("asleep")
+    await asyncio.sleep(seconds)
+    return current().id
 
 
 @task(name="shop.later")

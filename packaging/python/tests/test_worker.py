@@ -99,6 +99,12 @@ class Plain(Case):
         daemon.printed("asleep")
         daemon.say(op="cancel", run="4", reason="time_limit")
         self.assertEqual(daemon.outcome()["result"], "cleaned up")
+        daemon.run("w", "shop.wave", 0)
+        self.assertEqual(daemon.outcome()["result"], "id-w")
+        daemon.run("v", "shop.wave")
+        daemon.printed("asleep")
+        daemon.say(op="cancel", run="v", reason="revoked")
+        self.assertEqual(daemon.outcome()["type"], "Canceled")
         # One for a run that is over changes nothing.
         daemon.say(op="cancel", run="4", reason="revoked")
         daemon.run("5", "shop.add", 1)
@@ -166,8 +172,14 @@ class Adoption(Case):
 
 
 class Threads(Case):
+    """Plain functions beside each other; "shop" has a coroutine too, "plain" has none."""
+
     def test_as_many_run_at_once_and_a_cancel_finds_its_own(self):
-        daemon = self.worker("shop", "--capacity", "4")
+        for module in "shop", "plain":
+            with self.subTest(module):
+                self.cancels_find_their_own(self.worker(module, "--capacity", "4"))
+
+    def cancels_find_their_own(self, daemon):
         for key in "1234":
             daemon.run(key, "shop.spin")
         for _ in range(4):

@@ -117,7 +117,7 @@ impl Core<'_> {
                 failed(error, false)
             }
             Ok(admitted) if let Some(worker) = &worker => {
-                match self.start_worker(&slot, &user, &admitted.identity, worker) {
+                match self.start_worker(&slot, &user, admitted.identity, worker) {
                     Ok(()) => return,
                     Err(error) => failed(describe("worker", &error), is_no_room(&error)),
                 }
@@ -171,7 +171,9 @@ impl Core<'_> {
         let pid = match started {
             Ok(pid) => pid,
             Err(error) => {
-                cell.map(Cell::discard);
+                if let Some(cell) = cell {
+                    cell.discard();
+                }
                 return Err(error);
             }
         };
@@ -186,7 +188,7 @@ impl Core<'_> {
         };
         let socket = Rc::new(ours);
         tracing::debug!(TASKD_SLOT = %slot, TASKD_PID = pid, TASKD_USER = user, "child started");
-        self.keep_child(child.clone(), vec![Rc::clone(&socket)], None, cell);
+        self.keep_child(child.clone(), vec![Rc::clone(&socket)], cell, None);
         Ok((child, socket))
     }
 
@@ -216,11 +218,10 @@ impl Core<'_> {
         &mut self,
         child: Child,
         descriptors: Vec<Rc<OwnedFd>>,
-        starting: Option<Starting>,
         cell: Option<Cell>,
+        starting: Option<Starting>,
     ) {
-        let (settings, since) = (Rc::clone(&self.settings), Instant::now());
-        let id = child.child;
+        let (settings, since, id) = (Rc::clone(&self.settings), Instant::now(), child.child);
         let living = Living { child, since, descriptors, starting, settings, cell, out_of_memory: false };
         self.children.insert(id, living);
     }
@@ -261,17 +262,15 @@ impl Core<'_> {
     pub(super) fn child_ended(&mut self, id: ChildId, end: End) {
         // It may have executed its program and ended before that was looked at.
         let told = self.hear_starting(id);
-        if !told {
-            if self.children.get(&id).is_some_and(|c| c.starting.is_some()) {
-                self.starting_failed(id, format!("it ended before it executed its program: {end}"), false);
-            }
-            // It is gone before it became anything: its control group is empty.
-            if let Some(cell) = self.children.remove(&id).and_then(|living| living.cell) {
-                cell.discard();
-            }
-            return;
+        if !told && self.children.get(&id).is_some_and(|c| c.starting.is_some()) {
+            self.starting_failed(id, format!("it ended before it executed its program: {end}"), false);
         }
         let Some(living) = self.children.remove(&id) else { return };
+        if !told {
+            // What cannot be removed now is removed by the next life.
+            living.cell.map(|cell| cell.end().remove());
+            return;
+        }
         let Child { slot, pid, .. } = &living.child;
         if self.phase.is_serving() && end.signal != 0 && end.signal != Signal::SIGTERM as i32 {
             let id = fields::CHILD_LOST;

@@ -195,10 +195,10 @@ impl<'log> Core<'log> {
             if seen.daemon {
                 self.hear_daemon();
             }
+            self.look_at_starting();
             for child in seen.cells {
                 self.serve_cell(child);
             }
-            self.look_at_starting();
             self.flush_daemon();
             if std::mem::take(&mut self.look_around) {
                 self.reap_all();
@@ -217,15 +217,15 @@ impl<'log> Core<'log> {
                 what.push(Watched::Daemon);
             }
         }
+        for pipe in self.starting_pipes() {
+            fds.push(PollFd::new(pipe, PollFlags::POLLIN));
+            what.push(Watched::Starting);
+        }
         for (id, living) in &self.children {
             let Some((fd, waits)) = living.cell.as_ref().and_then(Cell::watched) else { continue };
             let flags = if waits == Waits::Question { PollFlags::POLLIN } else { PollFlags::POLLPRI };
             fds.push(PollFd::new(fd, flags));
             what.push(Watched::Cell(*id));
-        }
-        for pipe in self.starting_pipes() {
-            fds.push(PollFd::new(pipe, PollFlags::POLLIN));
-            what.push(Watched::Starting);
         }
         let timeout = match deadline {
             None => PollTimeout::NONE,
@@ -246,7 +246,7 @@ impl<'log> Core<'log> {
                         Watched::Signals => seen.signals = any,
                         Watched::Daemon => seen.daemon = any,
                         Watched::Cell(id) if any => seen.cells.push(id),
-                        // All of them are looked at in each round: there are few, for a moment each.
+                        // All of those are looked at in each round.
                         Watched::Cell(_) | Watched::Starting => {}
                     }
                 }
@@ -280,8 +280,19 @@ impl<'log> Core<'log> {
         let ended = self.ended.iter().map(|one| one.look_at(patience)).min();
         let cells = self.children.values().filter_map(|c| c.cell.as_ref()?.deadline()).min();
         let starting = self.starting_deadline();
-        let own = [ping, ended, cells, starting, self.look_at(), self.silent_at(), self.retry_daemon];
-        own.into_iter().chain([self.phase.deadline()]).flatten().min()
+        [
+            ping,
+            ended,
+            cells,
+            starting,
+            self.look_at(),
+            self.silent_at(),
+            self.retry_daemon,
+            self.phase.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// systemd wants a sign of life each WatchdogSec; half of it is what its manual asks for.
@@ -352,7 +363,6 @@ enum Watched {
     Signals,
     Daemon,
     Cell(ChildId),
-    /// The pipe of a worker that has not executed its program yet.
     Starting,
 }
 

@@ -100,8 +100,7 @@ pub(super) fn start(
     open_files: Option<OpenFiles>,
     door: Option<BorrowedFd<'_>>,
 ) -> io::Result<u32> {
-    let sources = sources(fds);
-    let door: RawFd = door.map_or(-1, |fd| fd.as_raw_fd());
+    let dress = Dress::new(fds, open_files, door);
     let mut command = Command::new(&program.path);
     command
         .arg0("taskd")
@@ -114,43 +113,48 @@ pub(super) fn start(
         .process_group(0);
     // SAFETY: between fork and exec only async-signal-safe calls are made (write, fcntl, dup2, sigprocmask, setrlimit), nothing allocates.
     unsafe {
-        command.pre_exec(move || {
-            enter(door)?;
-            dress(sources, open_files)
-        });
+        command.pre_exec(move || dress.put_on());
     }
     // Not waited for here: it is reaped in the loop, with all other children.
     let child = command.spawn()?;
     Ok(child.id())
 }
 
-/// Between fork and exec: goes into the control group whose open `cgroup.procs` this is; -1: none.
-pub(super) fn enter(door: RawFd) -> io::Result<()> {
-    // SAFETY: a plain system call that reads one byte of a constant.
-    if door >= 0 && unsafe { libc::write(door, c"0".as_ptr().cast(), 1) } != 1 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+/// What becomes of a child between fork and exec.
+pub(super) struct Dress {
+    sources: [RawFd; FDS],
+    open_files: Option<OpenFiles>,
+    door: RawFd,
 }
 
-/// The descriptors that a child is to have, for [`dress`]; -1 where there is none.
-pub(super) fn sources(fds: &[BorrowedFd<'_>]) -> [RawFd; FDS] {
-    let mut sources: [RawFd; FDS] = [-1; FDS];
-    for (place, fd) in sources.iter_mut().zip(fds) {
-        *place = fd.as_fd().as_raw_fd();
+impl Dress {
+    /// As for [`start`]. The descriptors must be open until the child was started.
+    pub(super) fn new(
+        fds: &[BorrowedFd<'_>],
+        open_files: Option<OpenFiles>,
+        door: Option<BorrowedFd<'_>>,
+    ) -> Self {
+        let mut sources: [RawFd; FDS] = [-1; FDS];
+        for (place, fd) in sources.iter_mut().zip(fds) {
+            *place = fd.as_fd().as_raw_fd();
+        }
+        Self { sources, open_files, door: door.map_or(-1, |fd| fd.as_raw_fd()) }
     }
-    sources
-}
 
-/// Between fork and exec: descriptors, signals and the limit of open files as the child is to have them.
-/// Makes only async-signal-safe calls and allocates nothing.
-pub(super) fn dress(sources: [RawFd; FDS], open_files: Option<OpenFiles>) -> io::Result<()> {
-    place(sources)?;
-    // What the launcher waits for is blocked in it, and a blocked signal stays blocked over exec.
-    SigSet::empty().thread_set_mask()?;
-    match open_files {
-        Some(limit) => Ok(setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard)?),
-        None => Ok(()),
+    /// Control group, descriptors, signals and the limit of open files as the child is to have them. Makes
+    /// only async-signal-safe calls and allocates nothing.
+    pub(super) fn put_on(&self) -> io::Result<()> {
+        // SAFETY: a plain system call on a descriptor that was open before the fork.
+        if self.door >= 0 && unsafe { libc::write(self.door, c"0".as_ptr().cast(), 1) } != 1 {
+            return Err(io::Error::last_os_error());
+        }
+        place(self.sources)?;
+        // What the launcher waits for is blocked in it, and a blocked signal stays blocked over exec.
+        SigSet::empty().thread_set_mask()?;
+        match self.open_files {
+            Some(limit) => Ok(setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard)?),
+            None => Ok(()),
+        }
     }
 }
 

@@ -232,7 +232,8 @@ fn a_worker_runs_as_its_pools_user_and_as_no_other() {
     });
     let settings = settings(vec![(name, resident)], vec![task("own", Some("high"), Some("resident"))]);
     let slot = |index| Slot { pool: "resident".to_owned(), index };
-    assert!(admit(&settings, &slot(1), "low").is_ok_and(|a| a.tasks.is_empty()));
+    let low = admit(&settings, &slot(1), "low").unwrap();
+    assert!(low.tasks.is_empty() && low.identity.user.as_deref() == Some("low"));
     assert!(admit(&settings, &slot(1), "high").is_err(), "a task's user is not the worker's");
     assert!(admit(&settings, &slot(1), "").is_err());
     assert!(admit(&settings, &slot(2), "low").is_err());

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::rc::Rc;
@@ -20,19 +20,20 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::{getegid, geteuid};
 use serde::{Deserialize, Serialize};
 
 use super::core::Core;
 use super::daemon::signal;
 use super::entry;
-use super::exec::{self, FIRST_FD};
+use super::exec::{self, Dress, FIRST_FD};
 use super::groups::Cell;
 use crate::config::settings::{Identity, Worker};
-use crate::model::task::{IoClass, Surroundings};
 use crate::process::instance::VARIABLE;
 use crate::process::launch::{Child, ChildId, Slot, ToDaemon, WorkerPart};
-use crate::process::privileges;
+use crate::process::privileges::{self, Setup};
 use crate::process::runner;
+use crate::process::sandbox::Prepared;
 use crate::process::spawn::{self, SpawnError, Stage};
 use crate::process::{memfd, protocol};
 
@@ -41,12 +42,6 @@ const EXEC_WITHIN: Duration = Duration::from_secs(60);
 
 /// Most bytes of a reason: what a pipe takes at once (`PIPE_BUF`, pipe(7)).
 const MAX_REASON: usize = 4096;
-
-/// `ioprio_set(2)`: the class stands in the upper bits, the level within it below.
-const IO_CLASS_SHIFT: i32 = 13;
-
-/// The level that best-effort and realtime begin with, of 0 (first) to 7.
-const IO_LEVEL: i32 = 4;
 
 /// A child on its way to its program.
 #[derive(Debug)]
@@ -69,7 +64,7 @@ impl Core<'_> {
         &mut self,
         slot: &Slot,
         user: &str,
-        identity: &Identity,
+        identity: Identity,
         worker: &Worker,
     ) -> io::Result<()> {
         // Asked for by a daemon that is gone: the new one gets that one.
@@ -80,13 +75,15 @@ impl Core<'_> {
         {
             return Ok(());
         }
+        let name = identity.user.clone();
         let part = WorkerPart {
             slot: slot.clone(),
-            identity: identity.clone(),
+            identity,
             node: self.settings.taskd.node.clone(),
             instance: self.state.instance.clone(),
             argv: worker.argv.clone(),
             surroundings: worker.surroundings.clone(),
+            memory_max: worker.limits.memory_max,
         };
         let mut environment = exec::environment();
         environment.push((VARIABLE.to_owned(), self.state.instance.clone().into()));
@@ -96,33 +93,30 @@ impl Core<'_> {
         let (out, out_end) = pipe()?;
         let (err, err_end) = pipe()?;
         let (told, tells) = pipe()?;
-        let open_files = self.open_files;
         self.last_child += 1;
         let id = ChildId(self.last_child);
-        let cell = self.cell(id, slot, identity.user.as_deref(), worker.limits.clone())?;
-        let door = cell.as_ref().map(Cell::door).transpose();
-        let sources = exec::sources(&[theirs.as_fd(), part.as_fd(), tells.as_fd()]);
+        let cell = self.cell(id, slot, name.as_deref(), worker.limits.clone())?;
+        let door = cell.as_ref().map(Cell::door).transpose()?;
+        let fds = [theirs.as_fd(), part.as_fd(), tells.as_fd()];
+        let dress = Dress::new(&fds, Some(self.open_files), door.as_ref().map(AsFd::as_fd));
         let mut command = Command::new(&self.options.worker.path);
         command.arg0("taskd").args(&self.options.worker.args).env_clear().envs(environment);
         command.stdin(Stdio::null()).stdout(out_end).stderr(err_end);
-        let spawned = door.and_then(|door| {
-            let inside = door.as_ref().map_or(-1, |fd| fd.as_raw_fd());
-            // SAFETY: between fork and exec only async-signal-safe calls are made (write, fcntl, dup2, setsid,
-            // sigprocmask, setrlimit), nothing allocates.
-            unsafe {
-                command.pre_exec(move || {
-                    // A session of its own: no terminal reaches it, and its group is killed as one.
-                    nix::unistd::setsid()?;
-                    exec::enter(inside)?;
-                    exec::dress(sources, Some(open_files))
-                });
-            }
-            command.spawn()
-        });
-        let pid = match spawned {
-            Ok(child) => child.id(),
+        // SAFETY: between fork and exec only async-signal-safe calls are made (write, fcntl, dup2,
+        // setsid, sigprocmask, setrlimit), nothing allocates.
+        unsafe {
+            command.pre_exec(move || {
+                // A session of its own: no terminal reaches it, and its group is killed as one.
+                nix::unistd::setsid()?;
+                dress.put_on()
+            });
+        }
+        let pid = match command.spawn() {
+            Ok(started) => started.id(),
             Err(error) => {
-                cell.map(Cell::discard);
+                if let Some(cell) = cell {
+                    cell.discard();
+                }
                 return Err(error);
             }
         };
@@ -138,8 +132,8 @@ impl Core<'_> {
             worker: true,
         };
         tracing::debug!(TASKD_SLOT = %slot, TASKD_PID = pid, TASKD_USER = user, "worker starting");
-        let descriptors = vec![Rc::new(ours), Rc::new(out), Rc::new(err)];
-        self.keep_child(child, descriptors, Some(Starting { pipe: told }), cell);
+        let descriptors = [ours, out, err].map(Rc::new).to_vec();
+        self.keep_child(child, descriptors, cell, Some(Starting { pipe: told }));
         Ok(())
     }
 
@@ -212,9 +206,8 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// The role `@worker`: becomes the program. Returns only when it could not; the launcher knows why then.
 #[must_use]
 pub fn worker_main() -> ExitCode {
-    let taken = entry::take(3);
+    let taken = entry::take(3).map(<[OwnedFd; 3]>::try_from);
     entry::close_from(FIRST_FD + 3);
-    let taken = taken.map(<[OwnedFd; 3]>::try_from);
     let Ok(Ok([socket, part, tells])) = taken else {
         crate::observe::log::say("this is started by `taskd run`, not by hand");
         return ExitCode::from(70);
@@ -250,10 +243,22 @@ fn become_worker(socket: &OwnedFd, part: OwnedFd) -> Result<std::convert::Infall
         serde_json::from_slice(&part).map_err(|e| format!("parsing the worker's settings: {e}"))?;
     let name = part.argv.first().cloned().unwrap_or_default();
     // Before the change of user: only root may go beyond what it has.
-    limit(&part.surroundings, &name)?;
+    Setup::of(&part.surroundings).apply().map_err(|e| e.to_string())?;
     entry::become_user(&part.identity)?;
-    privileges::die_with_parent(launcher).map_err(|e| e.to_string())?;
     let (environment, path) = environment(&part)?;
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    let sandbox = Prepared::new(&part.surroundings.sandbox, uid, gid, part.memory_max)?;
+    if let Some(sandbox) = &sandbox
+        && let Err(step) = sandbox.enter()
+    {
+        return Err(sandbox.explain(step, Errno::last()).into());
+    }
+    if let Some(n) = part.surroundings.limit_nofile {
+        let fail = |errno| SpawnError { stage: Stage::Nofile, errno, subject: name.clone() };
+        setrlimit(Resource::RLIMIT_NOFILE, n, n).map_err(fail)?;
+    }
+    // The last change of who it is: the kernel forgets this at each.
+    privileges::die_with_parent(launcher).map_err(|e| e.to_string())?;
     let file = spawn::resolve(&name, &path)?;
     go_to(part.surroundings.working_directory.as_deref().unwrap_or("/"))?;
     let umask = part.surroundings.umask.unwrap_or(0o022);
@@ -273,34 +278,6 @@ fn become_worker(socket: &OwnedFd, part: OwnedFd) -> Result<std::convert::Infall
             Err(SpawnError { stage: Stage::Exec, errno, subject }.into())
         }
     }
-}
-
-/// Its limits and priorities.
-fn limit(surroundings: &Surroundings, name: &str) -> Result<(), Reason> {
-    let fail = |stage, errno| SpawnError { stage, errno, subject: name.to_owned() };
-    if let Some(n) = surroundings.limit_nofile {
-        setrlimit(Resource::RLIMIT_NOFILE, n, n).map_err(|e| fail(Stage::Nofile, e))?;
-    }
-    if let Some(nice) = surroundings.nice {
-        // SAFETY: a plain system call about this process.
-        if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } != 0 {
-            return Err(fail(Stage::Nice, Errno::last()).into());
-        }
-    }
-    if let Some(class) = surroundings.io_class {
-        let value = match class {
-            IoClass::None => 0,
-            IoClass::Realtime => 1 << IO_CLASS_SHIFT | IO_LEVEL,
-            IoClass::BestEffort => 2 << IO_CLASS_SHIFT | IO_LEVEL,
-            IoClass::Idle => 3 << IO_CLASS_SHIFT,
-        };
-        // SAFETY: a plain system call about this process (1 is IOPRIO_WHO_PROCESS, 0 is the caller).
-        if unsafe { libc::syscall(libc::SYS_ioprio_set, 1, 0, value) } != 0 {
-            let why = Errno::last().desc();
-            return Err(format!("io_class could not be set: {why} (realtime is only for root)").into());
-        }
-    }
-    Ok(())
 }
 
 fn go_to(directory: &str) -> Result<(), Reason> {
