@@ -189,7 +189,11 @@ impl Engine {
         match other.and_then(|id| self.slots.get_mut(&id)) {
             Some(slot) => {
                 user.clone_into(&mut slot.user);
-                Place::Coming
+                // One that had to make room for another user may still be there.
+                match slot.free(&self.children) {
+                    Some((child, c, _)) if c.serves(task) => Place::Child(child),
+                    _ => Place::Coming,
+                }
             }
             None => Place::None,
         }

@@ -147,6 +147,7 @@ impl Rig {
         let mut daemon = self.started();
         daemon.hear_packet("go");
         daemon.say(&ToLauncher::Ready);
+        daemon.say(&ToLauncher::Recovered);
         daemon
     }
 

@@ -398,7 +398,11 @@ impl World {
     pub fn child_dies(&mut self, child: u64) {
         let Some(c) = self.children.remove(&child) else { return };
         self.trace(7, child, || format!("      child {child} dies"));
-        self.children_lost = true;
+        if self.engine.is_some() {
+            self.told_an_end = true;
+        } else {
+            self.children_lost = true;
+        }
         let corpse = self.corpses.entry(child).or_default();
         for (run, r) in c.runs {
             corpse.lost.push((run, r.id.clone()));

@@ -320,6 +320,8 @@ impl World {
         if self.engine.take().is_none() {
             return Ok(());
         }
+        // What it was told of ends, and what the life before left, it may not have recorded.
+        self.children_lost |= std::mem::take(&mut self.told_an_end) || self.first && !self.recovered;
         self.trace(9, self.life, || "# the daemon dies".to_owned());
         self.stopping = false;
         let old = self.life;
@@ -420,10 +422,10 @@ impl World {
         for child in all {
             self.tell(child, ToChild::Hello);
         }
+        self.recovered = false;
         let fresh = std::mem::take(&mut self.fresh);
-        // A launcher says so of every child that ended since the daemon before this one began: nobody
-        // knows what that daemon still recorded.
-        let children_lost = std::mem::take(&mut self.children_lost);
+        self.first = fresh;
+        let children_lost = self.children_lost;
         self.step(Event::Adopt { children_lost, fresh })
     }
 

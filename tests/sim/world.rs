@@ -56,7 +56,12 @@ pub struct World {
     pub engine: Option<Box<Engine>>,
     pub life: u64,
     pub fresh: bool,
+    /// As the launcher keeps them: a child ended, and no daemon has recorded it or none may have.
     pub children_lost: bool,
+    pub told_an_end: bool,
+    /// The daemon is the first one of its launcher.
+    pub first: bool,
+    pub recovered: bool,
     pub children: BTreeMap<u64, Child>,
     pub next_child: u64,
     pub plan: Arc<Plan>,
@@ -112,6 +117,9 @@ pub fn play(seed: u64, bug: Option<Planted>, verbose: bool) -> Told {
         life: 0,
         fresh: true,
         children_lost: false,
+        told_an_end: false,
+        first: false,
+        recovered: false,
         children: BTreeMap::new(),
         next_child: 0,
         plans: BTreeMap::from([(1, Arc::clone(&plan))]),
@@ -254,6 +262,10 @@ impl World {
         let mut out = Vec::new();
         engine.step(self.now, event, &mut out);
         let held = engine.held();
+        if !self.recovered && engine.has_recovered() {
+            self.recovered = true;
+            self.children_lost = false;
+        }
         let spins = engine.next_deadline().is_some_and(|d| d <= self.now.mono);
         self.engine = Some(engine);
         if spins {
