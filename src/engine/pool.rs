@@ -391,14 +391,18 @@ impl Engine {
             if slot.not_before > now || !slot.may_start(&self.children) {
                 continue;
             }
-            let newest = slot.children.last().copied();
-            let due = newest.and_then(|k| self.children.get(&k)).and_then(|c| c.is_due(now));
+            let taker = slot.taker(&self.children).map(|(k, c)| (k, c.is_due(now)));
             // Whom a daemon before this one left is not replaced before it is known what it holds.
-            let wanted = slot.children.is_empty() || live && (due.is_some() || slot.is_needy(&self.children));
+            let wanted = match taker {
+                None => live || slot.children.is_empty(),
+                Some((_, due)) => live && due.is_some(),
+            };
             if !wanted {
                 continue;
             }
-            if let Some(c) = newest.and_then(|k| self.children.get_mut(&k)) {
+            if let Some((child, due)) = taker
+                && let Some(c) = self.children.get_mut(&child)
+            {
                 c.due = c.due.or(due);
             }
             slot.asked = Some(slot.user.clone());
@@ -452,15 +456,13 @@ impl Engine {
         let now = self.now.mono;
         let kills = self.children.values().filter_map(|c| c.kill_at);
         let spawns = |s: &Slot| {
-            let newest = s.newest(&self.children);
-            let due = || newest.is_some_and(|c| c.is_due(now).is_some());
             if !s.may_start(&self.children) {
                 return None;
             }
-            if s.is_needy(&self.children) || due() {
-                return Some(s.not_before).filter(|at| *at > now);
+            match s.taker(&self.children) {
+                Some((_, c)) if c.is_due(now).is_none() => c.due_at(now),
+                _ => Some(s.not_before).filter(|at| *at > now),
             }
-            newest.and_then(|c| c.due_at(now))
         };
         let spawns = self.slots.values().filter(|_| self.may_spawn()).filter_map(spawns);
         let live = self.is_live() && self.stop.is_none();

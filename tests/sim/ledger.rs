@@ -174,7 +174,7 @@ impl Ledger {
         {
             return broken("6 old_tokens_are_void", format!("{id}: {op:?} changed it under {:?}", b.token));
         }
-        if a.attempt < b.attempt || a.losses < b.losses || a.message.retries < b.message.retries {
+        if a.attempt < b.attempt || a.losses < b.losses || a.message.retries < b.message.retries || a.message.memory_retries < b.message.memory_retries {
             return broken("9 counters_never_fall", format!("{id}: {b:?} became {a:?}"));
         }
         if a.state.is_final() && !b.state.is_final() {
@@ -214,7 +214,7 @@ impl Ledger {
                 return broken("7 retries_are_used", format!("{id}: FAILURE after {n} retries of more"));
             }
         }
-        if matches!(op, Op::Settle(s) if s.state == State::Retry)
+        if matches!(op, Op::Settle(s) if s.state == State::Retry && s.memory.is_none())
             && let Some(task) = plan.tasks.get(&before.message.task)
             && before.message.retries >= task.retry.max_retries
         {

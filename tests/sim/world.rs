@@ -16,6 +16,7 @@ use crate::children::{Child, Corpse};
 use crate::clients::{Action, Client};
 use crate::ledger::{Check, Ledger, Violation, broken};
 use crate::planted::Planted;
+use crate::replacing::Known;
 use crate::rng::Rng;
 use crate::scenario::{self, Faults};
 
@@ -32,6 +33,7 @@ pub enum Thing {
     RunEnds { child: u64, run: String },
     ChildDies { child: u64 },
     ChildGone { life: u64, child: u64 },
+    Measured { life: u64, child: u64 },
     Spawn { life: u64, slot: SlotId, user: String },
     SpawnFailed { life: u64, slot: SlotId },
     DaemonUp,
@@ -89,6 +91,16 @@ pub struct World {
     pub corpses: BTreeMap<u64, Corpse>,
     /// Children whose end this daemon saw.
     pub gone: BTreeSet<u64>,
+    /// What only this daemon knows of.
+    pub known: Known,
+    /// The slot of every child that ever was.
+    pub slot_of: BTreeMap<u64, SlotId>,
+    /// The life of the daemon (from 1) that handed a run over, by token.
+    pub order_life: BTreeMap<i64, u64>,
+    /// Runs whose child was killed for another run of it.
+    pub companions: BTreeSet<i64>,
+    /// Memory pressure is above its bound.
+    pub pressed: bool,
 }
 
 /// How a seed went.
@@ -144,6 +156,11 @@ pub fn play(seed: u64, bug: Option<Planted>, verbose: bool) -> Told {
         told_cancel: BTreeSet::new(),
         corpses: BTreeMap::new(),
         gone: BTreeSet::new(),
+        known: Known::default(),
+        slot_of: BTreeMap::new(),
+        order_life: BTreeMap::new(),
+        companions: BTreeSet::new(),
+        pressed: false,
     };
     let result = w.run();
     Told { hash: w.hash, steps: w.steps, ledger: w.ledger, result, lines: w.lines.unwrap_or_default() }
@@ -230,9 +247,11 @@ impl World {
                 Ok(())
             }
             Thing::RunEnds { child, run } => {
+                self.limit_was_kept(child, &run)?;
                 self.run_ends(child, &run);
                 Ok(())
             }
+            Thing::Measured { life, child } if life == self.life => self.measured(child),
             Thing::ChildDies { child } => {
                 self.child_dies(child);
                 Ok(())
@@ -240,6 +259,7 @@ impl World {
             Thing::ChildGone { life, child } if life == self.life => self.daemon_sees_gone(child),
             Thing::Spawn { life, slot, user } => self.spawn(life, slot, user),
             Thing::SpawnFailed { life, slot } if life == self.life => {
+                self.known.asked.remove(&slot);
                 self.step(Event::SpawnFailed { slot, error: "EAGAIN".into() })
             }
             Thing::DaemonUp => self.daemon_up(),
@@ -315,6 +335,7 @@ impl World {
         match command {
             Command::Broker(ticket, op) => self.submit(ticket, op),
             Command::Spawn { slot, user } => {
+                self.spawn_is_right(&slot, &user)?;
                 let delay = self.rng.between(1, 60);
                 if self.rng.chance(self.faults.spawn_fails) {
                     self.at(delay, Thing::SpawnFailed { life: self.life, slot });
@@ -323,12 +344,18 @@ impl World {
                 }
                 Ok(())
             }
-            Command::End { child, kill } => self.launcher_ends(child, kill),
+            Command::End { child, kill } => {
+                if !kill {
+                    self.end_is_right(child.0)?;
+                }
+                self.launcher_ends(child, kill)
+            }
             Command::Run { child, run } => self.hand_over(child, run),
             Command::Cancel { child, run, reason } => self.tell_cancel(child, run, reason),
             Command::Settled { child, run } => self.tell_settled(child, run),
             Command::Answer { key, answer } => self.answered(key, answer),
-            Command::Measure { .. } | Command::Note(_) => Ok(()),
+            Command::Measure { child } => self.measure(child),
+            Command::Note(_) => Ok(()),
             Command::Finished => self.finished(),
         }
     }
