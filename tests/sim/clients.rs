@@ -276,7 +276,7 @@ impl World {
             if !record.state.is_final()
                 && let Some(s) = self.ledger.stories.get_mut(id.as_str())
             {
-                s.canceled = Some(Canceled::Running { life });
+                s.canceled = Some(Canceled::Running { life, token: record.token });
             }
         } else if record.state == State::Revoked {
             let now = self.get(id).map(|r| r.state);

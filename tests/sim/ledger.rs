@@ -63,7 +63,8 @@ pub struct Story {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Canceled {
     Waiting,
-    Running { life: u64 },
+    /// The run of this token, which may be on its way to its child.
+    Running { life: u64, token: Option<Token> },
 }
 
 #[derive(Default)]
@@ -244,7 +245,7 @@ impl Ledger {
         let story = self.story(&id);
         match story.canceled {
             Some(Canceled::Waiting) => return broken("17 canceled_never_starts", id),
-            Some(Canceled::Running { life: l }) if l == life => {
+            Some(Canceled::Running { life: l, token: t }) if l == life && t != Some(token) => {
                 return broken("17 canceled_never_starts", format!("{id} was told to end and came back"));
             }
             _ => {}
