@@ -74,12 +74,28 @@ impl Bed {
         bed
     }
 
+    /// Before the children of an earlier daemon are told.
+    pub(super) fn booting(change: impl FnOnce(&mut Plan)) -> Self {
+        Self::made(change, false)
+    }
+
+    /// The child that has this message.
+    pub(super) fn child_of(&self, id: &str) -> ChildKey {
+        self.runs.values().find(|(_, r)| r.message.id.0 == id).unwrap().0
+    }
+
     /// Children are not started on their own.
     pub(super) fn bare(change: impl FnOnce(&mut Plan)) -> Self {
         Self::build(change, false)
     }
 
     fn build(change: impl FnOnce(&mut Plan), answer_children: bool) -> Self {
+        let mut bed = Self::made(change, answer_children);
+        bed.step(Event::Adopt { children_lost: false, fresh: true });
+        bed
+    }
+
+    fn made(change: impl FnOnce(&mut Plan), answer_children: bool) -> Self {
         let now = Now { wall: Wall(1_700_000_000_000), mono: Mono(1_000) };
         let mut p = plan();
         change(&mut p);
@@ -104,7 +120,6 @@ impl Bed {
             refuse: 0,
         };
         bed.step(Event::Plan(Arc::new(p)));
-        bed.step(Event::Adopt { children_lost: false, fresh: true });
         bed
     }
 
