@@ -133,10 +133,10 @@ impl Engine {
         let Arrival { child, slot, user, generation, adopted, age_ms } = arrival;
         let now = self.now.mono;
         let pool = self.plan.pools.get(&slot.pool);
-        let place = self.slots.entry(slot.clone()).or_insert_with(|| Slot {
-            surplus: true,
-            ..Slot::new(user.clone(), self.plan.generation)
-        });
+        let place = self
+            .slots
+            .entry(slot.clone())
+            .or_insert_with(|| Slot { surplus: true, ..Slot::new(user.clone(), self.plan.generation) });
         place.children.push(child);
         if adopted && !place.surplus {
             user.clone_into(&mut place.user);
@@ -233,8 +233,11 @@ impl Engine {
         if user != default_user && slot.children.is_empty() {
             // Only messages of that user wait; the slot serves the others meanwhile.
             if let Some(pool) = self.pools.get_mut(&id.pool) {
-                let refusal =
-                    pool.users.entry(user).or_insert(Refusal { times: 0, not_before: now, why: String::new() });
+                let refusal = pool.users.entry(user).or_insert(Refusal {
+                    times: 0,
+                    not_before: now,
+                    why: String::new(),
+                });
                 refusal.times = refusal.times.saturating_add(1);
                 refusal.not_before = now.plus(pause(refusal.times, false));
                 refusal.why.clone_from(&text);
@@ -498,59 +501,5 @@ impl Engine {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::testbed::Bed;
-    use super::*;
-    use crate::engine::event::Event;
-
-    #[test]
-    fn pauses_grow_to_their_bound() {
-        assert_eq!([0, 1, 2, 3].map(|n| pause(n, true)), [0, 0, 100, 200]);
-        assert_eq!([1, 2, 9, 10, 4_000_000].map(|n| pause(n, false)), [100, 200, 25_600, 30_000, 30_000]);
-    }
-
-    #[test]
-    fn a_slot_asks_for_one_child_and_waits_longer_after_each_failure() {
-        let mut bed = Bed::bare(|p| p.pools.get_mut("default").unwrap().processes = 1);
-        let mut waits = Vec::new();
-        for _ in 0..4 {
-            let spawns = bed.take().iter().filter(|c| matches!(c, Command::Spawn { .. })).count();
-            assert_eq!(spawns, 1);
-            assert!(bed.engine.pools_up() != waits.is_empty(), "a failing pool does not hold READY for ever");
-            let slot = SlotId { pool: "default".into(), index: 0 };
-            bed.step(Event::SpawnFailed { slot, error: "no".into() });
-            let at = bed.engine.next_deadline().unwrap();
-            waits.push(at.since(bed.mono()));
-            bed.pass(at.since(bed.mono()));
-        }
-        assert_eq!(waits, [100, 200, 400, 800]);
-    }
-
-    #[test]
-    fn a_lost_attempt_comes_back_and_the_third_makes_it_dead() {
-        let mut bed = Bed::with(|p| p.pools.get_mut("default").unwrap().processes = 1);
-        bed.enqueue("m");
-        for _ in 0..3 {
-            assert_eq!(bed.running().len(), 1);
-            bed.kill_children();
-            bed.pass(30_000);
-        }
-        assert_eq!(bed.state("m"), crate::model::state::State::Dead);
-        assert!(bed.running().is_empty());
-    }
-
-    #[test]
-    fn a_reload_replaces_idle_children_at_once_and_busy_ones_after_their_attempt() {
-        let mut bed = Bed::with(|p| p.pools.get_mut("default").unwrap().processes = 2);
-        bed.enqueue("m");
-        bed.take();
-        bed.reload(|_| {});
-        let ended = |log: &[Command]| log.iter().filter(|c| matches!(c, Command::End { .. })).count();
-        assert_eq!(ended(&bed.take()), 1, "the busy one goes on");
-        let run = bed.running().pop().unwrap();
-        bed.succeed(&run);
-        assert_eq!(ended(&bed.take()), 1);
-        assert_eq!(bed.state("m"), crate::model::state::State::Success);
-        assert!(bed.engine.pools_up());
-    }
-}
+#[path = "pool_tests.rs"]
+mod tests;

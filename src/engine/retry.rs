@@ -186,8 +186,7 @@ mod tests {
             verdict(Some(t), counts, revoked, &memory, |n| n)
         };
         assert_eq!(at(&t, 0, false), FAILURE, "without a rule it is a failure like any other");
-        t.limits.on_memory =
-            Some(crate::model::task::OnMemory { memory_max: None, queue: None, max: 2 });
+        t.limits.on_memory = Some(crate::model::task::OnMemory { memory_max: None, queue: None, max: 2 });
         assert_eq!([0, 1, 2].map(|n| at(&t, n, false)), [Verdict::Memory, Verdict::Memory, FAILURE]);
         assert_eq!(at(&t, 0, true), Verdict::Final { state: State::Revoked, lost: false });
     }

@@ -111,7 +111,6 @@ impl Slot {
         self.newest(all).is_none_or(|c| !c.killed && (c.ready.is_some() || self.is_spent(c)))
     }
 
-
     /// Its youngest child.
     pub(super) fn newest<'a>(&self, all: &'a BTreeMap<ChildKey, Child>) -> Option<&'a Child> {
         self.children.last().and_then(|key| all.get(key))

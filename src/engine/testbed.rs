@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::command::{Command, RunOrder, Told};
-use super::event::{Ask, AskKey, ChildKey, Event};
+use super::event::{Ask, AskKey, ChildKey, Event, SlotId};
 use super::plan::{Plan, PoolPlan, QueuePlan};
 use crate::model::message::{Delivery, Message, Record, Token};
 use crate::model::name::MessageId;
@@ -77,6 +77,21 @@ impl Bed {
     /// Before the children of an earlier daemon are told.
     pub(super) fn booting(change: impl FnOnce(&mut Plan)) -> Self {
         Self::made(change, false)
+    }
+
+    /// A child that was asked for comes and is ready.
+    pub(super) fn come(&mut self, child: u64, index: u32) {
+        let child = ChildKey(child);
+        let (slot, generation) = (SlotId { pool: "default".into(), index }, self.plan.generation);
+        self.step(Event::ChildUp { child, slot, user: "run".into(), generation, adopted: false, age_ms: 0 });
+        self.alive.push(child);
+        let ready = self.ready(child);
+        self.step(ready);
+    }
+
+    /// A message as it is stored.
+    pub(super) fn message(&self, id: &str) -> &Message {
+        &self.rows[&MessageId(id.into())].message
     }
 
     /// The child that has this message.

@@ -119,7 +119,9 @@ impl Engine {
         let percent = |n: u32| format!("{}.{:02} %", n / 100, n % 100);
         let bound = self.plan.max_memory_pressure.map(percent).unwrap_or_default();
         let now = percent(pressure);
-        format!("memory pressure is {now}: nothing new starts before it is below max_memory_pressure = {bound}")
+        format!(
+            "memory pressure is {now}: nothing new starts before it is below max_memory_pressure = {bound}"
+        )
     }
 
     /// That no child of its pool serves its task, if that is so.

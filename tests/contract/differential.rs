@@ -193,17 +193,19 @@ fn op_of(step: Step, tokens: &Tokens, now: i64) -> Option<Op> {
         Step::Restart => return None,
         Step::Op(op) => op,
         Step::Start(m, old) => Op::Start { id: id(&name(m)), token: tokens.of(m, old), now },
-        Step::Settle { m, old, state, lost, due, expires_ms, follow, memory } => Op::Settle(Box::new(Settle {
-            memory: memory.map(|queue| MemoryRetry { queue }),
-            due: (due % 7 != 0).then_some(at(due)),
-            lost,
-            expires_ms,
-            follow_ups: follow.into_iter().map(|f| msg(&name(f))).collect(),
-            releases: vec![Permit { key: "k0".to_owned(), holder: "h0".to_owned(), limit: 1 }],
-            outcome: Outcome::of_cause(Cause::Exit { code: i32::from(m) }, "it ended"),
-            now,
-            ..settle(&name(m), tokens.of(m, old), state)
-        })),
+        Step::Settle { m, old, state, lost, due, expires_ms, follow, memory } => {
+            Op::Settle(Box::new(Settle {
+                memory: memory.map(|queue| MemoryRetry { queue }),
+                due: (due % 7 != 0).then_some(at(due)),
+                lost,
+                expires_ms,
+                follow_ups: follow.into_iter().map(|f| msg(&name(f))).collect(),
+                releases: vec![Permit { key: "k0".to_owned(), holder: "h0".to_owned(), limit: 1 }],
+                outcome: Outcome::of_cause(Cause::Exit { code: i32::from(m) }, "it ended"),
+                now,
+                ..settle(&name(m), tokens.of(m, old), state)
+            }))
+        }
         Step::Defer { m, old, until, counted, lost } => {
             Op::Defer { id: id(&name(m)), token: tokens.of(m, old), until: until.map(at), counted, lost, now }
         }

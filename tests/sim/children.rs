@@ -204,7 +204,8 @@ impl World {
             return;
         }
         let key = ChildKey(child);
-        let mut lines = vec![Event::Ready { child: key, capacity: c.capacity, tasks: Vec::new(), resume: true }];
+        let mut lines =
+            vec![Event::Ready { child: key, capacity: c.capacity, tasks: Vec::new(), resume: true }];
         lines.extend(c.runs.keys().map(|run| Event::Running { child: key, run: run.clone() }));
         lines.extend(c.outcomes.iter().map(|(run, (_, o))| Event::Ended {
             child: key,

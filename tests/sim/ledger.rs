@@ -64,7 +64,10 @@ pub struct Story {
 pub enum Canceled {
     Waiting,
     /// The run of this token, which may be on its way to its child.
-    Running { life: u64, token: Option<Token> },
+    Running {
+        life: u64,
+        token: Option<Token>,
+    },
 }
 
 #[derive(Default)]
@@ -175,7 +178,11 @@ impl Ledger {
         {
             return broken("6 old_tokens_are_void", format!("{id}: {op:?} changed it under {:?}", b.token));
         }
-        if a.attempt < b.attempt || a.losses < b.losses || a.message.retries < b.message.retries || a.message.memory_retries < b.message.memory_retries {
+        if a.attempt < b.attempt
+            || a.losses < b.losses
+            || a.message.retries < b.message.retries
+            || a.message.memory_retries < b.message.memory_retries
+        {
             return broken("9 counters_never_fall", format!("{id}: {b:?} became {a:?}"));
         }
         if a.state.is_final() && !b.state.is_final() {

@@ -103,7 +103,8 @@ impl World {
         let token = order.run.parse::<i64>().unwrap_or(-1);
         self.order_life.insert(token, self.life + 1);
         let plan = &self.plans[&order.generation];
-        let early = plan.tasks.get(&order.message.task).is_some_and(|t| t.acks == taskd::model::task::Acks::Early);
+        let early =
+            plan.tasks.get(&order.message.task).is_some_and(|t| t.acks == taskd::model::task::Acks::Early);
         if self.pressed && !early {
             return broken("32 nothing_starts_under_pressure", format!("{}", order.message.id));
         }
@@ -146,7 +147,8 @@ impl World {
     /// run ends by itself.
     pub fn limit_was_kept(&self, child: u64, run: &str) -> Check {
         let Some(r) = self.children.get(&child).and_then(|c| c.runs.get(run)) else { return Ok(()) };
-        let (true, Some(limit)) = (r.worker && r.life == self.life && self.engine.is_some(), r.limit_ms) else {
+        let (true, Some(limit)) = (r.worker && r.life == self.life && self.engine.is_some(), r.limit_ms)
+        else {
             return Ok(());
         };
         let lasted = self.now.mono.0 - r.began;
@@ -196,7 +198,12 @@ impl World {
             return broken("31 on_memory_is_bounded", format!("{id}: {:?}", before.message.memory_retries));
         }
         let canceled = self.ledger.stories.get(id.as_str()).is_some_and(|s| s.canceled.is_some());
-        if s.outcome.cause == Cause::Memory && left && !canceled && s.state != State::Revoked && s.memory.is_none() {
+        if s.outcome.cause == Cause::Memory
+            && left
+            && !canceled
+            && s.state != State::Revoked
+            && s.memory.is_none()
+        {
             return broken("31 on_memory_is_used", format!("{id} became {}", s.state));
         }
         Ok(())

@@ -165,7 +165,11 @@ pub fn plan(r: &mut Rng, generation: u64, last: bool) -> Plan {
         pools,
         queues,
         tasks,
-        routes: vec![("fla*".into(), "high".into()), ("po?son".into(), "low".into()), ("soft".into(), "other".into())],
+        routes: vec![
+            ("fla*".into(), "high".into()),
+            ("po?son".into(), "low".into()),
+            ("soft".into(), "other".into()),
+        ],
         max_memory_pressure: None,
         shutdown_grace_ms: r.between(0, 4_000),
         retention: Retention { age_ms: u64::MAX / 4, count: 1_000_000 },

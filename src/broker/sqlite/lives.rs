@@ -282,9 +282,11 @@ impl Shelf {
         self.bytes += json.len();
         let queue = self.ledger.number_or_new(&self.c, &message.queue)?;
         let long = json.len() > INLINE_MAX;
-        self.c
-            .prepare_cached("UPDATE live SET queue = ?2, message = ?3 WHERE seq = ?1")?
-            .execute((seq, queue as i64, (!long).then_some(&json)))?;
+        self.c.prepare_cached("UPDATE live SET queue = ?2, message = ?3 WHERE seq = ?1")?.execute((
+            seq,
+            queue as i64,
+            (!long).then_some(&json),
+        ))?;
         if long {
             self.c
                 .prepare_cached("INSERT OR REPLACE INTO body(seq, message) VALUES (?1, ?2)")?

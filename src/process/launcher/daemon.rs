@@ -68,7 +68,15 @@ impl Core<'_> {
         };
         self.epoch += 1;
         let (queue, heard) = (VecDeque::new(), Instant::now());
-        self.daemon = Some(Daemon { pid, gone: false, socket: Some(ours), queue, heard, ready: false, recovered: false });
+        self.daemon = Some(Daemon {
+            pid,
+            gone: false,
+            socket: Some(ours),
+            queue,
+            heard,
+            ready: false,
+            recovered: false,
+        });
         tracing::info!(TASKD_EPOCH = self.epoch, TASKD_PID = pid, "daemon started");
         // Those that ended and whose leftovers are still being killed are not passed on.
         self.children_lost |= !self.ended.is_empty();
