@@ -333,7 +333,7 @@ Attempts   120 succeeded, 4 failed since the daemon started
 POOL     BUSY  CHILDREN  RECYCLED  FAULTS  STATE
 default   1/2         1         4       0  whole
 
-CHILD      PID  STATE  RUNS   AGE  MEMORY
+CHILD      PID  STATE  RUNS    AGE  MEMORY
 default/0    7  ready    41  1m 1s    3.0M
 
 RUNNING                               TASK        SLOT       FOR

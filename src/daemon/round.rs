@@ -115,6 +115,10 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
             d.adopted.clear();
             d.launcher.send(ToLauncher::Ready);
         }
+        if !d.recovered && d.engine.has_recovered() {
+            d.recovered = true;
+            d.launcher.send(ToLauncher::Recovered);
+        }
         if next_alive.is_some_and(|at| at <= now.mono) {
             next_alive = d.start.alive_every_ms.map(|ms| now.mono.plus(ms));
             d.launcher.send(ToLauncher::Alive);

@@ -149,6 +149,8 @@ pub struct Daemon {
     pub finished: bool,
     /// READY was told.
     pub ready: bool,
+    /// The store has the end of everything that ended while no daemon lived, and the launcher knows.
+    pub recovered: bool,
     /// Exit code, once it is over.
     pub failed: Option<(u8, String)>,
     /// Keeps the log; absent where it could not be started.
@@ -215,6 +217,7 @@ impl Daemon {
             draining: false,
             finished: false,
             ready: false,
+            recovered: false,
             failed: None,
             log: parts.log,
             ops: Vec::new(),

@@ -8,7 +8,7 @@ use super::Engine;
 use super::child::Child;
 use super::command::Command;
 use super::event::ChildKey;
-use super::held::{Held, Killed, run_key};
+use super::held::{Held, Killed, Stage, run_key};
 use super::plan::Plan;
 use super::store::Pending;
 use crate::model::message::Delivery;
@@ -228,9 +228,17 @@ impl Engine {
                 Named::Refused | Named::Lost { .. } => {}
             }
         }
+        let ended = self.held.iter().filter(|(_, h)| matches!(h.stage, Stage::Closing(_)));
+        self.leftovers = ended.map(|(token, _)| *token).collect();
         self.sweep.job.want();
         self.store.known.want();
         self.raise_all();
+    }
+
+    /// Whether the store has the end of everything that ended while no daemon lived.
+    #[must_use]
+    pub fn has_recovered(&self) -> bool {
+        self.is_live() && !self.leftovers.iter().any(|token| self.held.contains_key(token))
     }
 
     /// Ends a run that is under no lease of this node.

@@ -189,7 +189,11 @@ impl Engine {
         match other.and_then(|id| self.slots.get_mut(&id)) {
             Some(slot) => {
                 user.clone_into(&mut slot.user);
-                Place::Coming
+                // One that had to make room for another user may still be there.
+                match slot.free(&self.children) {
+                    Some((child, c, _)) if c.serves(task) => Place::Child(child),
+                    _ => Place::Coming,
+                }
             }
             None => Place::None,
         }
@@ -231,7 +235,7 @@ impl Engine {
 mod tests {
     use super::super::testbed::Bed;
     use crate::engine::command::Command;
-    use crate::engine::event::{Ask, AskKey, Event};
+    use crate::engine::event::{Ask, AskKey, ChildKey, Event};
 
     #[test]
     fn a_message_overtakes_what_was_leased_before_it() {
@@ -304,6 +308,74 @@ mod tests {
         bed.succeed(&run);
         assert!(bed.running().is_empty());
         assert_eq!(bed.state("second"), crate::model::state::State::Expired);
+    }
+
+    #[test]
+    fn runs_are_spread_over_the_workers_that_serve_them() {
+        let mut bed = Bed::bare(|p| {
+            p.pools.get_mut("default").unwrap().worker = true;
+            p.tasks.insert("other".into(), super::super::testbed::task("other"));
+        });
+        bed.capacity = 4;
+        bed.serves = vec!["t*".into()];
+        bed.come(1, 0);
+        bed.serves = Vec::new();
+        bed.come(2, 1);
+        for i in 0..4 {
+            bed.enqueue(&format!("m{i}"));
+        }
+        let on =
+            |bed: &Bed, child| (0..4).filter(|i| bed.child_of(&format!("m{i}")) == ChildKey(child)).count();
+        assert_eq!((on(&bed, 1), on(&bed, 2)), (2, 2));
+        for i in 0..2 {
+            bed.enqueue_task(&format!("o{i}"), "other");
+            assert_eq!(bed.child_of(&format!("o{i}")), ChildKey(2), "the other one does not serve it");
+        }
+        bed.enqueue("m4");
+        assert_eq!(bed.child_of("m4"), ChildKey(1), "the fewest run there");
+    }
+
+    #[test]
+    fn what_no_worker_serves_says_so_and_does_not_hold_up_what_is_behind_it() {
+        let mut bed = Bed::bare(|p| {
+            let pool = p.pools.get_mut("default").unwrap();
+            (pool.worker, pool.processes) = (true, 1);
+            p.tasks.insert("other".into(), super::super::testbed::task("other"));
+        });
+        bed.serves = vec!["t".into()];
+        bed.come(1, 0);
+        for i in 0..9 {
+            bed.enqueue_task(&format!("o{i}"), "other");
+        }
+        bed.enqueue("m");
+        let why = |bed: &mut Bed| bed.ask(Ask::Why(crate::model::name::MessageId("o0".into())));
+        assert!(
+            format!("{:?}", why(&mut bed))
+                .contains("no worker of the pool default says that it serves other")
+        );
+        bed.pass(5_000);
+        assert_eq!(bed.state("m"), crate::model::state::State::Running, "it had its turn");
+        assert!(format!("{:?}", why(&mut bed)).contains("no worker of the pool default"));
+        bed.serves = Vec::new();
+        let ready = bed.ready(ChildKey(1));
+        let run = bed.running().pop().unwrap();
+        bed.succeed(&run);
+        bed.step(ready);
+        bed.enqueue_task("o9", "other");
+        assert_eq!(bed.child_of("o9"), ChildKey(1), "it says that it serves everything now");
+    }
+
+    #[test]
+    fn nothing_starts_under_memory_pressure_and_why_says_so() {
+        let mut bed = Bed::with(|p| p.max_memory_pressure = Some(2_000));
+        bed.step(Event::Pressure(Some(4_321)));
+        bed.enqueue("m");
+        assert!(bed.running().is_empty());
+        let why = format!("{:?}", bed.ask(Ask::Why(crate::model::name::MessageId("m".into()))));
+        assert!(why.contains("43.21 %") && why.contains("max_memory_pressure = 20.00 %"), "{why}");
+        assert!(!bed.engine.is_idle(), "somebody has to look when it is over");
+        bed.step(Event::Pressure(None));
+        assert_eq!(bed.running().len(), 1);
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub struct Engine {
     pools: BTreeMap<String, pool::Pool>,
     slots: BTreeMap<SlotId, slot::Slot>,
     children: BTreeMap<ChildKey, child::Child>,
+    /// What ended while no daemon lived: the leases of it.
+    leftovers: Vec<Token>,
     /// Children with a bound of memory that had a run since they were measured.
     unmeasured: BTreeSet<ChildKey>,
     /// Memory pressure above the bound, in hundredths of a percent: nothing new starts.
@@ -89,6 +91,7 @@ impl Engine {
             pools: BTreeMap::new(),
             slots: BTreeMap::new(),
             children: BTreeMap::new(),
+            leftovers: Vec::new(),
             unmeasured: BTreeSet::new(),
             pressure: None,
             queues: BTreeMap::new(),

@@ -394,14 +394,18 @@ impl Engine {
             if slot.not_before > now || !slot.may_start(&self.children) {
                 continue;
             }
-            let newest = slot.children.last().copied();
-            let due = newest.and_then(|k| self.children.get(&k)).and_then(|c| c.is_due(now));
+            let taker = slot.taker(&self.children).map(|(k, c)| (k, c.is_due(now)));
             // Whom a daemon before this one left is not replaced before it is known what it holds.
-            let wanted = slot.children.is_empty() || live && (due.is_some() || slot.is_needy(&self.children));
+            let wanted = match taker {
+                None => live || slot.children.is_empty(),
+                Some((_, due)) => live && due.is_some(),
+            };
             if !wanted {
                 continue;
             }
-            if let Some(c) = newest.and_then(|k| self.children.get_mut(&k)) {
+            if let Some((child, due)) = taker
+                && let Some(c) = self.children.get_mut(&child)
+            {
                 c.due = c.due.or(due);
             }
             slot.asked = Some(slot.user.clone());
@@ -455,15 +459,13 @@ impl Engine {
         let now = self.now.mono;
         let kills = self.children.values().filter_map(|c| c.kill_at);
         let spawns = |s: &Slot| {
-            let newest = s.newest(&self.children);
-            let due = || newest.is_some_and(|c| c.is_due(now).is_some());
             if !s.may_start(&self.children) {
                 return None;
             }
-            if s.is_needy(&self.children) || due() {
-                return Some(s.not_before).filter(|at| *at > now);
+            match s.taker(&self.children) {
+                Some((_, c)) if c.is_due(now).is_none() => c.due_at(now),
+                _ => Some(s.not_before).filter(|at| *at > now),
             }
-            newest.and_then(|c| c.due_at(now))
         };
         let spawns = self.slots.values().filter(|_| self.may_spawn()).filter_map(spawns);
         let live = self.is_live() && self.stop.is_none();
@@ -499,59 +501,5 @@ impl Engine {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::testbed::Bed;
-    use super::*;
-    use crate::engine::event::Event;
-
-    #[test]
-    fn pauses_grow_to_their_bound() {
-        assert_eq!([0, 1, 2, 3].map(|n| pause(n, true)), [0, 0, 100, 200]);
-        assert_eq!([1, 2, 9, 10, 4_000_000].map(|n| pause(n, false)), [100, 200, 25_600, 30_000, 30_000]);
-    }
-
-    #[test]
-    fn a_slot_asks_for_one_child_and_waits_longer_after_each_failure() {
-        let mut bed = Bed::bare(|p| p.pools.get_mut("default").unwrap().processes = 1);
-        let mut waits = Vec::new();
-        for _ in 0..4 {
-            let spawns = bed.take().iter().filter(|c| matches!(c, Command::Spawn { .. })).count();
-            assert_eq!(spawns, 1);
-            assert!(bed.engine.pools_up() != waits.is_empty(), "a failing pool does not hold READY for ever");
-            let slot = SlotId { pool: "default".into(), index: 0 };
-            bed.step(Event::SpawnFailed { slot, error: "no".into() });
-            let at = bed.engine.next_deadline().unwrap();
-            waits.push(at.since(bed.mono()));
-            bed.pass(at.since(bed.mono()));
-        }
-        assert_eq!(waits, [100, 200, 400, 800]);
-    }
-
-    #[test]
-    fn a_lost_attempt_comes_back_and_the_third_makes_it_dead() {
-        let mut bed = Bed::with(|p| p.pools.get_mut("default").unwrap().processes = 1);
-        bed.enqueue("m");
-        for _ in 0..3 {
-            assert_eq!(bed.running().len(), 1);
-            bed.kill_children();
-            bed.pass(30_000);
-        }
-        assert_eq!(bed.state("m"), crate::model::state::State::Dead);
-        assert!(bed.running().is_empty());
-    }
-
-    #[test]
-    fn a_reload_replaces_idle_children_at_once_and_busy_ones_after_their_attempt() {
-        let mut bed = Bed::with(|p| p.pools.get_mut("default").unwrap().processes = 2);
-        bed.enqueue("m");
-        bed.take();
-        bed.reload(|_| {});
-        let ended = |log: &[Command]| log.iter().filter(|c| matches!(c, Command::End { .. })).count();
-        assert_eq!(ended(&bed.take()), 1, "the busy one goes on");
-        let run = bed.running().pop().unwrap();
-        bed.succeed(&run);
-        assert_eq!(ended(&bed.take()), 1);
-        assert_eq!(bed.state("m"), crate::model::state::State::Success);
-        assert!(bed.engine.pools_up());
-    }
-}
+#[path = "pool_tests.rs"]
+mod tests;

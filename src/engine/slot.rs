@@ -111,11 +111,6 @@ impl Slot {
         self.newest(all).is_none_or(|c| !c.killed && (c.ready.is_some() || self.is_spent(c)))
     }
 
-    /// Whether nobody in it takes runs any more: the next child cannot come too soon.
-    pub(super) fn is_needy(&self, all: &BTreeMap<ChildKey, Child>) -> bool {
-        self.newest(all).is_none_or(|c| self.is_spent(c))
-    }
-
     /// Its youngest child.
     pub(super) fn newest<'a>(&self, all: &'a BTreeMap<ChildKey, Child>) -> Option<&'a Child> {
         self.children.last().and_then(|key| all.get(key))

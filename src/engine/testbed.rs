@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::command::{Command, RunOrder, Told};
-use super::event::{Ask, AskKey, ChildKey, Event};
+use super::event::{Ask, AskKey, ChildKey, Event, SlotId};
 use super::plan::{Plan, PoolPlan, QueuePlan};
 use crate::model::message::{Delivery, Message, Record, Token};
 use crate::model::name::MessageId;
@@ -74,12 +74,43 @@ impl Bed {
         bed
     }
 
+    /// Before the children of an earlier daemon are told.
+    pub(super) fn booting(change: impl FnOnce(&mut Plan)) -> Self {
+        Self::made(change, false)
+    }
+
+    /// A child that was asked for comes and is ready.
+    pub(super) fn come(&mut self, child: u64, index: u32) {
+        let child = ChildKey(child);
+        let (slot, generation) = (SlotId { pool: "default".into(), index }, self.plan.generation);
+        self.step(Event::ChildUp { child, slot, user: "run".into(), generation, adopted: false, age_ms: 0 });
+        self.alive.push(child);
+        let ready = self.ready(child);
+        self.step(ready);
+    }
+
+    /// A message as it is stored.
+    pub(super) fn message(&self, id: &str) -> &Message {
+        &self.rows[&MessageId(id.into())].message
+    }
+
+    /// The child that has this message.
+    pub(super) fn child_of(&self, id: &str) -> ChildKey {
+        self.runs.values().find(|(_, r)| r.message.id.0 == id).unwrap().0
+    }
+
     /// Children are not started on their own.
     pub(super) fn bare(change: impl FnOnce(&mut Plan)) -> Self {
         Self::build(change, false)
     }
 
     fn build(change: impl FnOnce(&mut Plan), answer_children: bool) -> Self {
+        let mut bed = Self::made(change, answer_children);
+        bed.step(Event::Adopt { children_lost: false, fresh: true });
+        bed
+    }
+
+    fn made(change: impl FnOnce(&mut Plan), answer_children: bool) -> Self {
         let now = Now { wall: Wall(1_700_000_000_000), mono: Mono(1_000) };
         let mut p = plan();
         change(&mut p);
@@ -104,7 +135,6 @@ impl Bed {
             refuse: 0,
         };
         bed.step(Event::Plan(Arc::new(p)));
-        bed.step(Event::Adopt { children_lost: false, fresh: true });
         bed
     }
 

@@ -140,6 +140,9 @@ pub struct Start {
 pub enum ToLauncher {
     /// Config, socket, local store and pools are up.
     Ready,
+    /// The store has the end of every run that ended while no daemon lived: another daemon after this one need
+    /// not ask about them.
+    Recovered,
     /// STATUS= for systemd, one line.
     Status {
         /// The line.

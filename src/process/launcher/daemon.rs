@@ -43,6 +43,8 @@ pub(super) struct Daemon {
     /// When it was heard last.
     pub(super) heard: Instant,
     pub(super) ready: bool,
+    /// What ended before it is in the store.
+    pub(super) recovered: bool,
 }
 
 impl Core<'_> {
@@ -63,7 +65,15 @@ impl Core<'_> {
         };
         self.epoch += 1;
         let (queue, heard) = (VecDeque::new(), Instant::now());
-        self.daemon = Some(Daemon { pid, gone: false, socket: Some(ours), queue, heard, ready: false });
+        self.daemon = Some(Daemon {
+            pid,
+            gone: false,
+            socket: Some(ours),
+            queue,
+            heard,
+            ready: false,
+            recovered: false,
+        });
         tracing::info!(TASKD_EPOCH = self.epoch, TASKD_PID = pid, "daemon started");
         // Those that ended and whose leftovers are still being killed are not passed on.
         self.children_lost |= !self.ended.is_empty();
@@ -168,6 +178,7 @@ impl Core<'_> {
         }
         match message {
             ToLauncher::Ready => self.daemon_ready(),
+            ToLauncher::Recovered => self.daemon_recovered(),
             ToLauncher::Status { text } => self.notify.status(&text),
             ToLauncher::Alive => {}
             ToLauncher::Spawn { slot, user } => self.spawn_child(slot, user),
@@ -188,14 +199,20 @@ impl Core<'_> {
         if let Some(daemon) = self.daemon.as_mut() {
             daemon.ready = true;
         }
-        // It has taken in what it was told at its start.
-        self.children_lost = false;
         if !std::mem::replace(&mut self.ready, true) {
             self.notify.ready();
         }
         if std::mem::take(&mut self.reload_wanted) {
             self.wish_to_reload();
         }
+    }
+
+    /// What it was told at its start is in the store.
+    fn daemon_recovered(&mut self) {
+        if let Some(daemon) = self.daemon.as_mut() {
+            daemon.recovered = true;
+        }
+        self.children_lost = false;
     }
 
     /// When the daemon is to be given up for its silence.
@@ -234,6 +251,8 @@ impl Core<'_> {
         // It may have heard of an end and died before the store had it, however long ago: the store may have
         // been refusing writes since.
         self.children_lost |= unsent || std::mem::take(&mut self.told_an_end);
+        // Nor what the life before this one left, where the first daemon did not come to it.
+        self.children_lost |= self.epoch == 1 && !daemon.recovered;
         if !self.phase.is_ending() {
             self.replace_daemon(&end.to_string());
         }
