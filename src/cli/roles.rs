@@ -1,4 +1,4 @@
-//! The hidden roles that the launcher starts this program in: `@daemon` and `@runner`.
+//! The hidden roles that the launcher starts this program in: `@daemon`, `@runner` and `@worker`.
 
 use std::process::ExitCode;
 
@@ -11,9 +11,9 @@ use crate::process::{launcher, runner, title};
 pub fn run(role: &str) -> ExitCode {
     let result = match role {
         "daemon" => launcher::daemon_start().map(daemon::start::run),
-        "runner" => {
-            launcher::runner_start().map(|(part, socket, _)| runner::serve(part, socket, &mut title::set))
-        }
+        "runner" => launcher::runner_start()
+            .map(|(part, socket, launcher)| runner::serve(part, socket, launcher, &mut title::set)),
+        "worker" => return launcher::worker_main(),
         other => Err(format!("there is no role @{other}")),
     };
     result.unwrap_or_else(|why| {

@@ -47,6 +47,7 @@ pub fn plan(settings: &Settings) -> Plan {
         tasks: settings.tasks.iter().map(|(name, task)| (name.clone(), keyed(settings, task))).collect(),
         routes: settings.routes.iter().map(|r| (r.task.clone(), r.queue.clone())).collect(),
         shutdown_grace_ms: settings.taskd.shutdown_grace_ms,
+        max_memory_pressure: settings.taskd.max_memory_pressure,
         retention: Retention { age_ms: settings.results.expires_ms, count: settings.results.max_records },
     }
 }

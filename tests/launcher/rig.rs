@@ -156,6 +156,7 @@ impl Rig {
         let mut daemon = self.started();
         daemon.hear_packet("go");
         daemon.say(&ToLauncher::Ready);
+        daemon.say(&ToLauncher::Recovered);
         daemon
     }
 

@@ -17,6 +17,7 @@ use super::exec;
 use super::family::End;
 use super::groups::{Cell, Remains};
 use super::users::{self, Admitted};
+use super::worker::Starting;
 use crate::config::settings::Settings;
 use crate::model::task::Limits;
 use crate::observe::fields;
@@ -36,14 +37,42 @@ const NOT_PASSED: [&str; 6] = ["LD_", "TASKD_", "NOTIFY_SOCKET", "LISTEN_", "WAT
 /// A child that was not reaped.
 pub(super) struct Living {
     pub(super) child: Child,
-    /// The daemon's end of its socket, for the next daemon.
-    pub(super) socket: Rc<OwnedFd>,
+    /// When it was started.
+    pub(super) since: Instant,
+    /// What goes to each daemon beside it: the daemon's end of its socket, and of a resident worker the read
+    /// ends of its stdout and stderr. None: it never became a child for the daemon.
+    pub(super) descriptors: Vec<Rc<OwnedFd>>,
+    /// A resident worker that has not executed its program yet.
+    pub(super) starting: Option<Starting>,
     /// Those that it was started with.
     pub(super) settings: Rc<Settings>,
     /// Its control group.
     pub(super) cell: Option<Cell>,
     /// It was killed here because it used too much memory.
     pub(super) out_of_memory: bool,
+}
+
+impl Living {
+    /// Whether a daemon hears of it.
+    pub(super) fn is_told(&self) -> bool {
+        self.starting.is_none() && !self.descriptors.is_empty()
+    }
+}
+
+/// Adds those of the launcher's own variables that the config passes on.
+pub(super) fn pass<'a>(
+    names: impl IntoIterator<Item = &'a String>,
+    environment: &mut Vec<(String, std::ffi::OsString)>,
+) {
+    for name in names {
+        let taken = environment.iter().any(|(n, _)| n == name);
+        if taken || NOT_PASSED.iter().any(|p| name.starts_with(p)) {
+            continue;
+        }
+        if let Some(value) = std::env::var_os(name) {
+            environment.push((name.clone(), value));
+        }
+    }
 }
 
 /// One that was reaped; told once what it left is gone.
@@ -73,6 +102,7 @@ impl Core<'_> {
         if self.phase.is_ending() {
             return;
         }
+        let worker = self.settings.pools.get(&slot.pool).and_then(|p| p.worker.clone());
         let failed = |error: String, again: bool| ToDaemon::SpawnFailed { slot: slot.clone(), error, again };
         let admitted = users::admit(&self.settings, &slot, &user);
         let there = self.children.values().filter(|c| c.child.slot == slot).count();
@@ -86,12 +116,18 @@ impl Core<'_> {
                 tracing::error!(TASKD_SLOT = %slot, TASKD_USER = user, "a child is refused: {error}");
                 failed(error, false)
             }
+            Ok(admitted) if let Some(worker) = &worker => {
+                match self.start_worker(&slot, &user, admitted.identity, worker) {
+                    Ok(()) => return,
+                    Err(error) => failed(describe("worker", &error), is_no_room(&error)),
+                }
+            }
             Ok(admitted) => match self.start_child(&slot, &user, admitted) {
                 Ok((child, socket)) => return self.tell(ToDaemon::Child(child), vec![socket]),
                 Err(error) => {
                     // The daemon says it, with what it means for the pool.
                     tracing::debug!(TASKD_SLOT = %slot, "cannot start a child: {error}");
-                    failed(describe(&error), is_no_room(&error))
+                    failed(describe("runner", &error), is_no_room(&error))
                 }
             },
         };
@@ -108,15 +144,7 @@ impl Core<'_> {
         let mut environment = exec::environment();
         environment.push((VARIABLE.to_owned(), self.state.instance.clone().into()));
         environment.push(("TASKD_FD".to_owned(), protocol::FD.to_string().into()));
-        for name in tasks.values().flat_map(|t| &t.surroundings.pass_environment) {
-            let taken = environment.iter().any(|(n, _)| n == name);
-            if taken || NOT_PASSED.iter().any(|p| name.starts_with(p)) {
-                continue;
-            }
-            if let Some(value) = std::env::var_os(name) {
-                environment.push((name.clone(), value));
-            }
-        }
+        pass(tasks.values().flat_map(|t| &t.surroundings.pass_environment), &mut environment);
         let setup = alone.and_then(|name| tasks.get(&name)).map(|t| Setup::of(&t.surroundings));
         let part = RunnerPart {
             slot: slot.clone(),
@@ -155,11 +183,12 @@ impl Core<'_> {
             user: user.to_owned(),
             generation: self.settings.generation,
             pid,
+            age_ms: 0,
             worker: false,
         };
         let socket = Rc::new(ours);
         tracing::debug!(TASKD_SLOT = %slot, TASKD_PID = pid, TASKD_USER = user, "child started");
-        self.keep_child(child.clone(), Rc::clone(&socket), cell);
+        self.keep_child(child.clone(), vec![Rc::clone(&socket)], cell, None);
         Ok((child, socket))
     }
 
@@ -185,9 +214,16 @@ impl Core<'_> {
     }
 
     /// From now on it is looked after.
-    pub(super) fn keep_child(&mut self, child: Child, socket: Rc<OwnedFd>, cell: Option<Cell>) {
-        let settings = Rc::clone(&self.settings);
-        self.children.insert(child.child, Living { child, socket, settings, cell, out_of_memory: false });
+    pub(super) fn keep_child(
+        &mut self,
+        child: Child,
+        descriptors: Vec<Rc<OwnedFd>>,
+        cell: Option<Cell>,
+        starting: Option<Starting>,
+    ) {
+        let (settings, since, id) = (Rc::clone(&self.settings), Instant::now(), child.child);
+        let living = Living { child, since, descriptors, starting, settings, cell, out_of_memory: false };
+        self.children.insert(id, living);
     }
 
     /// Whether this is a child; one that never was is what only a daemon asks for that is not itself any more.
@@ -224,7 +260,17 @@ impl Core<'_> {
     }
 
     pub(super) fn child_ended(&mut self, id: ChildId, end: End) {
+        // It may have executed its program and ended before that was looked at.
+        let told = self.hear_starting(id);
+        if !told && self.children.get(&id).is_some_and(|c| c.starting.is_some()) {
+            self.starting_failed(id, format!("it ended before it executed its program: {end}"), false);
+        }
         let Some(living) = self.children.remove(&id) else { return };
+        if !told {
+            // What cannot be removed now is removed by the next life.
+            living.cell.map(|cell| cell.end().remove());
+            return;
+        }
         let Child { slot, pid, .. } = &living.child;
         if self.phase.is_serving() && end.signal != 0 && end.signal != Signal::SIGTERM as i32 {
             let id = fields::CHILD_LOST;
@@ -294,7 +340,7 @@ pub(super) fn is_no_room(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE))
 }
 
-fn describe(error: &io::Error) -> String {
+fn describe(what: &str, error: &io::Error) -> String {
     let errno = error.raw_os_error().map(|n| format!("{:?}: ", Errno::from_raw(n))).unwrap_or_default();
-    format!("starting a runner failed: {errno}{error}")
+    format!("starting a {what} failed: {errno}{error}")
 }

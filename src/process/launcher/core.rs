@@ -195,6 +195,7 @@ impl<'log> Core<'log> {
             if seen.daemon {
                 self.hear_daemon();
             }
+            self.look_at_starting();
             for child in seen.cells {
                 self.serve_cell(child);
             }
@@ -215,6 +216,10 @@ impl<'log> Core<'log> {
                 fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN | more));
                 what.push(Watched::Daemon);
             }
+        }
+        for pipe in self.starting_pipes() {
+            fds.push(PollFd::new(pipe, PollFlags::POLLIN));
+            what.push(Watched::Starting);
         }
         for (id, living) in &self.children {
             let Some((fd, waits)) = living.cell.as_ref().and_then(Cell::watched) else { continue };
@@ -241,7 +246,8 @@ impl<'log> Core<'log> {
                         Watched::Signals => seen.signals = any,
                         Watched::Daemon => seen.daemon = any,
                         Watched::Cell(id) if any => seen.cells.push(id),
-                        Watched::Cell(_) => {}
+                        // All of those are looked at in each round.
+                        Watched::Cell(_) | Watched::Starting => {}
                     }
                 }
                 let late = |c: &Living| c.cell.as_ref().and_then(Cell::deadline).is_some_and(|at| at <= now);
@@ -273,10 +279,20 @@ impl<'log> Core<'log> {
         let patience = self.options.limits.gone_within;
         let ended = self.ended.iter().map(|one| one.look_at(patience)).min();
         let cells = self.children.values().filter_map(|c| c.cell.as_ref()?.deadline()).min();
-        [ping, ended, cells, self.look_at(), self.silent_at(), self.retry_daemon, self.phase.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let starting = self.starting_deadline();
+        [
+            ping,
+            ended,
+            cells,
+            starting,
+            self.look_at(),
+            self.silent_at(),
+            self.retry_daemon,
+            self.phase.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// systemd wants a sign of life each WatchdogSec; half of it is what its manual asks for.
@@ -347,6 +363,7 @@ enum Watched {
     Signals,
     Daemon,
     Cell(ChildId),
+    Starting,
 }
 
 /// What it found.

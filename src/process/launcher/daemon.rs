@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::child::Living;
 use super::core::Core;
 use super::entry::DAEMON_USER;
 use super::family::End;
 use super::{EXIT_DAEMON, exec};
 use crate::observe::fields;
 use crate::process::instance::VARIABLE;
-use crate::process::launch::{Start, ToDaemon, ToLauncher};
+use crate::process::launch::{Child, Start, ToDaemon, ToLauncher};
 use crate::process::packet::Packets;
 
 /// Packets that wait for a daemon that does not read; above it, it is replaced.
@@ -42,6 +43,8 @@ pub(super) struct Daemon {
     /// When it was heard last.
     pub(super) heard: Instant,
     pub(super) ready: bool,
+    /// What ended before it is in the store.
+    pub(super) recovered: bool,
 }
 
 impl Core<'_> {
@@ -62,7 +65,15 @@ impl Core<'_> {
         };
         self.epoch += 1;
         let (queue, heard) = (VecDeque::new(), Instant::now());
-        self.daemon = Some(Daemon { pid, gone: false, socket: Some(ours), queue, heard, ready: false });
+        self.daemon = Some(Daemon {
+            pid,
+            gone: false,
+            socket: Some(ours),
+            queue,
+            heard,
+            ready: false,
+            recovered: false,
+        });
         tracing::info!(TASKD_EPOCH = self.epoch, TASKD_PID = pid, "daemon started");
         // Those that ended and whose leftovers are still being killed are not passed on.
         self.children_lost |= !self.ended.is_empty();
@@ -82,9 +93,13 @@ impl Core<'_> {
             since: self.since,
         };
         self.tell(ToDaemon::Start(Box::new(start)), vec![self.sealed.clone(), self.listener.clone()]);
-        let living: Vec<_> = self.children.values().map(|c| (c.child.clone(), c.socket.clone())).collect();
-        for (child, socket) in living {
-            self.tell(ToDaemon::Child(child), vec![socket]);
+        // By their ids: those of one slot in order of age.
+        let age = |c: &Living| u64::try_from(c.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let aged = |c: &Living| Child { age_ms: age(c), ..c.child.clone() };
+        let told = self.children.values().filter(|c| c.is_told());
+        let living: Vec<_> = told.map(|c| (aged(c), c.descriptors.clone())).collect();
+        for (child, descriptors) in living {
+            self.tell(ToDaemon::Child(child), descriptors);
         }
         self.tell(ToDaemon::Go, Vec::new());
         if let Some(now) = self.phase.stopping() {
@@ -163,6 +178,7 @@ impl Core<'_> {
         }
         match message {
             ToLauncher::Ready => self.daemon_ready(),
+            ToLauncher::Recovered => self.daemon_recovered(),
             ToLauncher::Status { text } => self.notify.status(&text),
             ToLauncher::Alive => {}
             ToLauncher::Spawn { slot, user } => self.spawn_child(slot, user),
@@ -183,14 +199,20 @@ impl Core<'_> {
         if let Some(daemon) = self.daemon.as_mut() {
             daemon.ready = true;
         }
-        // It has taken in what it was told at its start.
-        self.children_lost = false;
         if !std::mem::replace(&mut self.ready, true) {
             self.notify.ready();
         }
         if std::mem::take(&mut self.reload_wanted) {
             self.wish_to_reload();
         }
+    }
+
+    /// What it was told at its start is in the store.
+    fn daemon_recovered(&mut self) {
+        if let Some(daemon) = self.daemon.as_mut() {
+            daemon.recovered = true;
+        }
+        self.children_lost = false;
     }
 
     /// When the daemon is to be given up for its silence.
@@ -229,6 +251,8 @@ impl Core<'_> {
         // It may have heard of an end and died before the store had it, however long ago: the store may have
         // been refusing writes since.
         self.children_lost |= unsent || std::mem::take(&mut self.told_an_end);
+        // Nor what the life before this one left, where the first daemon did not come to it.
+        self.children_lost |= self.epoch == 1 && !daemon.recovered;
         if !self.phase.is_ending() {
             self.replace_daemon(&end.to_string());
         }

@@ -69,7 +69,7 @@ pub fn daemon_start() -> Result<Packets, String> {
     Packets::from_fd(socket).map_err(|e| format!("descriptor {FIRST_FD}: {e}"))
 }
 
-fn become_user(identity: &Identity) -> Result<(), String> {
+pub(super) fn become_user(identity: &Identity) -> Result<(), String> {
     match Account::find(identity).map_err(|e| e.to_string())? {
         None => Ok(()),
         Some(account) => privileges::become_user(&account).map_err(|e| e.to_string()),
@@ -77,7 +77,7 @@ fn become_user(identity: &Identity) -> Result<(), String> {
 }
 
 /// Takes over descriptors 3 and following.
-fn take(count: i32) -> Result<Vec<OwnedFd>, String> {
+pub(super) fn take(count: i32) -> Result<Vec<OwnedFd>, String> {
     (FIRST_FD..FIRST_FD + count).map(take_one).collect()
 }
 
@@ -94,14 +94,14 @@ fn take_one(number: i32) -> Result<OwnedFd, String> {
 }
 
 /// Closes this descriptor and all above it: whatever the launcher's parent left open is not for tasks.
-fn close_from(number: i32) {
+pub(super) fn close_from(number: i32) {
     // SAFETY: what was taken over stands below, and nothing else was opened yet, so no descriptor here is owned
     // by anyone.
     unsafe { libc::close_range(number.unsigned_abs(), libc::c_uint::MAX, 0) };
 }
 
 /// Who made the socket pair: the launcher. Told by the kernel, so no number has to be passed and believed.
-fn creator(socket: &impl AsFd) -> Result<u32, String> {
+pub(super) fn creator(socket: &impl AsFd) -> Result<u32, String> {
     let peer = getsockopt(&socket.as_fd(), sockopt::PeerCredentials).map_err(|_| not_ours())?;
     Ok(peer.pid().unsigned_abs())
 }

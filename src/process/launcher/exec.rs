@@ -100,11 +100,7 @@ pub(super) fn start(
     open_files: Option<OpenFiles>,
     door: Option<BorrowedFd<'_>>,
 ) -> io::Result<u32> {
-    let mut sources: [RawFd; FDS] = [-1; FDS];
-    for (place, fd) in sources.iter_mut().zip(fds) {
-        *place = fd.as_fd().as_raw_fd();
-    }
-    let door: RawFd = door.map_or(-1, |fd| fd.as_raw_fd());
+    let dress = Dress::new(fds, open_files, door);
     let mut command = Command::new(&program.path);
     command
         .arg0("taskd")
@@ -117,22 +113,49 @@ pub(super) fn start(
         .process_group(0);
     // SAFETY: between fork and exec only async-signal-safe calls are made (write, fcntl, dup2, sigprocmask, setrlimit), nothing allocates.
     unsafe {
-        command.pre_exec(move || {
-            if door >= 0 && libc::write(door, c"0".as_ptr().cast(), 1) != 1 {
-                return Err(io::Error::last_os_error());
-            }
-            place(sources)?;
-            // What the launcher waits for is blocked in it, and a blocked signal stays blocked over exec.
-            SigSet::empty().thread_set_mask()?;
-            match open_files {
-                Some(limit) => Ok(setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard)?),
-                None => Ok(()),
-            }
-        });
+        command.pre_exec(move || dress.put_on());
     }
     // Not waited for here: it is reaped in the loop, with all other children.
     let child = command.spawn()?;
     Ok(child.id())
+}
+
+/// What becomes of a child between fork and exec.
+pub(super) struct Dress {
+    sources: [RawFd; FDS],
+    open_files: Option<OpenFiles>,
+    door: RawFd,
+}
+
+impl Dress {
+    /// As for [`start`]. The descriptors must be open until the child was started.
+    pub(super) fn new(
+        fds: &[BorrowedFd<'_>],
+        open_files: Option<OpenFiles>,
+        door: Option<BorrowedFd<'_>>,
+    ) -> Self {
+        let mut sources: [RawFd; FDS] = [-1; FDS];
+        for (place, fd) in sources.iter_mut().zip(fds) {
+            *place = fd.as_fd().as_raw_fd();
+        }
+        Self { sources, open_files, door: door.map_or(-1, |fd| fd.as_raw_fd()) }
+    }
+
+    /// Control group, descriptors, signals and the limit of open files as the child is to have them. Makes
+    /// only async-signal-safe calls and allocates nothing.
+    pub(super) fn put_on(&self) -> io::Result<()> {
+        // SAFETY: a plain system call on a descriptor that was open before the fork.
+        if self.door >= 0 && unsafe { libc::write(self.door, c"0".as_ptr().cast(), 1) } != 1 {
+            return Err(io::Error::last_os_error());
+        }
+        place(self.sources)?;
+        // What the launcher waits for is blocked in it, and a blocked signal stays blocked over exec.
+        SigSet::empty().thread_set_mask()?;
+        match self.open_files {
+            Some(limit) => Ok(setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard)?),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Moves the sources out of the way of each other first, then to their places; only there they survive exec.

@@ -17,6 +17,7 @@ mod state_dir;
 mod stop;
 mod supervise;
 mod users;
+mod worker;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -28,12 +29,16 @@ use crate::process::title;
 pub use entry::{daemon_start, runner_start};
 pub use exec::Program;
 pub use groups::Hierarchy;
+pub use worker::worker_main;
 
 /// First argument of the process that is the daemon.
 pub const DAEMON: &str = "@daemon";
 
 /// First argument of a process that is a runner.
 pub const RUNNER: &str = "@runner";
+
+/// First argument of a process that is to become a resident worker's program.
+pub const WORKER: &str = "@worker";
 
 /// Exit code when the config (or what it asks for) is wrong: systemd does not restart after it.
 pub const EXIT_CONFIG: u8 = 78;
@@ -62,6 +67,8 @@ pub struct LauncherOptions {
     pub daemon: Program,
     /// What is started as a runner.
     pub runner: Program,
+    /// What is started to become a resident worker.
+    pub worker: Program,
     /// Where control groups may be.
     pub groups: Hierarchy,
     /// Times and bounds.
@@ -112,6 +119,7 @@ impl LauncherOptions {
             log,
             daemon: Program::this(DAEMON),
             runner: Program::this(RUNNER),
+            worker: Program::this(WORKER),
             groups: Hierarchy::real(),
             limits: Limits { watchdog, ..Limits::default() },
         }

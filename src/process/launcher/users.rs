@@ -277,8 +277,16 @@ pub(super) fn admit(settings: &Settings, slot: &Slot, key: &str) -> Result<Admit
             pool.name, pool.processes
         ));
     }
-    let tasks = tasks_of(settings, pool, key);
     let of_pool = Settings::identity(pool, None);
+    if pool.worker.is_some() {
+        // One program as one user, whatever the tasks say.
+        let refused =
+            || format!("the worker of the pool {} runs as {:?}, not as {key:?}", pool.name, of_pool.key());
+        let fits = of_pool.key() == key;
+        let admitted = Admitted { tasks: BTreeMap::new(), identity: of_pool.clone(), alone: None };
+        return if fits { Ok(admitted) } else { Err(refused()) };
+    }
+    let tasks = tasks_of(settings, pool, key);
     // All tasks of one key have the same identity: it is in the key.
     let identity = match tasks.values().next() {
         Some(task) => Settings::identity(pool, Some(task)),

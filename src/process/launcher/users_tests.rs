@@ -221,3 +221,20 @@ fn what_needs_root_first_has_a_runner_of_its_own() {
     assert_eq!(fault.lines().count(), 1, "{fault}");
     assert!(fault.contains("[tasks.open]") && fault.contains("CAP_SYS_RESOURCE"), "{fault}");
 }
+
+#[test]
+fn a_worker_runs_as_its_pools_user_and_as_no_other() {
+    let (name, mut resident) = pool("resident", Some("low"));
+    resident.worker = Some(crate::config::settings::Worker {
+        argv: vec!["/bin/worker".to_owned()],
+        surroundings: crate::model::task::Surroundings::default(),
+        limits: crate::model::task::Limits::default(),
+    });
+    let settings = settings(vec![(name, resident)], vec![task("own", Some("high"), Some("resident"))]);
+    let slot = |index| Slot { pool: "resident".to_owned(), index };
+    let low = admit(&settings, &slot(1), "low").unwrap();
+    assert!(low.tasks.is_empty() && low.identity.user.as_deref() == Some("low"));
+    assert!(admit(&settings, &slot(1), "high").is_err(), "a task's user is not the worker's");
+    assert!(admit(&settings, &slot(1), "").is_err());
+    assert!(admit(&settings, &slot(2), "low").is_err());
+}
