@@ -11,10 +11,8 @@ use crate::process::{launcher, runner, title};
 pub fn run(role: &str) -> ExitCode {
     let result = match role {
         "daemon" => launcher::daemon_start().map(daemon::start::run),
-        "runner" => {
-            launcher::runner_start()
-                .map(|(part, socket, launcher)| runner::serve(part, socket, launcher, &mut title::set))
-        }
+        "runner" => launcher::runner_start()
+            .map(|(part, socket, launcher)| runner::serve(part, socket, launcher, &mut title::set)),
         other => Err(format!("there is no role @{other}")),
     };
     result.unwrap_or_else(|why| {
