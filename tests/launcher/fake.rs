@@ -201,7 +201,7 @@ fn me() -> Value {
 }
 
 fn play_runner() -> i32 {
-    let (part, socket) = match runner_start() {
+    let (part, socket, _leaves) = match runner_start() {
         Ok(started) => started,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "runner: {error}");
