@@ -81,14 +81,16 @@ impl Action {
                 Self::Write { file, text } => write(file, text),
                 Self::Slave => mount(None, c"/", None, libc::MS_SLAVE | libc::MS_REC, None),
                 Self::Keep { path, slot } => {
-                    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE.cast_unsigned();
+                    let flags =
+                        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE.cast_unsigned();
                     let fd = libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags);
                     let (Some(place), Ok(fd)) = (kept.0.get(*slot), i32::try_from(fd)) else { return false };
                     place.store(fd, Ordering::Relaxed);
                     fd >= 0
                 }
                 Self::ReadOnly { path, bind } => {
-                    (!bind || mount(Some(path), path, None, libc::MS_BIND | libc::MS_REC, None)) && read_only(path)
+                    (!bind || mount(Some(path), path, None, libc::MS_BIND | libc::MS_REC, None))
+                        && read_only(path)
                 }
                 Self::Tmpfs { path, options } => {
                     let flags = libc::MS_NOSUID | libc::MS_NODEV;
@@ -151,7 +153,8 @@ fn write(file: &CStr, text: &CStr) -> bool {
         }
         let bytes = text.to_bytes();
         // Left open where it fails, so that errno stays: the process leaves then.
-        libc::write(fd, bytes.as_ptr().cast(), bytes.len()) == bytes.len().cast_signed() && libc::close(fd) == 0
+        libc::write(fd, bytes.as_ptr().cast(), bytes.len()) == bytes.len().cast_signed()
+            && libc::close(fd) == 0
     }
 }
 

@@ -75,7 +75,10 @@ impl SpawnError {
     pub fn again(&self) -> bool {
         // A sandbox fails for what it is, not for what is short: ENOSPC and the like are limits that stay.
         self.stage != Stage::Sandbox
-            && matches!(self.errno, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE | Errno::ETXTBSY)
+            && matches!(
+                self.errno,
+                Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE | Errno::ETXTBSY
+            )
     }
 }
 

@@ -65,13 +65,9 @@ pub fn be_the_runner() {
     let part: RunnerPart = serde_json::from_slice(&fs::read(dir.join("part.json")).unwrap()).unwrap();
     let socket = UnixStream::connect(dir.join("socket")).unwrap();
     let leaves = part.leaves.then(|| {
-        let socket = nix::sys::socket::socket(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            SockFlag::SOCK_CLOEXEC,
-            None,
-        )
-        .unwrap();
+        let socket =
+            nix::sys::socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
+                .unwrap();
         connect(socket.as_raw_fd(), &UnixAddr::new(&dir.join("launcher")).unwrap()).unwrap();
         Packets::from_fd(socket).unwrap()
     });

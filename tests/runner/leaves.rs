@@ -22,8 +22,7 @@ struct Launcher {
 
 fn start(tasks: Vec<Task>) -> (Driver, Launcher) {
     let dir = tempfile::tempdir().unwrap();
-    let listener =
-        socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
     bind(listener.as_raw_fd(), &UnixAddr::new(&dir.path().join("launcher")).unwrap()).unwrap();
     listen(&listener, Backlog::new(1).unwrap()).unwrap();
     let procs = dir.path().join("cgroup.procs");

@@ -97,8 +97,7 @@ fn strict_leaves_the_paths_that_are_named_and_the_kernel_s_own() {
     }
     fs::set_permissions(outside.path(), anybody).unwrap();
     let list = |dirs: &[&PathBuf]| dirs.iter().map(|d| d.display().to_string()).collect();
-    let sandbox =
-        Sandbox { read_write_paths: list(&[&below, &open]), ..protect(ProtectSystem::Strict) };
+    let sandbox = Sandbox { read_write_paths: list(&[&below, &open]), ..protect(ProtectSystem::Strict) };
     let text = format!(
         "cd {}; for f in open/a open/below/b closed/c d; do rm -f $f; echo x 2>/dev/null >$f && echo -n \"$f \"; done; \
          echo x >/dev/null && echo -n null",
@@ -151,10 +150,8 @@ fn everything_at_once_and_what_it_leaves_behind_dies() {
 
 #[test]
 fn what_cannot_be_had_is_an_error_that_names_its_key() {
-    let missing = Sandbox {
-        read_write_paths: vec!["/nonexistent/place".into()],
-        ..protect(ProtectSystem::Strict)
-    };
+    let missing =
+        Sandbox { read_write_paths: vec!["/nonexistent/place".into()], ..protect(ProtectSystem::Strict) };
     each_error(&missing, "read_write_paths: /nonexistent/place does not exist");
     let hidden = Sandbox {
         private_tmp: true,
@@ -201,5 +198,8 @@ fn a_kernel_that_refuses_is_an_error_and_never_ignored() {
     let outcome = driver.run("t", &[], Value::Null);
     assert_eq!((outcome.cause, outcome.result), (Cause::SpawnFailed, None));
     let message = outcome.failure.unwrap().message;
-    assert!(message.starts_with("private_tmp: needs a user namespace, which the kernel refuses"), "{message}");
+    assert!(
+        message.starts_with("private_tmp: needs a user namespace, which the kernel refuses"),
+        "{message}"
+    );
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::attempt::{Attempt, StartError};
+use super::leaves::{Leaves, PATIENCE, Told};
 use super::outbound::encode;
 use super::verdict;
-use super::leaves::{Leaves, PATIENCE, Told};
 use super::{HUSH, Leaf, Phase, Runner, Work};
 use crate::model::outcome::{CancelReason, Cause, Outcome, SPAWN_AGAIN};
 use crate::model::task::Program;
@@ -138,7 +138,9 @@ impl Runner<'_> {
                     work.leaf = Leaf::Asked(number);
                     work.phase = Phase::Waiting { at: now + PATIENCE };
                 }
-                Err(e) => self.fail(Cause::SpawnFailed, format!("asking the launcher for a control group: {e}")),
+                Err(e) => {
+                    self.fail(Cause::SpawnFailed, format!("asking the launcher for a control group: {e}"))
+                }
             }
             return;
         }
@@ -219,8 +221,7 @@ impl Runner<'_> {
             Leaf::Leaving { until, .. } if *until <= now => {
                 *leaf = Leaf::None;
                 let seconds = PATIENCE.as_secs();
-                self.printing
-                    .note(&format!("{}: the launcher did not count within {seconds} s", self.name));
+                self.printing.note(&format!("{}: the launcher did not count within {seconds} s", self.name));
             }
             _ => {}
         }

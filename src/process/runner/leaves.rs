@@ -65,7 +65,9 @@ impl Leaves {
         let told = match self.packets.try_recv::<RunnerTold>() {
             Ok(mut packet) => match (packet.message, packet.fds.pop()) {
                 (RunnerTold::Leaf, Some(procs)) => Told::Leaf(procs),
-                (RunnerTold::Leaf, None) => Told::Refused("its control group came without a descriptor".to_owned()),
+                (RunnerTold::Leaf, None) => {
+                    Told::Refused("its control group came without a descriptor".to_owned())
+                }
                 (RunnerTold::Refused { error }, _) => Told::Refused(error),
                 (RunnerTold::Done(usage), _) => Told::Done(usage),
             },

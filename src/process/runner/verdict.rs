@@ -127,8 +127,9 @@ pub fn outcome(task: &Task, facts: Facts, printed: Printed) -> Outcome {
             format!("memory_max: killed {after}, {} in use where {} are allowed", bytes(found), bytes(limit)),
         ),
         (Some(Ending::Beyond(Excess::Tasks { limit, found })), _) => {
-            let message =
-                format!("tasks_max: killed {after}, {found} or more processes and threads where {limit} are allowed");
+            let message = format!(
+                "tasks_max: killed {after}, {found} or more processes and threads where {limit} are allowed"
+            );
             let mut failed = ended(Cause::Signal { signal: libc::SIGKILL, core: false }, message);
             if let Some(failure) = &mut failed.failure {
                 TASKS_MAX.clone_into(&mut failure.kind);

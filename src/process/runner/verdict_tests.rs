@@ -119,7 +119,8 @@ fn a_limit_found_exceeded_is_told_with_both_figures() {
 fn what_a_control_group_counted_goes_before_what_was_waited_for() {
     let own = Usage { user_us: 5, system_us: 5, killed_leftovers: 3, ..Usage::default() };
     let by = |leaf| Facts { usage: own.clone(), leaf, ..facts() }.usage();
-    let counted = LeafUsage { user_us: 70, tasks_peak: Some(4), killed: 1, read_bytes: 9, ..LeafUsage::default() };
+    let counted =
+        LeafUsage { user_us: 70, tasks_peak: Some(4), killed: 1, read_bytes: 9, ..LeafUsage::default() };
     let usage = by(Some(counted));
     assert_eq!((usage.user_us, usage.system_us, usage.killed_leftovers), (70, 0, 3));
     assert_eq!((usage.tasks_peak, usage.read_bytes), (Some(4), 9));
