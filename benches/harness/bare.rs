@@ -35,8 +35,6 @@ pub fn spawn(program: &CStr, args: &[CString]) -> Spawned {
         io_class: None,
         sandbox: None,
         nofile: None,
-        io_class: None,
-        sandbox: None,
         cgroup_procs: None,
         stdin: Stdio::Inherit,
         stdout: Stdio::Fd(out.as_fd()),

@@ -12,6 +12,7 @@ mod exec;
 mod family;
 mod groups;
 mod reload;
+mod sandboxes;
 mod signals;
 mod state_dir;
 mod stop;
@@ -29,6 +30,7 @@ use crate::process::title;
 pub use entry::{daemon_start, runner_start};
 pub use exec::Program;
 pub use groups::Hierarchy;
+pub use sandboxes::refused_sandboxes;
 pub use worker::worker_main;
 
 /// First argument of the process that is the daemon.

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::core::{Core, seal};
 use super::groups;
+use super::sandboxes;
 use super::users::{self, Machine};
 use crate::config::settings::Settings;
 use crate::observe::fields;
@@ -91,6 +92,7 @@ impl Core<'_> {
         loaded.generation += 1;
         let (settings, sentence) = users::resolve(&loaded, &self.who, &Machine::real())?;
         groups::check(&settings, self.groups.as_ref())?;
+        sandboxes::check(&settings)?;
         let sealed = seal(&settings).map_err(|e| format!("cannot hand over the settings: {e}"))?;
         self.apply_level(&settings);
         self.loaded = loaded;
