@@ -430,8 +430,8 @@ fn overdue(now: Mono, limit_ms: u64, worker: bool) -> Mono {
 /// Adds what a resident worker does not say of the end of a run: what it was told to end for, and how long
 /// it ran. `began`: when it was handed over; 0 where a daemon before this one did that.
 fn complete(outcome: &mut Outcome, run: &Running, began: Wall, now: Mono) {
-    let said_exit = matches!(outcome.cause, Cause::Exit { .. });
-    if said_exit && !outcome.success {
+    let said_exit = matches!(outcome.cause, Cause::Exit { .. } | Cause::Error { .. });
+    if said_exit && !outcome.success && outcome.retry.is_none() {
         if run.revoked {
             outcome.cause = Cause::Revoked;
         } else if run.soft {
