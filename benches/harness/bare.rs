@@ -33,6 +33,8 @@ pub fn spawn(program: &CStr, args: &[CString]) -> Spawned {
         umask: None,
         nice: None,
         nofile: None,
+        io_class: None,
+        sandbox: None,
         cgroup_procs: None,
         stdin: Stdio::Inherit,
         stdout: Stdio::Fd(out.as_fd()),
