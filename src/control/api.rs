@@ -104,7 +104,10 @@ pub enum Request {
         queue: String,
     },
     /// `POST /v1/reload`
-    Reload,
+    Reload {
+        /// Replace the program too, by the one that is installed now.
+        binary: bool,
+    },
     /// `POST /v1/drain`: take nothing new off any queue until a restart (`off = true` takes it back).
     Drain {
         /// Take it back.
@@ -236,6 +239,15 @@ impl Error {
 
 /// Most messages of one request, enqueued or imported.
 pub const MAX_BATCH: usize = 10_000;
+
+/// Body of `POST /v1/reload`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReloadBody {
+    /// Replace the program too, by the one that is installed now. The answer comes before it is replaced: it
+    /// is done once `upgrades` of the status is higher; `upgrade_failure` says why it is not.
+    pub binary: bool,
+}
 
 /// Body of `POST /v1/drain`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -435,6 +447,12 @@ pub struct StatusView {
     pub epoch: u64,
     /// Generation of the settings.
     pub generation: u64,
+    /// How often taskd's program was replaced while it ran.
+    #[serde(default)]
+    pub upgrades: u64,
+    /// Why the program could not be replaced when it was tried last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade_failure: Option<String>,
     /// The store.
     pub broker: String,
     /// How processes are kept together.

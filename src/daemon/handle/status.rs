@@ -36,6 +36,7 @@ fn view(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVie
     let running = u64::try_from(d.running()).unwrap_or(u64::MAX);
     let leased: u64 = counts.iter().map(|c| c.leased).sum();
     let mut notes: Vec<String> = trouble.into_iter().chain(d.trouble.clone()).collect();
+    notes.extend(d.start.upgrade_failure.clone());
     if d.spool.dropped() > 0 {
         notes.push(format!(
             "{} bytes of output were dropped: the disk was slower than the tasks",
@@ -49,6 +50,8 @@ fn view(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVie
         since: d.start.since,
         epoch: d.start.epoch,
         generation: d.settings.generation,
+        upgrades: d.start.upgrades,
+        upgrade_failure: d.start.upgrade_failure.clone(),
         broker: d.settings.taskd.broker.clone(),
         supervision: d.start.supervision.clone(),
         users: d.start.users.clone(),

@@ -45,6 +45,8 @@ pub(super) struct Daemon {
     /// When it was heard last.
     pub(super) heard: Instant,
     pub(super) ready: bool,
+    /// Since when it is.
+    pub(super) ready_since: Option<Instant>,
 }
 
 impl Core<'_> {
@@ -65,7 +67,8 @@ impl Core<'_> {
         };
         self.epoch += 1;
         let (queue, heard) = (VecDeque::new(), Instant::now());
-        self.daemon = Some(Daemon { pid, gone: false, socket: Some(ours), queue, heard, ready: false });
+        let (gone, ready, ready_since) = (false, false, None);
+        self.daemon = Some(Daemon { pid, gone, socket: Some(ours), queue, heard, ready, ready_since });
         tracing::info!(TASKD_EPOCH = self.epoch, TASKD_PID = pid, "daemon started");
         // Those that ended and whose leftovers are still being killed are not passed on.
         self.children_lost |= !self.ended.is_empty();
@@ -83,6 +86,9 @@ impl Core<'_> {
             owner: self.who.uid,
             children_lost: self.children_lost,
             since: self.since,
+            upgrades: self.reexec.done,
+            upgrade_failure: self.reexec.failure.clone(),
+            draining: std::mem::take(&mut self.reexec.draining),
         };
         self.tell(ToDaemon::Start(Box::new(start)), vec![self.sealed.clone(), self.listener.clone()]);
         let living: Vec<_> = self.children.values().map(|c| (c.child.clone(), c.socket.clone())).collect();
@@ -102,7 +108,7 @@ impl Core<'_> {
             self.retry_daemon = Some(Instant::now() + NO_ROOM);
         } else {
             tracing::error!("cannot start the daemon {}: {error}", self.options.daemon.path.display());
-            self.replace_daemon(&format!("{error}"));
+            self.replace_daemon(&format!("{error}"), false);
         }
     }
 
@@ -167,6 +173,8 @@ impl Core<'_> {
             ToLauncher::End { child, kill } => self.end_child(child, kill),
             ToLauncher::Measure { .. } => {}
             ToLauncher::Reload { keep } => self.reload(&keep),
+            ToLauncher::Reexec { keep } => self.wish_to_reexec(keep),
+            ToLauncher::HandedOver { draining } => self.handed_over(draining),
             ToLauncher::Draining { extend_ms, running } => self.draining(extend_ms, running),
             ToLauncher::Finished => self.finished(),
             ToLauncher::Failed { code, message } => {
@@ -180,6 +188,7 @@ impl Core<'_> {
     fn daemon_ready(&mut self) {
         if let Some(daemon) = self.daemon.as_mut() {
             daemon.ready = true;
+            daemon.ready_since.get_or_insert_with(Instant::now);
         }
         // It has taken in what it was told at its start.
         self.children_lost = false;
@@ -204,7 +213,7 @@ impl Core<'_> {
     }
 
     /// Nothing more is heard from it; its end is then seen like any other.
-    fn kill_daemon(&mut self, why: &str) {
+    pub(super) fn kill_daemon(&mut self, why: &str) {
         let Some(daemon) = self.daemon.as_mut() else { return };
         daemon.socket = None;
         if !why.is_empty() {
@@ -223,19 +232,29 @@ impl Core<'_> {
         // Its last words may be the reason, or that it is done.
         while self.hear_daemon() {}
         let Some(daemon) = self.daemon.take() else { return };
+        let handed_over = self.daemon_handed_over();
         let unsent = daemon.queue.iter().any(|(m, _)| matches!(m, ToDaemon::Exited { .. }));
         // It may have heard of an end and died before the store had it, however long ago: the store may have
         // been refusing writes since.
         self.children_lost |= unsent || std::mem::take(&mut self.told_an_end);
-        if !self.phase.is_ending() {
-            self.replace_daemon(&end.to_string());
+        if self.phase.is_ending() {
+            return;
         }
+        if handed_over {
+            return self.become_new();
+        }
+        let steady = daemon.ready_since.is_some_and(|at| at.elapsed() >= self.options.limits.steady);
+        self.replace_daemon(&end.to_string(), steady);
     }
 
-    fn replace_daemon(&mut self, how: &str) {
+    /// `steady`: it had served well. Only a daemon that dies again and again before it does anything is given
+    /// up: to give up ends the running attempts, which is what its replacement is there to avoid.
+    fn replace_daemon(&mut self, how: &str, steady: bool) {
         let now = Instant::now();
         let (most, within) = (self.options.limits.deaths, self.options.limits.deaths_within);
-        self.deaths.push_back(now);
+        if !steady {
+            self.deaths.push_back(now);
+        }
         self.deaths.retain(|at| now.duration_since(*at) <= within);
         let deaths = self.deaths.len();
         tracing::error!(
@@ -244,7 +263,7 @@ impl Core<'_> {
             "the daemon ended ({how}), {} children live on",
             self.children.len()
         );
-        if deaths >= most {
+        if deaths >= most && !steady {
             let text = format!("the daemon ended {deaths} times within {within:?}; giving up");
             tracing::error!("{text}");
             self.notify.status(&text);

@@ -1,0 +1,415 @@
+//! Replacing this program by the one that is installed now, in place: same process, same children.
+//!
+//! 1. The new program is tried with the state that it would take over; where it is not fit, nothing changed.
+//! 2. The daemon hands over and ends, in bounded time. Clients that connect wait in the socket's backlog.
+//! 3. execve(2), with the state ([`super::inherit`]). Where that fails, this program starts a daemon again.
+//! 4. The new program starts a daemon, which adopts the children. Its settings are one generation further,
+//!    so that idle runners of the old program are replaced.
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::Mode;
+
+use super::core::Core;
+use super::daemon::signal;
+use super::exec::OpenFiles;
+use super::family::End;
+use super::inherit::{self, Ended, FORMAT, Fit, Heir, Inherited, State};
+use super::reload::cut;
+use super::signals::Signals;
+use super::state_dir::StateDir;
+use super::users::{self, Who};
+use super::{LauncherOptions, StartFault, UPGRADE_CHECK};
+use crate::config::ownership_fault;
+use crate::config::settings::Settings;
+use crate::observe::fields;
+use crate::observe::log::Log;
+use crate::process::instance::VARIABLE as INSTANCE;
+use crate::process::launch::ToDaemon;
+use crate::process::listen::ControlSocket;
+use crate::process::privileges::Account;
+
+/// Most bytes that a program that is tried may write, on stdout and stderr each.
+const MOST_OUTPUT: u64 = 64 << 10;
+
+/// Bytes of its stderr that are told.
+const TOLD: usize = 8 << 10;
+
+/// Variables that are not for a program that is only tried: it is no service.
+const NOT_TRIED_WITH: [&str; 3] = ["NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_"];
+
+/// How far a replacement is, and how earlier ones went.
+#[derive(Default)]
+pub(super) struct Reexec {
+    stage: Option<Stage>,
+    /// How often this process's program was replaced.
+    pub(super) done: u64,
+    /// Why execve(2) failed last.
+    pub(super) failure: Option<String>,
+    /// The daemon that handed over had been told to start nothing new.
+    pub(super) draining: bool,
+}
+
+enum Stage {
+    Trying(Trial),
+    HandingOver(HandOver),
+}
+
+/// The new program runs, to say whether it is fit.
+struct Trial {
+    pid: u32,
+    program: OwnedFd,
+    out: File,
+    err: File,
+    until: Instant,
+    /// It was killed because it took too long.
+    late: bool,
+    /// The daemon that asked.
+    epoch: u64,
+    keep: Vec<String>,
+}
+
+/// The daemon was told to end.
+struct HandOver {
+    program: OwnedFd,
+    until: Instant,
+    /// It said that everything is stored.
+    clean: bool,
+    /// It had been told of a child's end before.
+    told_an_end: bool,
+    keep: Vec<String>,
+}
+
+impl Reexec {
+    /// The process that tries the new program.
+    pub(super) fn trial_pid(&self) -> Option<u32> {
+        match &self.stage {
+            Some(Stage::Trying(trial)) => Some(trial.pid),
+            _ => None,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.stage.as_ref()? {
+            Stage::Trying(trial) => (!trial.late).then_some(trial.until),
+            Stage::HandingOver(hand_over) => Some(hand_over.until),
+        }
+    }
+}
+
+impl Core<'_> {
+    /// The daemon asks on behalf of an administrator.
+    pub(super) fn wish_to_reexec(&mut self, keep: Vec<String>) {
+        if !self.phase.is_serving() {
+            return self.refuse_reexec("taskd is stopping");
+        }
+        if self.reexec.stage.is_some() {
+            return self.refuse_reexec("another replacement is under way; try again when it is over");
+        }
+        match self.try_program(keep) {
+            Ok(trial) => self.reexec.stage = Some(Stage::Trying(trial)),
+            Err(why) => self.refuse_reexec(&why),
+        }
+    }
+
+    fn refuse_reexec(&mut self, why: &str) {
+        let path = self.options.origin.path.display();
+        let id = fields::UPGRADE_REFUSED;
+        tracing::error!(MESSAGE_ID = id, "the program is not replaced by {path}, nothing changed: {why}");
+        self.tell(ToDaemon::ReexecRefused { report: cut(why.to_owned()) }, Vec::new());
+    }
+
+    /// Starts the new program with all that it would take over.
+    fn try_program(&self, keep: Vec<String>) -> Result<Trial, String> {
+        let path = &self.options.origin.path;
+        let shown = path.display();
+        if self.who.uid == 0
+            && let Some(why) = ownership_fault(path)
+        {
+            return Err(format!("refusing {shown}: {why}; taskd runs as root and would obey whoever can write it"));
+        }
+        let cannot = |what: &str, e: &dyn std::fmt::Display| format!("cannot {what} {shown}: {e}");
+        // What is tried is what is executed later, even when the file is replaced once more meanwhile.
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let program = open(path.as_path(), flags, Mode::empty()).map_err(|e| cannot("open", &e))?;
+        let (state, _) = self.state(keep.clone()).and_then(|s| inherit::write(&s)).map_err(|e| cannot("try", &e))?;
+        let output = || memfd_create("taskd-trial", MFdFlags::MFD_CLOEXEC).map(File::from);
+        let (out, err) = (output().map_err(|e| cannot("try", &e))?, output().map_err(|e| cannot("try", &e))?);
+        let copy = |file: &File| file.try_clone().map(Stdio::from).map_err(|e| cannot("try", &e));
+        let mut words = self.options.origin.argv.iter().map(|a| OsString::from_vec(a.as_bytes().to_vec()));
+        let mut command = Command::new(in_proc(&program));
+        command.arg0(words.next().unwrap_or_default()).arg(UPGRADE_CHECK).args(words);
+        command.env(INSTANCE, &self.state.instance).stdin(Stdio::from(state)).stdout(copy(&out)?).stderr(copy(&err)?);
+        for (name, _) in std::env::vars_os() {
+            if NOT_TRIED_WITH.iter().any(|n| name.as_bytes().starts_with(n.as_bytes())) {
+                command.env_remove(name);
+            }
+        }
+        command.process_group(0);
+        // SAFETY: between fork and exec only async-signal-safe calls are made (prctl, setrlimit, sigprocmask).
+        unsafe {
+            command.pre_exec(|| {
+                nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+                setrlimit(Resource::RLIMIT_FSIZE, MOST_OUTPUT, MOST_OUTPUT)?;
+                Ok(SigSet::empty().thread_set_mask()?)
+            });
+        }
+        // Reaped in the loop, with all other children.
+        let pid = command.spawn().map_err(|e| cannot("execute", &e))?.id();
+        let until = Instant::now() + self.options.limits.trial;
+        tracing::info!(TASKD_PID = pid, "trying {shown} as the next program");
+        Ok(Trial { pid, program, out, err, until, late: false, epoch: self.epoch, keep })
+    }
+
+    /// A child was reaped: whether it was the trial, which is judged then.
+    pub(super) fn trial_ended(&mut self, pid: u32, end: End) -> bool {
+        let trial = match self.reexec.stage.take_if(|s| matches!(s, Stage::Trying(t) if t.pid == pid)) {
+            Some(Stage::Trying(trial)) => trial,
+            _ => return false,
+        };
+        match self.judge(&trial, end) {
+            _ if !self.phase.is_serving() => self.refuse_reexec("taskd is stopping"),
+            Err(why) => self.refuse_reexec(&why),
+            // Who asked is told by the end of its connection, and nobody knows what the new daemon does now.
+            Ok(_) if self.epoch != trial.epoch || !self.daemon.as_ref().is_some_and(|d| d.ready) => {
+                self.refuse_reexec("the daemon ended meanwhile; try again");
+            }
+            Ok(version) => self.begin_hand_over(trial, version),
+        }
+        true
+    }
+
+    fn judge(&self, trial: &Trial, end: End) -> Result<String, String> {
+        let path = self.options.origin.path.display();
+        let printed = || {
+            let text = read(&trial.err);
+            if text.is_empty() { String::new() } else { format!(":\n{text}") }
+        };
+        if trial.late {
+            let limit = self.options.limits.trial;
+            return Err(format!("{path} was tried and did not answer within {limit:?}{}", printed()));
+        }
+        if end.code != 0 || end.signal != 0 {
+            return Err(format!("{path} was tried and cannot take over ({end}){}", printed()));
+        }
+        let fit = read(&trial.out).lines().next_back().and_then(|l| serde_json::from_str::<Fit>(l).ok());
+        match fit {
+            Some(fit) if fit.format == FORMAT => Ok(fit.taskd),
+            Some(fit) => Err(format!(
+                "{path} is taskd {} and takes over a state of format {}, this one has format {FORMAT}: restart \
+                 taskd instead",
+                fit.taskd, fit.format
+            )),
+            None => Err(format!("{path} was tried and did not say that it can take over: it is no taskd{}", printed())),
+        }
+    }
+
+    fn begin_hand_over(&mut self, trial: Trial, version: String) {
+        let Trial { program, keep, .. } = trial;
+        let now = env!("CARGO_PKG_VERSION");
+        tracing::info!("taskd {now} is replaced by taskd {version}; running tasks go on");
+        self.notify.reloading();
+        self.notify.status(&format!("being replaced by taskd {version}; running tasks go on"));
+        // READY=1 again once a daemon is ready, whichever program that is then.
+        self.ready = false;
+        self.reexec.failure = None;
+        let until = Instant::now() + self.options.limits.hand_over;
+        let told_an_end = std::mem::take(&mut self.told_an_end);
+        let hand_over = HandOver { program, until, clean: false, told_an_end, keep };
+        self.reexec.stage = Some(Stage::HandingOver(hand_over));
+        self.tell(ToDaemon::HandOver { version }, Vec::new());
+    }
+
+    /// The daemon says that it is done.
+    pub(super) fn handed_over(&mut self, draining: bool) {
+        if let Some(Stage::HandingOver(hand_over)) = &mut self.reexec.stage {
+            hand_over.clean = true;
+            self.reexec.draining = draining;
+        }
+    }
+
+    /// The daemon died: whether that was what was waited for. What it was told and did not store is lost.
+    pub(super) fn daemon_handed_over(&mut self) -> bool {
+        let Some(Stage::HandingOver(hand_over)) = &self.reexec.stage else { return false };
+        self.told_an_end |= hand_over.told_an_end && !hand_over.clean;
+        true
+    }
+
+    /// There is no daemon any more: becomes the new program, or goes on as the old one.
+    pub(super) fn become_new(&mut self) {
+        let Some(Stage::HandingOver(hand_over)) = self.reexec.stage.take() else { return };
+        if self.phase.is_serving() {
+            let error = self.execute(&hand_over.program, hand_over.keep);
+            let path = self.options.origin.path.display();
+            let text = format!("{path} could not be executed: {error}; the old program goes on");
+            tracing::error!(MESSAGE_ID = fields::UPGRADE_REFUSED, "{text}");
+            self.reexec.failure = Some(text);
+        }
+        self.start_daemon();
+    }
+
+    /// Returns only when it failed, with everything as it was.
+    fn execute(&self, program: &OwnedFd, keep: Vec<String>) -> io::Error {
+        let (memory, numbers) = match self.state(keep).and_then(|s| inherit::write(&s)) {
+            Ok(written) => written,
+            Err(e) => return e,
+        };
+        let own = OsString::from(format!("{}={}", inherit::VARIABLE, memory.as_raw_fd()));
+        let variables = std::env::vars_os().map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            name
+        });
+        let variables: Vec<CString> =
+            variables.chain([own]).filter_map(|v| CString::new(v.into_vec()).ok()).collect();
+        // The log's thread does not live on.
+        self.log.flush();
+        let error = match inherit::leave_open(&numbers, true) {
+            Err(e) => e,
+            // The kernel sends the children's death signal at the end of the thread that started them: that is
+            // this one, and it goes on in the new program.
+            Ok(()) => match nix::unistd::fexecve(program, &self.options.origin.argv, &variables) {
+                Ok(never) => match never {},
+                Err(e) => e.into(),
+            },
+        };
+        if let Err(e) = inherit::leave_open(&numbers, false) {
+            tracing::error!("descriptors stay open for children: {e}");
+        }
+        error
+    }
+
+    /// Looks after what takes too long, or is of no use any more.
+    pub(super) fn pass_reexec_time(&mut self, now: Instant) {
+        let serving = self.phase.is_serving();
+        match &mut self.reexec.stage {
+            Some(Stage::Trying(trial)) if !trial.late && (now >= trial.until || !serving) => {
+                trial.late = true;
+                signal(trial.pid, Signal::SIGKILL);
+            }
+            Some(Stage::HandingOver(hand_over)) if now >= hand_over.until => {
+                // Once; its death follows.
+                hand_over.until = now + Duration::from_secs(3600);
+                self.kill_daemon("it did not hand over in time");
+            }
+            _ => {}
+        }
+    }
+
+    /// What the next program gets.
+    fn state(&self, keep: Vec<String>) -> io::Result<State> {
+        let now = Instant::now();
+        let ago = |at: &Instant| u64::try_from(now.duration_since(*at).as_millis()).unwrap_or(u64::MAX);
+        let heir = |c: &super::child::Living| Heir { child: c.child.clone(), socket: c.socket.as_raw_fd() };
+        let ended = |(child, end, _): &(_, End, _)| Ended { child: *child, code: end.code, signal: end.signal };
+        Ok(State {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            loaded: serde_json::to_value(&self.loaded)?,
+            keep,
+            instance: self.state.instance.clone(),
+            lock: self.state.lock().as_raw_fd(),
+            listener: self.listener.as_raw_fd(),
+            bound: self.control.bound().cloned(),
+            open_files: self.open_files.numbers(),
+            epoch: self.epoch,
+            deaths: self.deaths.iter().map(ago).collect(),
+            last_child: self.last_child,
+            children: self.children.values().map(heir).collect(),
+            ended: self.ended.iter().map(ended).collect(),
+            children_lost: self.children_lost || self.told_an_end,
+            since: self.since,
+            reload_wanted: self.reload_wanted,
+            draining: self.reexec.draining,
+            upgrades: self.reexec.done + 1,
+        })
+    }
+}
+
+impl<'log> Core<'log> {
+    /// Goes on with what the program before this one left, up to the start of a daemon.
+    pub(super) fn take_over(
+        options: LauncherOptions,
+        signals: Signals,
+        loaded: Settings,
+        log: &'log Log,
+        inherited: Inherited,
+    ) -> Result<Self, StartFault> {
+        let Inherited { state, lock, listener, sockets } = inherited;
+        // The kernel calls a program that was executed by descriptor after that; `taskd stop` looks at it.
+        let _ = nix::sys::prctl::set_name(c"taskd");
+        let who = Who::now();
+        let (settings, users) =
+            users::resolve(&loaded, &who, &Account::lookup).map_err(StartFault::config)?;
+        let open_files = OpenFiles::found(state.open_files);
+        let control = ControlSocket::taken_over(listener, state.bound);
+        let state_dir = StateDir::taken_over(state.instance, lock)?;
+        let mut core =
+            Self::build(options, signals, log, who, open_files, state_dir, control, loaded, (settings, users))?;
+        let ago = |ms: &u64| Instant::now().checked_sub(Duration::from_millis(*ms));
+        core.epoch = state.epoch;
+        core.deaths = state.deaths.iter().filter_map(ago).collect();
+        core.last_child = state.last_child;
+        core.children_lost = state.children_lost;
+        core.since = state.since;
+        core.reload_wanted = state.reload_wanted;
+        core.reexec.done = state.upgrades;
+        core.reexec.draining = state.draining;
+        for Ended { child, code, signal } in state.ended {
+            core.ended.push((child, End { code, signal }, Instant::now()));
+        }
+        let mut strange = Vec::new();
+        for (heir, socket) in state.children.into_iter().zip(sockets) {
+            let (id, pid) = (heir.child.child, heir.child.pid);
+            core.children.insert(id, super::child::Living { child: heir.child, socket: socket.into() });
+            if !inherit::is_child(pid) {
+                strange.push(id);
+            }
+        }
+        for id in strange {
+            // Nobody but this process can have reaped it, so this cannot be; its runs must not be waited for.
+            core.child_ended(id, End { code: 128 + libc::SIGKILL, signal: libc::SIGKILL });
+        }
+        tracing::info!(
+            MESSAGE_ID = fields::UPGRADED,
+            TASKD_GENERATION = core.settings.generation,
+            "taskd {} was replaced by taskd {}, {} children live on",
+            state.version,
+            env!("CARGO_PKG_VERSION"),
+            core.children.len()
+        );
+        core.notify.status("the program was replaced; running tasks go on");
+        core.start_daemon();
+        // Whatever ended during the replacement.
+        core.look_around();
+        Ok(core)
+    }
+}
+
+/// A path that leads to an open file in a forked child, too.
+fn in_proc(file: &OwnedFd) -> std::path::PathBuf {
+    Path::new("/proc/self/fd").join(file.as_raw_fd().to_string())
+}
+
+/// The beginning of what was printed.
+fn read(file: &File) -> String {
+    let mut text = vec![0; TOLD];
+    let length = file.read_at(&mut text, 0).unwrap_or(0);
+    text.truncate(length);
+    String::from_utf8_lossy(&text).trim().to_owned()
+}
