@@ -24,7 +24,7 @@ pub fn play(part: &str) -> i32 {
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.unwrap();
     match part {
         "@launcher" => i32::from(launcher::serve(options(2))),
-        launcher::UPGRADE_CHECK => check_upgrade(),
+        "@upgrade-check" => check_upgrade(),
         "@daemon" => play_daemon(),
         "@dying-daemon" => 3,
         "@runner" => play_runner(),
@@ -87,6 +87,9 @@ fn options(place: usize) -> LauncherOptions {
     };
     options.daemon = Program::this(told["daemon"].as_str().unwrap_or("@daemon"));
     options.runner = Program::this("@runner");
+    if let Some(path) = told["installed"].as_str() {
+        options.origin.path = path.into();
+    }
     options
 }
 

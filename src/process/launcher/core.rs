@@ -284,7 +284,7 @@ impl<'log> Core<'log> {
     }
 
     /// Takes in every end, ends what was left behind, tells the daemon once that is gone.
-    fn reap_all(&mut self) {
+    pub(super) fn reap_all(&mut self) {
         while let Some((pid, end)) = family::reap() {
             if self.daemon.as_ref().is_some_and(|d| d.pid == pid) {
                 self.daemon_died(end);

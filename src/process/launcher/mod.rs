@@ -18,6 +18,7 @@ mod state_dir;
 mod stop;
 mod users;
 
+use std::ffi::CStr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ pub const RUNNER: &str = "@runner";
 
 /// First argument of a program that is tried before it replaces the running one; what that was started with
 /// follows, the state comes on stdin.
-pub const UPGRADE_CHECK: &str = "@upgrade-check";
+pub const UPGRADE_CHECK: &CStr = c"@upgrade-check";
 
 /// Exit code when the config (or what it asks for) is wrong: systemd does not restart after it.
 pub const EXIT_CONFIG: u8 = 78;

@@ -7,14 +7,13 @@
 //!    so that idle runners of the old program are replaced.
 #![allow(unsafe_code)]
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString, c_char};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -150,26 +149,30 @@ impl Core<'_> {
         let output = || memfd_create("taskd-trial", MFdFlags::MFD_CLOEXEC).map(File::from);
         let (out, err) = (output().map_err(|e| cannot("try", &e))?, output().map_err(|e| cannot("try", &e))?);
         let copy = |file: &File| file.try_clone().map(Stdio::from).map_err(|e| cannot("try", &e));
-        let mut words = self.options.origin.argv.iter().map(|a| OsString::from_vec(a.as_bytes().to_vec()));
-        let mut command = Command::new(in_proc(&program));
-        command.arg0(words.next().unwrap_or_default()).arg(UPGRADE_CHECK).args(words);
-        command.env(INSTANCE, &self.state.instance).stdin(Stdio::from(state)).stdout(copy(&out)?).stderr(copy(&err)?);
-        for (name, _) in std::env::vars_os() {
-            if NOT_TRIED_WITH.iter().any(|n| name.as_bytes().starts_with(n.as_bytes())) {
-                command.env_remove(name);
-            }
-        }
-        command.process_group(0);
-        // SAFETY: between fork and exec only async-signal-safe calls are made (prctl, setrlimit, sigprocmask).
+        let mut argv = self.options.origin.argv.clone();
+        argv.insert(argv.len().min(1), UPGRADE_CHECK.to_owned());
+        let own = (INSTANCE.into(), OsString::from(&self.state.instance));
+        let not_its = |name: &OsStr| NOT_TRIED_WITH.iter().any(|n| name.as_bytes().starts_with(n.as_bytes()));
+        let envp = environment(std::env::vars_os().filter(|(name, _)| !not_its(name)).chain([own]));
+        let call = Call { program: program.as_raw_fd(), argv: Strings::new(argv), envp: Strings::new(envp) };
+        let mut command = Command::new(path);
+        command.stdin(Stdio::from(state)).stdout(copy(&out)?).stderr(copy(&err)?).process_group(0);
+        // SAFETY: between fork and exec only async-signal-safe calls are made (prctl, setrlimit, sigprocmask,
+        // fexecve on pointers that were made before), nothing allocates.
         unsafe {
-            command.pre_exec(|| {
+            command.pre_exec(move || {
                 nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
                 setrlimit(Resource::RLIMIT_FSIZE, MOST_OUTPUT, MOST_OUTPUT)?;
-                Ok(SigSet::empty().thread_set_mask()?)
+                SigSet::empty().thread_set_mask()?;
+                Err(call.execute())
             });
         }
         // Reaped in the loop, with all other children.
-        let pid = command.spawn().map_err(|e| cannot("execute", &e))?.id();
+        let pid = command.spawn().map_err(|e| match e.raw_os_error() {
+            // The file is there, or it would not have been opened: its interpreter cannot open it.
+            Some(libc::ENOENT) => format!("{shown} is a script, and only a program can replace this one"),
+            _ => cannot("execute", &e),
+        })?.id();
         let until = Instant::now() + self.options.limits.trial;
         tracing::info!(TASKD_PID = pid, "trying {shown} as the next program");
         Ok(Trial { pid, program, out, err, until, late: false, epoch: self.epoch, keep })
@@ -268,24 +271,17 @@ impl Core<'_> {
             Ok(written) => written,
             Err(e) => return e,
         };
-        let own = OsString::from(format!("{}={}", inherit::VARIABLE, memory.as_raw_fd()));
-        let variables = std::env::vars_os().map(|(mut name, value)| {
-            name.push("=");
-            name.push(value);
-            name
-        });
-        let variables: Vec<CString> =
-            variables.chain([own]).filter_map(|v| CString::new(v.into_vec()).ok()).collect();
+        let own = (inherit::VARIABLE.into(), memory.as_raw_fd().to_string().into());
+        let envp = environment(std::env::vars_os().chain([own]));
+        let argv = self.options.origin.argv.clone();
+        let call = Call { program: program.as_raw_fd(), argv: Strings::new(argv), envp: Strings::new(envp) };
         // The log's thread does not live on.
         self.log.flush();
         let error = match inherit::leave_open(&numbers, true) {
             Err(e) => e,
             // The kernel sends the children's death signal at the end of the thread that started them: that is
             // this one, and it goes on in the new program.
-            Ok(()) => match nix::unistd::fexecve(program, &self.options.origin.argv, &variables) {
-                Ok(never) => match never {},
-                Err(e) => e.into(),
-            },
+            Ok(()) => call.execute(),
         };
         if let Err(e) = inherit::leave_open(&numbers, false) {
             tracing::error!("descriptors stay open for children: {e}");
@@ -395,15 +391,57 @@ impl<'log> Core<'log> {
         );
         core.notify.status("the program was replaced; running tasks go on");
         core.start_daemon();
-        // Whatever ended during the replacement.
-        core.look_around();
+        // Whatever ended during the replacement: its signal may have been taken by the old program.
+        core.reap_all();
         Ok(core)
     }
 }
 
-/// A path that leads to an open file in a forked child, too.
-fn in_proc(file: &OwnedFd) -> std::path::PathBuf {
-    Path::new("/proc/self/fd").join(file.as_raw_fd().to_string())
+/// Variables as execve(2) takes them.
+fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<CString> {
+    let joined = variables.map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        name.into_vec()
+    });
+    // They came from the kernel as C strings: there is no NUL in them.
+    joined.filter_map(|v| CString::new(v).ok()).collect()
+}
+
+/// Strings, and their addresses ended by a null pointer.
+struct Strings {
+    /// Keeps what the addresses lead to.
+    _texts: Vec<CString>,
+    addresses: Vec<*const c_char>,
+}
+
+impl Strings {
+    fn new(texts: Vec<CString>) -> Self {
+        let addresses = texts.iter().map(|t| t.as_ptr()).chain([std::ptr::null()]).collect();
+        Self { _texts: texts, addresses }
+    }
+}
+
+/// A program to execute, prepared so that the call itself needs no memory.
+struct Call {
+    program: RawFd,
+    argv: Strings,
+    envp: Strings,
+}
+
+// SAFETY: the addresses lead into strings that this value owns and nobody changes.
+unsafe impl Send for Call {}
+// SAFETY: likewise; it is only read.
+unsafe impl Sync for Call {}
+
+impl Call {
+    /// Returns only when it failed. The standard library's way would have a shell interpret a file that is no
+    /// program.
+    fn execute(&self) -> io::Error {
+        // SAFETY: both arrays end with a null pointer, and all strings live as long as this value.
+        unsafe { libc::fexecve(self.program, self.argv.addresses.as_ptr(), self.envp.addresses.as_ptr()) };
+        io::Error::last_os_error()
+    }
 }
 
 /// The beginning of what was printed.
