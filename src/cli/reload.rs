@@ -98,6 +98,8 @@ async fn next_daemon(client: &mut Client, epoch: u64, bound: Duration) -> Result
                 return Err(Failure::later(format!("taskd was not replaced within {bound}"))
                     .hint("its log says how far it is"));
             }
+            // The launcher keeps the socket open all the time: without it taskd was stopped meanwhile.
+            Err(e @ (ClientError::NoSocket(_) | ClientError::NotListening(_))) => return Err(e.into()),
             Err(e) => patience.bear(e).await?,
         }
     }

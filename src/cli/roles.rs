@@ -46,6 +46,8 @@ fn check() -> ExitCode {
 
 fn fit(line: impl Iterator<Item = OsString>) -> Result<String, String> {
     let cli = Cli::try_parse_from(line).map_err(|e| e.to_string())?;
-    let Command::Run(args) = cli.command else { return Err("the running taskd was not started by run".to_owned()) };
+    let Command::Run(args) = cli.command else {
+        return Err("the running taskd was not started by run".to_owned());
+    };
     launcher::upgrade_check(&run::options(args, &Context::new(cli.global)))
 }

@@ -12,7 +12,8 @@ use crate::model::name;
 use crate::model::state::State;
 
 use super::api::{
-    BackupBody, DrainBody, Enqueue, Error, ErrorKind, Exported, ListQuery, MAX_BATCH, ReloadBody, Request, StopBody,
+    BackupBody, DrainBody, Enqueue, Error, ErrorKind, Exported, ListQuery, MAX_BATCH, ReloadBody, Request,
+    StopBody,
 };
 use super::route::{Route, SINGLE};
 

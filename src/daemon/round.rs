@@ -126,7 +126,9 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
         if d.finished {
             return finish(d, inputs).await;
         }
-        if d.handing_over && let Some(stop) = inputs.stop.take() {
+        if d.handing_over
+            && let Some(stop) = inputs.stop.take()
+        {
             // What clients asked for is answered; those who connect from now on wait for the next daemon.
             let _ = stop.send(());
         }

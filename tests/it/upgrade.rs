@@ -63,6 +63,7 @@ impl Load {
             while !until_stop.load(Ordering::Relaxed) {
                 let mut http = Http::connect(&socket).expect("the socket never refuses");
                 ids.extend(http.enqueue(&json!([{"task": "note"}])));
+                std::thread::sleep(std::time::Duration::from_millis(3)); // the load's pace, nothing waits for it
             }
             ids
         });
@@ -109,7 +110,10 @@ fn what_runs_and_who_waits_goes_on_in_the_new_program() {
     assert!(procs::lives(launcher) && !procs::lives(daemon));
     assert_eq!((runs_what(launcher), runs_what(node.daemon())), (installed, installed));
     let status = node.json(&["status"]);
-    assert_eq!((&status["upgrades"], &status["epoch"], &status["generation"]), (&1.into(), &2.into(), &2.into()));
+    assert_eq!(
+        (&status["upgrades"], &status["epoch"], &status["generation"]),
+        (&1.into(), &2.into(), &2.into())
+    );
     assert!(procs::title(launcher).starts_with("taskd: launcher"), "{}", procs::title(launcher));
     node.notify.has("RELOADING=1");
     // Runners that are idle are replaced; those that run something when they are done.
@@ -121,6 +125,7 @@ fn what_runs_and_who_waits_goes_on_in_the_new_program() {
     node.ok(&["reload", "--binary"]);
     assert_eq!((node.launcher(), &node.json(&["status"])["upgrades"]), (launcher, &2.into()));
     let ids = load.end();
+    node.notify.forget();
     go.release(2);
     for id in [&first, "waits"] {
         let view = node.finished(id);
@@ -138,6 +143,7 @@ fn what_runs_and_who_waits_goes_on_in_the_new_program() {
         assert_eq!(notes[id].iter().filter(|n| n.start).count(), 1, "{id} ran more than once");
         assert_eq!(notes[id].iter().filter(|n| !n.start).count(), 1, "{id} was interrupted");
     }
+    node.notify.forget();
     until("no runner of an old program", || {
         node.runners().into_iter().all(|r| runs_what(r) == installed && !runners.contains(&r)).then_some(())
     });
@@ -191,7 +197,10 @@ fn what_was_paused_or_drained_stays_so() {
     let (in_side, drained) = (node.enqueue(&["say", "--queue", "side"]), node.enqueue(&["say"]));
     node.ok(&["reload", "--binary"]);
     assert_eq!(node.json(&["status"])["state"], "draining");
-    assert_eq!((&node.view(&in_side)["state"], &node.view(&drained)["state"]), (&"WAITING".into(), &"WAITING".into()));
+    assert_eq!(
+        (&node.view(&in_side)["state"], &node.view(&drained)["state"]),
+        (&"WAITING".into(), &"WAITING".into())
+    );
     node.ok(&["drain", "--off"]);
     assert_eq!(node.finished(&drained)["state"], "SUCCESS");
     assert_eq!(node.view(&in_side)["state"], "WAITING");
@@ -212,6 +221,10 @@ fn a_stop_in_the_middle_of_it_is_a_stop() {
         ended(client);
         node.launch();
         let view = node.view(&id);
-        assert_eq!((&view["state"], &view["attempt"]), (&"SUCCESS".into(), &1.into()), "{wait_ms} ms: {view}");
+        assert_eq!(
+            (&view["state"], &view["attempt"]),
+            (&"SUCCESS".into(), &1.into()),
+            "{wait_ms} ms: {view}"
+        );
     }
 }

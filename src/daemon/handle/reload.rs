@@ -95,10 +95,10 @@ pub fn hand_over(d: &mut Daemon, version: &str) {
     d.waiters.close();
     if let Some(to) = d.reloads.binary.take() {
         let done = Done { message: format!("taskd is being replaced by {version}"), ..Done::default() };
-        let _ = to.send(serde_json::to_string(&done).map_or_else(
-            |e| Answer::Error(Error::new(ErrorKind::Internal, e.to_string())),
-            Answer::Json,
-        ));
+        let _ = to.send(
+            serde_json::to_string(&done)
+                .map_or_else(|e| Answer::Error(Error::new(ErrorKind::Internal, e.to_string())), Answer::Json),
+        );
     }
 }
 

@@ -113,7 +113,8 @@ impl<'log> Core<'log> {
             );
         }
         tracing::info!("{users}");
-        let mut core = Self::build(options, signals, log, who, open_files, state, control, loaded, (settings, users))?;
+        let mut core =
+            Self::build(options, signals, log, who, open_files, state, control, loaded, (settings, users))?;
         core.notify.status("starting");
         core.start_daemon();
         Ok(core)

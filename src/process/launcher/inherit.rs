@@ -386,7 +386,10 @@ mod tests {
         std::fs::write(&odd, "").unwrap();
         assert_eq!(without_mark(odd.clone()), odd);
         let this = Origin::now();
-        assert_eq!(this.path.canonicalize().unwrap(), std::env::current_exe().unwrap().canonicalize().unwrap());
+        assert_eq!(
+            this.path.canonicalize().unwrap(),
+            std::env::current_exe().unwrap().canonicalize().unwrap()
+        );
         assert_eq!(this.argv.len(), std::env::args_os().len());
     }
 }

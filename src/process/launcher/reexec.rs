@@ -139,13 +139,16 @@ impl Core<'_> {
         if self.who.uid == 0
             && let Some(why) = ownership_fault(path)
         {
-            return Err(format!("refusing {shown}: {why}; taskd runs as root and would obey whoever can write it"));
+            return Err(format!(
+                "refusing {shown}: {why}; taskd runs as root and would obey whoever can write it"
+            ));
         }
         let cannot = |what: &str, e: &dyn std::fmt::Display| format!("cannot {what} {shown}: {e}");
         // What is tried is what is executed later, even when the file is replaced once more meanwhile.
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let program = open(path.as_path(), flags, Mode::empty()).map_err(|e| cannot("open", &e))?;
-        let (state, _) = self.state(keep.clone()).and_then(|s| inherit::write(&s)).map_err(|e| cannot("try", &e))?;
+        let (state, _) =
+            self.state(keep.clone()).and_then(|s| inherit::write(&s)).map_err(|e| cannot("try", &e))?;
         let output = || memfd_create("taskd-trial", MFdFlags::MFD_CLOEXEC).map(File::from);
         let (out, err) = (output().map_err(|e| cannot("try", &e))?, output().map_err(|e| cannot("try", &e))?);
         let copy = |file: &File| file.try_clone().map(Stdio::from).map_err(|e| cannot("try", &e));
@@ -168,11 +171,14 @@ impl Core<'_> {
             });
         }
         // Reaped in the loop, with all other children.
-        let pid = command.spawn().map_err(|e| match e.raw_os_error() {
-            // The file is there, or it would not have been opened: its interpreter cannot open it.
-            Some(libc::ENOENT) => format!("{shown} is a script, and only a program can replace this one"),
-            _ => cannot("execute", &e),
-        })?.id();
+        let pid = command
+            .spawn()
+            .map_err(|e| match e.raw_os_error() {
+                // The file is there, or it would not have been opened: its interpreter cannot open it.
+                Some(libc::ENOENT) => format!("{shown} is a script, and only a program can replace this one"),
+                _ => cannot("execute", &e),
+            })?
+            .id();
         let until = Instant::now() + self.options.limits.trial;
         tracing::info!(TASKD_PID = pid, "trying {shown} as the next program");
         Ok(Trial { pid, program, out, err, until, late: false, epoch: self.epoch, keep })
@@ -217,7 +223,10 @@ impl Core<'_> {
                  taskd instead",
                 fit.taskd, fit.format
             )),
-            None => Err(format!("{path} was tried and did not say that it can take over: it is no taskd{}", printed())),
+            None => Err(format!(
+                "{path} was tried and did not say that it can take over: it is no taskd{}",
+                printed()
+            )),
         }
     }
 
@@ -311,7 +320,8 @@ impl Core<'_> {
         let now = Instant::now();
         let ago = |at: &Instant| u64::try_from(now.duration_since(*at).as_millis()).unwrap_or(u64::MAX);
         let heir = |c: &super::child::Living| Heir { child: c.child.clone(), socket: c.socket.as_raw_fd() };
-        let ended = |(child, end, _): &(_, End, _)| Ended { child: *child, code: end.code, signal: end.signal };
+        let ended =
+            |(child, end, _): &(_, End, _)| Ended { child: *child, code: end.code, signal: end.signal };
         Ok(State {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -355,8 +365,17 @@ impl<'log> Core<'log> {
         let open_files = OpenFiles::found(state.open_files);
         let control = ControlSocket::taken_over(listener, state.bound);
         let state_dir = StateDir::taken_over(state.instance, lock)?;
-        let mut core =
-            Self::build(options, signals, log, who, open_files, state_dir, control, loaded, (settings, users))?;
+        let mut core = Self::build(
+            options,
+            signals,
+            log,
+            who,
+            open_files,
+            state_dir,
+            control,
+            loaded,
+            (settings, users),
+        )?;
         let ago = |ms: &u64| Instant::now().checked_sub(Duration::from_millis(*ms));
         core.epoch = state.epoch;
         core.deaths = state.deaths.iter().filter_map(ago).collect();
