@@ -13,7 +13,7 @@ help:
 	@echo 'make run    build taskd and start it with config/quickstart.toml (Ctrl-C stops it)'
 	@echo 'make test   everything that must hold: format, lints, all tests'
 	@echo 'make check  format, lints, and the dependency checks whose tools are installed'
-	@echo 'make soak   the long form of the fault tests: 300 kill cycles, a million simulated lives'
+	@echo 'make soak   the long form of the fault tests: 300 kill cycles, 100 daemon crashes, a million simulated lives'
 	@echo 'make bench  every figure beside its baseline, with a verdict (target/bench/*.json)'
 	@echo 'make clean  remove what was built'
 
@@ -49,6 +49,7 @@ check:
 soak:
 	@bash tests/needs.sh test
 	CYCLES=$${CYCLES:-300} $(CARGO) test --test it -- kill:: --nocapture
+	CRASHES=$${CRASHES:-100} $(CARGO) test --test it -- crashes:: --nocapture
 	RUNS=$${RUNS:-1000000} $(CARGO) test --test sim -- --nocapture
 
 bench:
