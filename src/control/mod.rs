@@ -10,3 +10,4 @@ mod route_input;
 pub mod server;
 mod server_answer;
 mod server_io;
+pub mod verbs;
