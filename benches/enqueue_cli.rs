@@ -13,36 +13,12 @@
 #[path = "harness/mod.rs"]
 mod bench;
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use bench::harness::node::TASKD;
-use bench::{Better, Figure, Node, TRUE, figure, setting, until};
-
-/// A Redis of our own on a unix socket, nothing written to disk: what people have.
-struct Redis {
-    child: Child,
-    socket: String,
-}
-
-impl Redis {
-    fn start(dir: &std::path::Path) -> Option<Self> {
-        let socket = dir.join("redis").to_string_lossy().into_owned();
-        let mut command = Command::new("redis-server");
-        command.args(["--port", "0", "--unixsocket", &socket, "--save", "", "--appendonly", "no"]);
-        command.current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.spawn().ok()?;
-        until("redis", || std::os::unix::net::UnixStream::connect(&socket).ok());
-        Some(Self { child, socket })
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
+use bench::redis::Redis;
+use bench::{Better, Figure, Node, TRUE, figure, setting};
 
 /// Milliseconds from spawn to end.
 fn timed(command: &mut Command) -> f64 {

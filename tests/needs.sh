@@ -12,6 +12,7 @@ declare -A package=(
     [mount]=mount
     [/lib/systemd/systemd-journald]=systemd
     [journalctl]=systemd
+    [python3]=python3
 )
 if [ "${1:-test}" = bench ]; then
     package[strace]=strace

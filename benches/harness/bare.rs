@@ -32,6 +32,8 @@ pub fn spawn(program: &CStr, args: &[CString]) -> Spawned {
         cwd: None,
         umask: None,
         nice: None,
+        io_class: None,
+        sandbox: None,
         nofile: None,
         cgroup_procs: None,
         stdin: Stdio::Inherit,

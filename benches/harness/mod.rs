@@ -6,6 +6,7 @@ pub mod harness;
 
 pub mod bare;
 pub mod figure;
+pub mod redis;
 
 pub use figure::{Better, Figure};
 pub use harness::{Http, Node, Setup, procs, until};
@@ -30,4 +31,9 @@ pub fn rate_of(node: &Node, ids: &[String]) -> f64 {
         last = last.max(view["finished"].as_i64().unwrap());
     }
     ids.len() as f64 * 1000.0 / ((last - first).max(1) as f64)
+}
+
+/// CPU time in nanoseconds of this process and of everything below it.
+pub fn cpu_of_tree(pid: i32) -> u64 {
+    [vec![pid], procs::below(pid)].concat().into_iter().map(procs::cpu_ns).sum()
 }

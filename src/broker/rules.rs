@@ -83,11 +83,12 @@ pub fn slim(mut record: Record) -> Record {
     record
 }
 
-/// The message of a new life: as it was, `retries` from zero, without an `expires` that has passed (it
+/// The message of a new life: as it was, `retries` and `memory_retries` from zero, without an `expires` that has passed (it
 /// belonged to the life that ended; with it, the new one could never start).
 #[must_use]
 pub fn reborn(mut message: Message, now: Wall) -> Message {
     message.retries = 0;
+    message.memory_retries = 0;
     message.expires = message.expires.filter(|e| *e > now);
     message
 }
@@ -97,6 +98,9 @@ pub fn reborn(mut message: Message, now: Wall) -> Message {
 /// # Errors
 /// [`Fault::Refused`] naming what does not fit.
 pub fn check_settle(s: &Settle) -> Result<(), Fault> {
+    if s.memory.is_some() && s.state != State::Retry {
+        return Err(Fault::Refused(format!("{}: {} is no retry with more memory", s.id, s.state)));
+    }
     match (s.state, s.due) {
         (State::Retry, None) => Err(Fault::Refused(format!("{}: RETRY without the time it is due", s.id))),
         (State::Retry, Some(_)) => Ok(()),
@@ -122,6 +126,17 @@ pub fn arguments_gone(id: &crate::model::name::MessageId) -> Fault {
     Fault::Refused(format!(
         "the arguments of {id} are not kept any more (the retention of its record is over); enqueue it anew"
     ))
+}
+
+/// The message of the next attempt, where the latest had not memory enough. `None`: it was something else.
+#[must_use]
+pub fn with_more_memory(settle: &Settle, mut message: Message) -> Option<Message> {
+    let again = settle.memory.as_ref()?;
+    message.memory_retries = message.memory_retries.saturating_add(1);
+    if let Some(queue) = &again.queue {
+        queue.clone_into(&mut message.queue);
+    }
+    Some(message)
 }
 
 /// The answer to a write that took place.

@@ -45,6 +45,7 @@ pub fn code_of(cause: &Cause, success: bool) -> u8 {
     match cause {
         Cause::Exit { code: 0 } if !success => 65,
         Cause::Exit { code } => low_byte(*code),
+        Cause::Error { .. } => 1,
         Cause::Signal { signal, .. } => low_byte(128_i32.saturating_add(*signal)),
         Cause::TimeLimit { .. } => 124,
         Cause::Memory => 137,
@@ -67,7 +68,7 @@ pub fn sentence(view: &MessageView) -> Option<String> {
     }
     let mut text = format!("{} {} is {}", clean(&view.task), clean(&view.id), view.state);
     if let Some(outcome) = view.outcome.as_ref().filter(|_| view.state.is_final()) {
-        let cause = outcome.cause.to_string();
+        let cause = clean(&outcome.reason());
         text.push_str(&format!(": {cause}"));
         let message = outcome.failure.as_ref().map(|f| f.message.trim());
         if let Some(message) = message.filter(|m| !m.is_empty() && *m != cause) {

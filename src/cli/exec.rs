@@ -6,6 +6,7 @@ use super::arguments::Arguments;
 use super::output::{self, Ending, Failure};
 use super::{ConfigFile, Context, check, ending};
 use crate::config::Source;
+use crate::config::settings::{Identity, Settings};
 use crate::control::api::{Error, ErrorKind};
 use crate::daemon::clock;
 use crate::daemon::handle::enqueue::suggestion;
@@ -69,9 +70,8 @@ fn exec(args: Args, context: &Context) -> Ending {
         error.details = faults;
         Failure::from(error)
     })?;
-    let pool = settings.pool_of(&queue);
-    if let Some(user) = task.user.as_deref().or(pool.and_then(|p| p.user.as_deref())) {
-        become_user(user)?;
+    if let Some(pool) = settings.pool_of(&queue) {
+        become_user(&Settings::identity(pool, Some(task)))?;
     }
     let message = Message {
         id: MessageId(uuid::Uuid::now_v7().to_string()),
@@ -122,10 +122,10 @@ fn unknown<'a>(name: &str, declared: impl Iterator<Item = &'a str>) -> Error {
     })
 }
 
-fn become_user(name: &str) -> Result<(), Failure> {
+fn become_user(identity: &Identity) -> Result<(), Failure> {
     let refuse = |why: String| Failure::from(Error::new(ErrorKind::Forbidden, why));
-    let account = Account::lookup(name).map_err(|e| refuse(e.to_string()))?;
-    if nix::unistd::geteuid().as_raw() == account.uid {
+    let Some(account) = Account::find(identity).map_err(|e| refuse(e.to_string()))? else { return Ok(()) };
+    if privileges::is_already(&account, identity) {
         return Ok(());
     }
     privileges::become_user(&account).map_err(|e| refuse(e.to_string()).hint("root may run it as that user"))

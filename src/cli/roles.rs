@@ -1,5 +1,5 @@
-//! The hidden roles that the launcher starts this program in: `@daemon`, `@runner`, and `@upgrade-check`, in
-//! which it is tried before it replaces a running one.
+//! The hidden roles that the launcher starts this program in: `@daemon`, `@runner`, `@worker`, and
+//! `@upgrade-check`, in which it is tried before it replaces a running one.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -16,9 +16,9 @@ use crate::process::{launcher, runner, title};
 pub fn play(role: &str) -> ExitCode {
     let result = match role {
         "daemon" => launcher::daemon_start().map(daemon::start::run),
-        "runner" => {
-            launcher::runner_start().map(|(part, socket)| runner::serve(part, socket, &mut title::set))
-        }
+        "runner" => launcher::runner_start()
+            .map(|(part, socket, launcher)| runner::serve(part, socket, launcher, &mut title::set)),
+        "worker" => return launcher::worker_main(),
         "upgrade-check" => return check(),
         other => Err(format!("there is no role @{other}")),
     };

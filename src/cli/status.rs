@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use crate::control::api::{MessageView, StatusView};
+use crate::control::api::{ChildView, MessageView, StatusView};
 use crate::control::route::Method;
 use crate::model::state::State;
 
 use super::output::{self, BOLD, Ending, Failure, RESET, YELLOW, clean};
 use super::table::{Column, pairs, render, size};
 use super::{Context, checked, moment};
+
+/// So many children are shown.
+const CHILDREN: usize = 32;
 
 /// Options of `taskd status`.
 #[derive(Clone, Debug, clap::Args)]
@@ -84,14 +87,24 @@ pub fn node(view: &StatusView, now: i64, zone: &TimeZone) -> String {
             p.name.clone(),
             format!("{}/{}", p.busy, p.processes),
             p.children.len().to_string(),
+            p.replaced.recycled().to_string(),
+            p.replaced.faults.to_string(),
             p.degraded.clone().unwrap_or_else(|| "whole".to_owned()),
         ]
     });
     text.push('\n');
     text.push_str(&render(
-        &[Column::Text("POOL"), Column::Number("BUSY"), Column::Number("CHILDREN"), Column::Text("STATE")],
+        &[
+            Column::Text("POOL"),
+            Column::Number("BUSY"),
+            Column::Number("CHILDREN"),
+            Column::Number("RECYCLED"),
+            Column::Number("FAULTS"),
+            Column::Text("STATE"),
+        ],
         pools.collect(),
     ));
+    text.push_str(&children(view));
     let running: Vec<Vec<String>> = view
         .pools
         .iter()
@@ -115,6 +128,37 @@ pub fn node(view: &StatusView, now: i64, zone: &TimeZone) -> String {
         for note in &view.notes {
             text.push_str(&format!("{YELLOW}note:{RESET} {}\n", clean(note)));
         }
+    }
+    text
+}
+
+/// The children, the first ones where there are many.
+fn children(view: &StatusView) -> String {
+    let all: Vec<&ChildView> = view.pools.iter().flat_map(|p| &p.children).collect();
+    if all.is_empty() {
+        return String::new();
+    }
+    let row = |c: &&ChildView| {
+        vec![
+            c.slot.clone(),
+            c.pid.to_string(),
+            c.state.to_string(),
+            c.runs.to_string(),
+            moment::span(c.age_ms),
+            c.memory.map_or_else(|| "-".to_owned(), size),
+        ]
+    };
+    let columns = [
+        Column::Text("CHILD"),
+        Column::Number("PID"),
+        Column::Whole("STATE"),
+        Column::Number("RUNS"),
+        Column::Number("AGE"),
+        Column::Number("MEMORY"),
+    ];
+    let mut text = format!("\n{}", render(&columns, all.iter().take(CHILDREN).map(row).collect()));
+    if all.len() > CHILDREN {
+        text.push_str(&format!("and {} more (taskd status --json)\n", all.len() - CHILDREN));
     }
     text
 }
@@ -146,7 +190,15 @@ pub fn message(view: &MessageView, now: i64, zone: &TimeZone) -> String {
     }
     if view.attempt > 0 && view.started.is_some() {
         let lost = if view.losses > 0 { format!(", {} lost", view.losses) } else { String::new() };
-        lines.push(("Attempts", format!("{}, of these {} retries{lost}", view.attempt, view.retries)));
+        let memory = match view.memory_retries {
+            0 => String::new(),
+            n => format!(", {n} by on_memory"),
+        };
+        let text = format!("{}, of these {} retries{memory}{lost}", view.attempt, view.retries);
+        lines.push(("Attempts", text));
+    }
+    if let Some(limit) = view.memory_max {
+        lines.push(("Memory", format!("at most {}", size(limit))));
     }
     if let Some(pid) = view.pid.filter(|_| view.state == State::Running) {
         lines.push(("Process", pid.to_string()));
@@ -168,7 +220,9 @@ pub fn message(view: &MessageView, now: i64, zone: &TimeZone) -> String {
         lines.push(("Result", if outcome.truncated { format!("{text} (cut)") } else { text }));
     }
     let u = &outcome.usage;
-    if view.started.is_some() {
+    if view.started.is_some() && !u.is_measured() {
+        lines.push(("Used", format!("{} of time", moment::span(u.wall_ms))));
+    } else if view.started.is_some() {
         lines.push((
             "Used",
             format!(
@@ -210,7 +264,7 @@ fn arguments(view: &MessageView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::api::{ChildView, CountsView, PoolView, RunningView};
+    use crate::control::api::{ChildState, CountsView, PoolView, ReplacedView, RunningView};
 
     fn plain(text: &str) -> String {
         anstream::adapter::strip_str(text).to_string()
@@ -224,8 +278,16 @@ mod tests {
     fn a_node_in_words() {
         let id = "0198f0aa-7c1e-7b5e-9f3a-2f6b1c9d8e7f";
         let running = RunningView { id: id.into(), task: "send_email".into(), for_ms: 4_200 };
-        let child =
-            ChildView { slot: "default/0".into(), pid: 7, user: String::new(), running: vec![running] };
+        let child = ChildView {
+            slot: "default/0".into(),
+            pid: 7,
+            user: String::new(),
+            state: ChildState::Ready,
+            runs: 41,
+            age_ms: 61_000,
+            memory: Some(3 << 20),
+            running: vec![running],
+        };
         let view = StatusView {
             version: "0.1.0".into(),
             node: "web1".into(),
@@ -243,6 +305,7 @@ mod tests {
                 processes: 2,
                 busy: 1,
                 children: vec![child],
+                replaced: ReplacedView { max_tasks_per_child: 3, max_child_age: 1, ..Default::default() },
                 degraded: None,
             }],
             counts: CountsView {
@@ -269,8 +332,11 @@ Settings   generation 2, daemon start 1
 Messages   12 waiting, 3 scheduled, 1 running
 Attempts   120 succeeded, 4 failed since the daemon started
 
-POOL     BUSY  CHILDREN  STATE
-default   1/2         1  whole
+POOL     BUSY  CHILDREN  RECYCLED  FAULTS  STATE
+default   1/2         1         4       0  whole
+
+CHILD      PID  STATE  RUNS    AGE  MEMORY
+default/0    7  ready    41  1m 1s    3.0M
 
 RUNNING                               TASK        SLOT       FOR
 0198f0aa-7c1e-7b5e-9f3a-2f6b1c9d8e7f  send_email  default/0  4.2s

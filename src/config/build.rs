@@ -134,8 +134,17 @@ impl<'a> Builder<'a, '_> {
         let pools = self.pools(&users)?;
         let queues = self.queues(&pools)?;
         let routes = self.routes(&queues)?;
-        let mut settings =
-            Settings { generation: 1, taskd, results, access, pools, queues, routes, tasks: BTreeMap::new() };
+        let mut settings = Settings {
+            generation: 1,
+            taskd,
+            results,
+            access,
+            pools,
+            queues,
+            routes,
+            tasks: BTreeMap::new(),
+            hard_nofile: None,
+        };
         self.tasks(&mut settings, &users)?;
         self.schedules(&settings);
         Some(settings)

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::model::name;
-use crate::model::task::Task;
+use crate::model::task::{IoClass, Task};
 
 /// The name of the pool and of the queue that exist when the config names none.
 pub const DEFAULT: &str = "default";
@@ -31,6 +31,51 @@ pub struct Settings {
     pub routes: Vec<Route>,
     /// `[tasks.NAME]`.
     pub tasks: BTreeMap<String, Task>,
+    /// The hard limit of open files of a launcher that is root, filled in by it: what is above must be set
+    /// before a runner gives root up. Absent: nothing is above it, or nothing can be done about it.
+    #[serde(default)]
+    pub hard_nofile: Option<u64>,
+}
+
+/// Who an attempt runs as; what is absent is that of whoever runs taskd.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The user.
+    pub user: Option<String>,
+    /// The primary group; absent: the user's own.
+    pub group: Option<String>,
+    /// Groups beside those of the user.
+    pub supplementary_groups: Vec<String>,
+}
+
+impl Identity {
+    /// As one string, different for different ones: `USER` where no group is named, else
+    /// `USER:GROUP+EXTRA+…`.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let mut key = escaped(self.user.as_deref().unwrap_or_default());
+        if self.group.is_some() || !self.supplementary_groups.is_empty() {
+            key.push(':');
+            key.push_str(&escaped(self.group.as_deref().unwrap_or_default()));
+        }
+        for group in &self.supplementary_groups {
+            key.push('+');
+            key.push_str(&escaped(group));
+        }
+        key
+    }
+}
+
+/// A name without the characters that part the names of a key.
+fn escaped(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            ':' | '+' | '#' | '%' => text.push_str(&format!("%{:02x}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
+    text
 }
 
 /// `[taskd]`.
@@ -193,16 +238,90 @@ impl Settings {
             .map_or(DEFAULT, |r| r.queue.as_str())
     }
 
-    /// The user of this task's attempts if its messages wait in `queue`: its own, else the pool's; absent:
-    /// whoever runs taskd. Meant for settings that the launcher has filled users into.
+    /// Who this task's attempts run as in this pool; without a task: who its tasks run as that name nobody.
+    /// Meant for settings that the launcher has filled users into.
     #[must_use]
-    pub fn user_of<'a>(&'a self, task: &'a Task, queue: &str) -> Option<&'a str> {
-        task.user.as_deref().or_else(|| self.pool_of(queue)?.user.as_deref())
+    pub fn identity(pool: &Pool, task: Option<&Task>) -> Identity {
+        // A resident worker is one process for all tasks of its pool.
+        let task = task.filter(|_| pool.worker.is_none());
+        let own = task.map(|t| &t.supplementary_groups).filter(|groups| !groups.is_empty());
+        Identity {
+            user: task.and_then(|t| t.user.clone()).or_else(|| pool.user.clone()),
+            group: task.and_then(|t| t.group.clone()).or_else(|| pool.group.clone()),
+            supplementary_groups: own.unwrap_or(&pool.supplementary_groups).clone(),
+        }
+    }
+
+    /// Names the runners of this pool that may run this task: those of the same user and groups, and where
+    /// it needs something that only root can set up, those of this task alone (`…#TASK`).
+    #[must_use]
+    pub fn runner_key(&self, pool: &Pool, task: &Task) -> String {
+        let key = Self::identity(pool, Some(task)).key();
+        if pool.worker.is_none() && self.needs_root_before(task) {
+            return format!("{key}#{}", escaped(&task.name));
+        }
+        key
+    }
+
+    /// Whether this task asks for what can be set up only before root is given up: a negative nice value,
+    /// the realtime class, a higher hard limit of open files.
+    #[must_use]
+    pub fn needs_root_before(&self, task: &Task) -> bool {
+        let asked = &task.surroundings;
+        asked.nice.is_some_and(|n| n < 0)
+            || asked.io_class == Some(IoClass::Realtime)
+            || asked.limit_nofile.zip(self.hard_nofile).is_some_and(|(wanted, hard)| wanted > hard)
     }
 
     /// The pool that drains this queue.
     #[must_use]
     pub fn pool_of(&self, queue: &str) -> Option<&Pool> {
         self.queues.get(queue).and_then(|q| self.pools.get(&q.pool))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::task::Program;
+
+    fn identity(user: &str, group: &str, more: &[&str]) -> Identity {
+        let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+        let more = more.iter().map(|g| (*g).to_owned()).collect();
+        Identity { user: named(user), group: named(group), supplementary_groups: more }
+    }
+
+    #[test]
+    fn keys_are_readable_and_never_the_same_for_two() {
+        assert_eq!(identity("www", "", &[]).key(), "www");
+        assert_eq!(identity("www", "web", &["adm", "tty"]).key(), "www:web+adm+tty");
+        assert_eq!(identity("", "", &[]).key(), "");
+        let names = ["", "a", "b", "a:b", "a+b", "%3a", "a#t"];
+        let mut seen = std::collections::BTreeMap::new();
+        for user in names {
+            for group in names {
+                for more in [&[][..], &["a"], &["b"], &["a", "b"], &["a+b"], &["b#t"]] {
+                    let made = identity(user, group, more);
+                    if let Some(other) = seen.insert(made.key(), made.clone()) {
+                        panic!("{made:?} and {other:?} have the same key");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_tasks_own_words_go_before_its_pools() {
+        let mut pool = Pool::new("p", 1);
+        pool.user = Some("low".to_owned());
+        pool.group = Some("web".to_owned());
+        pool.supplementary_groups = vec!["adm".to_owned()];
+        let mut task = Task::new("t", Program::Command("true".to_owned()));
+        let key = |pool: &Pool, task: &Task| Settings::identity(pool, Some(task)).key();
+        assert_eq!(key(&pool, &task), "low:web+adm");
+        task.user = Some("high".to_owned());
+        task.supplementary_groups = vec!["tty".to_owned()];
+        assert_eq!(key(&pool, &task), "high:web+tty");
+        assert_eq!(Settings::identity(&pool, None).key(), "low:web+adm");
     }
 }

@@ -336,6 +336,12 @@ pub struct MessageView {
     pub retries: u32,
     /// Attempts that ended `worker_lost`.
     pub losses: u32,
+    /// Times its task's `on_memory` rule was applied.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub memory_retries: u32,
+    /// The memory limit of its running or next attempt, in bytes, after that rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_max: Option<u64>,
     /// Uid of who enqueued it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
@@ -368,6 +374,11 @@ pub struct MessageView {
     /// The node that runs or ran it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// How far a running attempt is.
@@ -447,9 +458,61 @@ pub struct PoolView {
     pub busy: u32,
     /// Children.
     pub children: Vec<ChildView>,
-    /// Why it is not whole; absent: it is.
+    /// Children that were replaced since the daemon started.
+    #[serde(default)]
+    pub replaced: ReplacedView,
+    /// Why it is not whole, and when that is tried to be mended; absent: it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub degraded: Option<String>,
+}
+
+/// How many children of a pool were replaced since the daemon started, by what the config says, and for faults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReplacedView {
+    /// They had all the runs that they may have.
+    pub max_tasks_per_child: u64,
+    /// A run left them above this.
+    pub max_memory_per_child: u64,
+    /// They were older.
+    pub max_child_age: u64,
+    /// They had nothing to do for longer.
+    pub max_child_idle: u64,
+    /// They died, were killed, or broke the protocol.
+    pub faults: u64,
+}
+
+impl ReplacedView {
+    /// Those that were replaced though nothing was wrong with them.
+    #[must_use]
+    pub const fn recycled(&self) -> u64 {
+        self.max_tasks_per_child + self.max_memory_per_child + self.max_child_age + self.max_child_idle
+    }
+}
+
+/// How far a child is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChildState {
+    /// It did not say yet that it is ready.
+    #[default]
+    Starting,
+    /// Likewise; it is to take the place of another child that is still there.
+    Successor,
+    /// It takes runs.
+    Ready,
+    /// It takes no more runs and goes when it has ended those it holds.
+    Leaving,
+}
+
+impl std::fmt::Display for ChildState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Successor => "successor",
+            Self::Ready => "ready",
+            Self::Leaving => "leaving",
+        })
+    }
 }
 
 /// One child.
@@ -462,6 +525,18 @@ pub struct ChildView {
     /// Its user; empty: whoever runs taskd.
     #[serde(default)]
     pub user: String,
+    /// How far it is.
+    #[serde(default)]
+    pub state: ChildState,
+    /// Runs it was given (of a child that lived before the daemon: by this daemon).
+    #[serde(default)]
+    pub runs: u64,
+    /// How long it has lived, in milliseconds.
+    #[serde(default)]
+    pub age_ms: u64,
+    /// Memory of it and of all below it, in bytes, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
     /// What it runs: (id, task, milliseconds since it started).
     #[serde(default)]
     pub running: Vec<RunningView>,

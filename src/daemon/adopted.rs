@@ -45,17 +45,22 @@ impl Adopted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::time::Mono;
+    use crate::model::time::{Mono, Wall};
 
     fn info() -> RunInfo {
         RunInfo {
             id: "m".into(),
             task: "t".into(),
+            queue: "q".into(),
             attempt: 1,
             child: ChildKey(0),
             pid: None,
             since: Mono(0),
+            began: Wall(0),
+            begun: true,
+            canceled: None,
             printed: true,
+            dropped: 0,
             progress: None,
             ended: false,
         }

@@ -19,6 +19,10 @@ pub enum Heard {
     Lines(ChildKey, Vec<FromChild>),
     /// The child broke the protocol; it is to be ended.
     Broken(ChildKey, String),
+    /// The child closed its end.
+    Closed(ChildKey),
+    /// A resident worker printed something that waits to be read.
+    Printed(ChildKey),
 }
 
 /// One child's connection.
@@ -30,6 +34,8 @@ pub struct Link {
     backlog: RefCell<VecDeque<u8>>,
     /// Lines that go with the next one.
     kept: RefCell<Vec<u8>>,
+    /// It was told that nothing more comes.
+    finished: std::cell::Cell<bool>,
     inbound: Inbound,
 }
 
@@ -62,6 +68,7 @@ impl Link {
             stream: RefCell::new(Stream::new(socket)?),
             backlog: RefCell::default(),
             kept: RefCell::default(),
+            finished: std::cell::Cell::default(),
             inbound: Inbound { buffer: Vec::new(), length: 0, scanned: 0, torn: epoch > 1, over: false },
         };
         link.write(b"\n");
@@ -101,7 +108,14 @@ impl Link {
     /// socket, so closing it would say nothing; shutdown(2) acts on the socket itself.
     pub fn finish(&self) {
         self.flush();
+        self.finished.set(true);
         let _ = self.stream.borrow().socket().shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Whether [`Link::finish`] was called.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.finished.get()
     }
 
     fn write(&self, bytes: &[u8]) {
@@ -147,7 +161,10 @@ impl Inbound {
             let room = self.buffer.get_mut(self.length..).unwrap_or_default();
             match stream.poll_take(cx, room) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0) | Err(_)) => self.over = true,
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    self.over = true;
+                    return Poll::Ready(Heard::Closed(child));
+                }
                 Poll::Ready(Ok(n)) => {
                     self.length += n;
                     match self.lines() {

@@ -1,6 +1,6 @@
 //! Life-cycle entries: one journal entry each, with the fields and the MESSAGE_ID of `observe::fields`.
 
-use crate::engine::command::Note;
+use crate::engine::command::{Note, Raised};
 use crate::model::outcome::{Cause, Outcome};
 use crate::model::state::State;
 use crate::observe::fields;
@@ -24,8 +24,8 @@ pub fn log(note: &Note) {
             TASKD_PID = pid,
             "{task} {id} started, attempt {attempt}"
         ),
-        Note::Ended { id, task, queue, attempt, state, outcome, waited_ms, retry_in_ms } => {
-            let text = ended_text(*state, outcome, *retry_in_ms);
+        Note::Ended { id, task, queue, attempt, state, outcome, waited_ms, retry_in_ms, raised } => {
+            let text = ended_text(*state, outcome, *retry_in_ms, raised.as_ref());
             ended(&Ended {
                 id: id.as_str(),
                 task,
@@ -58,6 +58,7 @@ pub fn log(note: &Note) {
                 tracing::info!(MESSAGE_ID = fields::CHILD_LOST, TASKD_SLOT = place, "child {place}: {text}");
             }
         }
+        Note::Recycled { .. } => recycled(note, None),
         Note::Store(Some(why)) => {
             tracing::error!(MESSAGE_ID = fields::STORE_FAULT, "work is paused: {why}");
         }
@@ -65,6 +66,25 @@ pub fn log(note: &Note) {
             tracing::info!(MESSAGE_ID = fields::STORE_FAULT, "the store takes writes again, work goes on")
         }
     }
+}
+
+/// Writes the entry of a child that is replaced though nothing is wrong with it.
+pub fn recycled(note: &Note, pid: Option<u32>) {
+    let Note::Recycled { slot, reason, runs, age_ms, memory, .. } = note else { return };
+    let place = format!("{}/{}", slot.pool, slot.index);
+    let memory_text = memory.map(|n| format!(", {} of memory", bytes(n))).unwrap_or_default();
+    tracing::info!(
+        MESSAGE_ID = fields::RECYCLED,
+        TASKD_SLOT = place,
+        TASKD_PID = pid,
+        TASKD_REASON = reason.key(),
+        TASKD_RUNS = runs,
+        TASKD_AGE_MS = age_ms,
+        TASKD_MEMORY = memory,
+        "child {place} is replaced, {}: {runs} runs in {}{memory_text}",
+        reason.key(),
+        duration(*age_ms)
+    );
 }
 
 struct Ended<'a> {
@@ -120,31 +140,36 @@ fn ended(e: &Ended<'_>) {
     }
 }
 
-fn ended_text(state: State, outcome: &Outcome, retry_in_ms: Option<u64>) -> String {
+fn ended_text(state: State, outcome: &Outcome, retry_in_ms: Option<u64>, raised: Option<&Raised>) -> String {
     let usage = &outcome.usage;
     let mut text = match state {
+        State::Success if !usage.is_measured() => format!("succeeded in {}", duration(usage.wall_ms)),
         State::Success => format!(
             "succeeded in {}, CPU {}, peak memory {}",
             duration(usage.wall_ms),
             duration((usage.user_us + usage.system_us) / 1000),
             bytes(usage.max_rss)
         ),
-        State::Retry => format!("to be retried: {}", outcome.cause),
-        State::Waiting | State::Scheduled => format!("goes back to its queue: {}", outcome.cause),
+        State::Retry => format!("to be retried: {}", outcome.reason()),
+        State::Waiting | State::Scheduled => format!("goes back to its queue: {}", outcome.reason()),
         State::Revoked => "canceled".to_owned(),
-        State::Dead => format!("is DEAD: its attempts kept killing their child ({})", outcome.cause),
-        _ => format!("failed: {}", outcome.cause),
+        State::Dead => format!("is DEAD: its attempts kept killing their child ({})", outcome.reason()),
+        _ => format!("failed: {}", outcome.reason()),
     };
     if !matches!(state, State::Success | State::Revoked)
         && let Some(failure) = &outcome.failure
         && !failure.message.is_empty()
-        && failure.message != outcome.cause.to_string()
+        && failure.message != outcome.reason()
         && !matches!(outcome.cause, Cause::Interrupted)
     {
         text.push_str(": ");
         text.push_str(failure.message.lines().next().unwrap_or_default());
     }
-    if let Some(ms) = retry_in_ms {
+    if let Some(raised) = raised {
+        let limit = raised.memory_max.map(|n| format!(", memory_max = {}", bytes(n))).unwrap_or_default();
+        let Raised { times, max, queue, .. } = raised;
+        text.push_str(&format!(", again at once by on_memory ({times} of {max}{limit}, queue {queue})"));
+    } else if let Some(ms) = retry_in_ms {
         text.push_str(&format!(", again in {}", duration(ms)));
     }
     text

@@ -7,7 +7,9 @@ use super::state::{Daemon, RunInfo};
 use crate::engine::command::{Command, Note, RunOrder};
 use crate::engine::event::ChildKey;
 use crate::model::message::Delivery;
+use crate::model::op::{Fault, Op, Reply};
 use crate::model::state::State;
+use crate::model::time::Mono;
 use crate::observe::fields::STORE_FAULT;
 use crate::process::launch::{ChildId, Slot, ToLauncher};
 use crate::process::protocol::{Run, ToChild};
@@ -27,9 +29,13 @@ pub fn perform(d: &mut Daemon, command: Command) {
                 living.link.finish();
             }
         }
+        Command::Measure { child } => d.launcher.send(ToLauncher::Measure { child: ChildId(child.0) }),
         Command::Run { child, run } => start(d, child, *run),
         Command::Cancel { child, run, reason } => {
             if let Some(living) = d.children.get(&child) {
+                if let Some(info) = d.runs.get_mut(&run) {
+                    info.canceled = Some(reason);
+                }
                 living.link.send(&ToChild::Cancel { run, reason });
             }
         }
@@ -48,16 +54,24 @@ pub fn perform(d: &mut Daemon, command: Command) {
 }
 
 fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
+    // What was printed up to now is not this run's.
+    super::worker_output::drain(d, child, None);
+    let now = super::clock::now();
     let Some(living) = d.children.get(&child) else { return };
     let message = order.message;
     let info = RunInfo {
         id: message.id.0.clone(),
         task: message.task.clone(),
+        queue: message.queue.clone(),
         attempt: order.attempt,
         child,
         pid: None,
-        since: super::clock::now().mono,
+        since: now.mono,
+        began: now.wall,
+        begun: false,
+        canceled: None,
         printed: false,
+        dropped: 0,
         progress: None,
         ended: false,
     };
@@ -81,20 +95,39 @@ fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
 pub fn recovered(d: &mut Daemon, deliveries: &[Delivery]) {
     for delivery in deliveries.iter().filter(|x| x.started) {
         let run = crate::engine::run_key(delivery.token);
+        let now = super::clock::now();
         let info = RunInfo {
             id: delivery.message.id.0.clone(),
             task: delivery.message.task.clone(),
+            queue: delivery.message.queue.clone(),
             attempt: delivery.attempt,
             child: ChildKey(0),
             pid: None,
-            since: super::clock::now().mono,
+            since: now.mono,
+            began: now.wall,
+            begun: true,
+            canceled: None,
             printed: true,
+            dropped: 0,
             progress: None,
             ended: false,
         };
+        let id = delivery.message.id.clone();
         if let Some(info) = d.adopted.found(&run, info) {
-            d.runs.insert(run, info);
+            d.runs.insert(run.clone(), info);
         }
+        d.read(Op::Get { id }, Box::new(move |d, reply| began(d, &run, reply)));
+    }
+}
+
+/// The store knows when a run began that a daemon before this one started.
+fn began(d: &mut Daemon, run: &str, reply: Result<Reply, Fault>) {
+    if let Ok(Reply::Record(Some(record))) = reply
+        && let (Some(started), Some(info)) = (record.started, d.runs.get_mut(run))
+    {
+        let now = super::clock::now();
+        info.began = started;
+        info.since = Mono(now.mono.0.saturating_sub(now.wall.since(started)));
     }
 }
 
@@ -111,6 +144,10 @@ fn noted(d: &mut Daemon, note: &Note) {
             }
         }
         Note::Dropped { id, .. } => d.waiters.wake(id.as_str()),
+        Note::Recycled { child, .. } => {
+            let pid = d.children.get(child).map(|living| living.child.pid);
+            return notes::recycled(note, pid);
+        }
         // What goes on is told by `Daemon::look_at_store`.
         Note::Store(None) => return,
         Note::Store(Some(_)) if d.engine.store_fault().is_some() => return,

@@ -3,9 +3,12 @@
 use crate::config::settings::Settings;
 use crate::engine::plan::{Plan, PoolPlan, QueuePlan, Recycle};
 use crate::model::op::Retention;
+use crate::model::task::Task;
 
 /// The part of the settings that the engine decides by. The launcher has filled in the user of pools that
 /// name none; where none is left, everything runs as whoever runs taskd, which is the empty name.
+///
+/// What the engine knows as a user is a runner key ([`Settings::runner_key`]): it only compares it.
 #[must_use]
 pub fn plan(settings: &Settings) -> Plan {
     Plan {
@@ -14,7 +17,7 @@ pub fn plan(settings: &Settings) -> Plan {
             .pools
             .values()
             .map(|p| {
-                let user = p.user.clone().unwrap_or_default();
+                let user = Settings::identity(p, None).key();
                 let recycle = Recycle {
                     max_tasks: p.recycle.max_tasks,
                     max_memory: p.recycle.max_memory,
@@ -41,9 +44,44 @@ pub fn plan(settings: &Settings) -> Plan {
                 )
             })
             .collect(),
-        tasks: settings.tasks.clone(),
+        tasks: settings.tasks.iter().map(|(name, task)| (name.clone(), keyed(settings, task))).collect(),
         routes: settings.routes.iter().map(|r| (r.task.clone(), r.queue.clone())).collect(),
         shutdown_grace_ms: settings.taskd.shutdown_grace_ms,
+        max_memory_pressure: settings.taskd.max_memory_pressure,
         retention: Retention { age_ms: settings.results.expires_ms, count: settings.results.max_records },
+    }
+}
+
+/// The task with its runner key for a user, where that is not its pool's own.
+fn keyed(settings: &Settings, task: &Task) -> Task {
+    let key = settings.pool_of(settings.route(task)).and_then(|pool| {
+        let key = settings.runner_key(pool, task);
+        (key != Settings::identity(pool, None).key()).then_some(key)
+    });
+    Task { user: key, ..task.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Env, load_texts};
+
+    #[test]
+    fn the_engine_gets_keys_for_users() {
+        let text = "[pools.default]\nuser = 'low'\n[tasks.plain]\ncommand = 'x'\n\
+            [tasks.same]\ncommand = 'x'\nuser = 'low'\n[tasks.other]\ncommand = 'x'\nuser = 'high'\n\
+            [tasks.hasty]\ncommand = 'x'\nnice = -5\n[tasks.open]\ncommand = 'x'\nlimit_nofile = 5000\n";
+        let env = Env::made("root", 0, &[("low", 1001), ("high", 1002)]);
+        let mut s = load_texts(&[("taskd.toml", text)], &env).map_err(|r| r.render(false)).unwrap().settings;
+        s.tasks.get_mut("plain").unwrap().supplementary_groups = vec!["adm".to_owned()];
+        let user = |s: &Settings, task: &str| plan(s).tasks[task].user.clone();
+        assert_eq!(plan(&s).pools["default"].user, "low");
+        assert_eq!(user(&s, "plain").as_deref(), Some("low:+adm"));
+        assert_eq!(user(&s, "same"), None);
+        assert_eq!(user(&s, "other").as_deref(), Some("high"));
+        assert_eq!(user(&s, "hasty").as_deref(), Some("low#hasty"));
+        assert_eq!(user(&s, "open"), None);
+        s.hard_nofile = Some(4096);
+        assert_eq!(user(&s, "open").as_deref(), Some("low#open"));
     }
 }

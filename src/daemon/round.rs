@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 
 use super::child::{Heard, Link};
 use super::state::{Daemon, Living};
-use super::{clock, handle};
+use super::worker_output::{Printed, Said};
+use super::{clock, handle, worker_end, worker_output};
 use crate::broker::Completion;
 use crate::control::api::{Call, ProgressView};
 use crate::engine::event::{ChildKey, Event, SlotId};
@@ -23,6 +24,9 @@ use crate::process::protocol::FromChild;
 
 /// At most this many of each kind in one round.
 const LOT: usize = 256;
+
+/// A resident worker that closed its socket gets so long to exit, in milliseconds.
+const CLOSED_MS: u64 = 2_000;
 
 /// STATUS= is told at most this often.
 const STATUS_EVERY_MS: u64 = 1000;
@@ -104,13 +108,19 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
         if d.engine.next_deadline().is_some_and(|at| at <= now.mono) {
             d.step(Event::Tick);
         }
+        d.look_at_pressure(now.mono);
         d.flush(now.mono);
         d.tell_late(now.mono);
+        end_deaf(&mut d, now.mono);
         d.look_at_store();
         if !d.ready && d.engine.pools_up() {
             d.ready = true;
             d.adopted.clear();
             d.launcher.send(ToLauncher::Ready);
+        }
+        if !d.recovered && d.engine.has_recovered() {
+            d.recovered = true;
+            d.launcher.send(ToLauncher::Recovered);
         }
         if next_alive.is_some_and(|at| at <= now.mono) {
             next_alive = d.start.alive_every_ms.map(|ms| now.mono.plus(ms));
@@ -202,27 +212,25 @@ fn stored(d: &mut Daemon, done: Vec<Completion>) {
 fn launcher(d: &mut Daemon, packet: ToDaemon, fds: Vec<OwnedFd>) {
     match packet {
         ToDaemon::Child(child) => {
-            let Some(fd) = fds.into_iter().next() else {
-                tracing::error!("the launcher named child {} without its socket", child.slot);
-                return;
-            };
-            child_up(d, child, fd, false);
+            child_up(d, child, fds, false);
         }
         ToDaemon::SpawnFailed { slot, error, again } => {
             let slot = SlotId { pool: slot.pool, index: slot.index };
             let error = if again { format!("{error} (tried again)") } else { error };
             d.step(Event::SpawnFailed { slot, error });
         }
-        ToDaemon::Exited { child, code, signal, out_of_memory: _ } => {
+        ToDaemon::Exited { child, code, signal, out_of_memory } => {
             let key = ChildKey(child.0);
-            let how =
-                if signal == 0 { format!("exited with {code}") } else { format!("died of signal {signal}") };
-            d.children.remove(&key);
-            d.step(Event::ChildDown { child: key, how });
+            let last = worker_output::finish(d, key);
+            let broke = d.children.remove(&key).and_then(|c| c.broke);
+            let how = broke.unwrap_or_else(|| end(code, signal, last.as_deref()));
+            d.step(Event::ChildDown { child: key, how, out_of_memory });
             // What it held is settled by the engine now; nothing more will be heard of its runs.
             d.runs.retain(|_, run| run.child != key);
         }
-        ToDaemon::Measured { .. } => {}
+        ToDaemon::Measured { child, bytes } => {
+            d.step(Event::Measured { child: ChildKey(child.0), bytes });
+        }
         ToDaemon::ReloadAsked => handle::reload::asked(d),
         ToDaemon::Settings { changes, .. } => handle::reload::swapped(d, fds, changes),
         ToDaemon::SettingsRefused { report } => handle::reload::refused(d, &report),
@@ -237,33 +245,67 @@ fn launcher(d: &mut Daemon, packet: ToDaemon, fds: Vec<OwnedFd>) {
 }
 
 /// A child lives: speaks to it and tells the engine.
-pub fn child_up(d: &mut Daemon, child: Child, fd: OwnedFd, adopted: bool) {
+pub fn child_up(d: &mut Daemon, child: Child, fds: Vec<OwnedFd>, adopted: bool) {
     let key = ChildKey(child.child.0);
-    match Link::open(key, fd.into(), d.start.epoch) {
-        Ok(link) => {
+    match connect(d, key, &child, fds) {
+        Ok((link, printed)) => {
             let event = Event::ChildUp {
                 child: key,
                 slot: SlotId { pool: child.slot.pool.clone(), index: child.slot.index },
                 user: child.user.clone(),
                 generation: child.generation,
                 adopted,
+                age_ms: child.age_ms,
             };
-            d.children.insert(key, Living { child, link });
+            d.children.insert(key, Living { child, link, printed, broke: None, deaf_until: None });
             d.step(event);
         }
         Err(e) => {
-            tracing::error!("child {}: its socket cannot be used ({e}); it is ended", child.slot);
+            tracing::error!("child {}: its descriptors cannot be used ({e}); it is ended", child.slot);
             d.launcher.send(ToLauncher::End { child: child.child, kill: true });
         }
+    }
+}
+
+/// Takes over what the launcher passed with a child.
+fn connect(
+    d: &Daemon,
+    key: ChildKey,
+    child: &Child,
+    fds: Vec<OwnedFd>,
+) -> io::Result<(Link, Option<Printed>)> {
+    let missing = || io::Error::other("the launcher did not pass them all");
+    let mut fds = fds.into_iter();
+    let socket = fds.next().ok_or_else(missing)?;
+    let printed = if child.worker {
+        let (Some(stdout), Some(stderr)) = (fds.next(), fds.next()) else { return Err(missing()) };
+        Some(Printed::open(stdout, stderr, d.settings.results.output_rate)?)
+    } else {
+        None
+    };
+    Ok((Link::open(key, socket.into(), d.start.epoch)?, printed))
+}
+
+/// How a child ended, in words; with what it said last where that may be the reason.
+fn end(code: i32, signal: i32, last: Option<&str>) -> String {
+    let how = if signal == 0 { format!("exited with {code}") } else { format!("died of signal {signal}") };
+    match last.filter(|_| code != 0) {
+        Some(last) => format!("{how}: {last}"),
+        None => how,
     }
 }
 
 /// What children said since the last round, one read each.
 fn hear_some(children: &mut BTreeMap<ChildKey, Living>, cx: &mut Context<'_>) -> Poll<Vec<Heard>> {
     let mut all = Vec::new();
-    for living in children.values_mut() {
+    for (key, living) in children {
         if let Poll::Ready(heard) = living.link.poll(cx) {
             all.push(heard);
+        }
+        if let Some(printed) = &mut living.printed
+            && printed.poll(cx).is_ready()
+        {
+            all.push(Heard::Printed(*key));
         }
     }
     if all.is_empty() { Poll::Pending } else { Poll::Ready(all) }
@@ -273,20 +315,31 @@ fn hear(d: &mut Daemon, heard: Heard) {
     let (child, lines) = match heard {
         Heard::Lines(child, lines) => (child, lines),
         Heard::Broken(child, why) => {
-            let slot = d.children.get(&child).map(|c| c.child.slot.to_string()).unwrap_or_default();
-            tracing::error!(
-                "child {slot} broke the protocol and is ended, its message is delivered again: {why}"
-            );
-            d.launcher.send(ToLauncher::End { child: crate::process::launch::ChildId(child.0), kill: true });
+            let why = format!("it broke the protocol, its message is delivered again: {why}");
+            return give_up(d, child, why);
+        }
+        Heard::Closed(child) => {
+            // A runner that ends closes it, too, and nothing else would.
+            let working = |c: &Living| c.child.worker && !c.link.is_finished();
+            if let Some(living) = d.children.get_mut(&child).filter(|c| working(c)) {
+                living.deaf_until = Some(clock::now().mono.plus(CLOSED_MS));
+            }
             return;
         }
+        Heard::Printed(child) => return worker_output::drain(d, child, None),
     };
-    if !d.children.contains_key(&child) {
+    let Some(living) = d.children.get(&child) else { return };
+    if living.broke.is_some() {
         return;
     }
+    let worker = living.child.worker;
     let mut output = handle::logs::Batch::default();
     for line in lines {
         if let FromChild::Output { run, stream, line, data, cut } = line {
+            if worker {
+                worker_output::said(d, child, Said { run, stream, line, data, cut });
+                continue;
+            }
             output.push(d, run, stream, line, data, cut);
             continue;
         }
@@ -296,18 +349,36 @@ fn hear(d: &mut Daemon, heard: Heard) {
     output.write(d);
 }
 
+/// Ends resident workers that closed their socket and live on.
+fn end_deaf(d: &mut Daemon, now: Mono) {
+    let deaf = |c: &Living| c.deaf_until.is_some_and(|at| at <= now);
+    let deaf: Vec<ChildKey> = d.children.iter().filter(|(_, c)| deaf(c)).map(|(key, _)| *key).collect();
+    for child in deaf {
+        if let Some(living) = d.children.get_mut(&child) {
+            living.deaf_until = None;
+        }
+        give_up(d, child, "it closed its socket and did not exit");
+    }
+}
+
+/// Ends a child that cannot be worked with; its end is put down to `why`.
+fn give_up(d: &mut Daemon, child: ChildKey, why: impl Into<String>) {
+    let Some(living) = d.children.get_mut(&child).filter(|c| c.broke.is_none()) else { return };
+    let why = why.into();
+    living.broke = Some(why.clone());
+    d.step(Event::Broken { child, why });
+}
+
 fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
+    let worker = d.children.get(&child).is_some_and(|c| c.child.worker);
     match line {
-        FromChild::Ready { v, capacity, resume, .. } => {
-            if v == crate::process::protocol::VERSION {
-                if !resume && d.start.epoch > 1 {
-                    tracing::debug!("child {} cannot be adopted", child.0);
-                }
-                d.step(Event::Ready { child, capacity: capacity.max(1) });
+        FromChild::Ready { v, capacity, tasks, resume } => {
+            let ours = crate::process::protocol::VERSION;
+            if v == ours {
+                d.step(Event::Ready { child, capacity: capacity.max(1), tasks, resume });
             } else {
-                tracing::error!("child {} speaks version {v} of the protocol and is ended", child.0);
-                d.launcher
-                    .send(ToLauncher::End { child: crate::process::launch::ChildId(child.0), kill: true });
+                let why = format!("it speaks version {v} of the child protocol, and this taskd {ours}");
+                give_up(d, child, why);
             }
         }
         FromChild::Running { run } => {
@@ -316,11 +387,18 @@ fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
         }
         FromChild::Resumed {} => d.step(Event::Resumed { child }),
         FromChild::Started { run, pid } => {
+            let own = d.children.get(&child).filter(|_| worker).map(|c| c.child.pid);
+            let pid = if pid == 0 { own.unwrap_or(0) } else { pid };
             named(d, child, &run, (pid != 0).then_some(pid));
+            if let Some(info) = d.runs.get_mut(&run).filter(|r| worker && r.child == child && !r.begun) {
+                let now = clock::now();
+                (info.since, info.began, info.begun) = (now.mono, now.wall, true);
+            }
             d.step(Event::Started { child, run, pid });
         }
         FromChild::Progress { run, current, total, message } => {
-            if let Some(info) = d.runs.get_mut(&run) {
+            if let Some(info) = d.runs.get_mut(&run).filter(|r| r.child == child) {
+                let message = worker_end::cut(message, worker_end::MAX_MESSAGE);
                 info.progress = Some(ProgressView { current, total, message });
             }
         }
@@ -330,10 +408,22 @@ fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
         }
         FromChild::Output { .. } => {}
         ended @ (FromChild::Success { .. } | FromChild::Failure { .. } | FromChild::Retry { .. }) => {
-            if let Some((run, outcome)) = ended.into_outcome() {
-                if let Some(info) = d.runs.get_mut(&run) {
-                    info.ended = true;
-                }
+            let run = ended.run().unwrap_or_default().to_owned();
+            if worker {
+                // What it printed came before this.
+                worker_output::drain(d, child, Some(&run));
+            }
+            named(d, child, &run, None);
+            let outcome = if worker {
+                let info = d.runs.get(&run).filter(|r| r.child == child);
+                worker_end::outcome(ended, info, &d.settings)
+            } else {
+                ended.into_outcome().map(|(_, outcome)| outcome)
+            };
+            if let Some(info) = d.runs.get_mut(&run).filter(|r| r.child == child) {
+                info.ended = true;
+            }
+            if let Some(outcome) = outcome {
                 d.step(Event::Ended { child, run, outcome: Box::new(outcome) });
             }
         }
@@ -388,7 +478,8 @@ fn sentence(d: &Daemon) -> String {
     let state = handle::status::state(d);
     if state == "running" {
         // The totals change with every task: they are for `taskd status`, a wake-up a second is not worth them.
-        format!("running, {running} of {slots} slots busy")
+        let note = handle::status::pressure(d).map(|note| format!("; {note}")).unwrap_or_default();
+        format!("running, {running} of {slots} slots busy{note}")
     } else {
         format!("{state}, {} still running", crate::control::api::count(running as u64, "attempt"))
     }

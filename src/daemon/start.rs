@@ -76,7 +76,7 @@ struct Told {
     start: Start,
     settings: Settings,
     listener: OwnedFd,
-    children: Vec<(Child, OwnedFd)>,
+    children: Vec<(Child, Vec<OwnedFd>)>,
 }
 
 async fn prepare(launcher: &mut Launcher) -> Result<Told, (u8, String)> {
@@ -90,7 +90,7 @@ async fn prepare(launcher: &mut Launcher) -> Result<Told, (u8, String)> {
     let mut children = Vec::new();
     loop {
         match launcher.recv().await.map_err(gone)? {
-            (ToDaemon::Child(child), fds) => children.extend(fds.into_iter().next().map(|fd| (child, fd))),
+            (ToDaemon::Child(child), fds) => children.push((child, fds)),
             (ToDaemon::Go, _) => break,
             (other, _) => return Err((70, format!("the launcher sent {other:?} before its start was over"))),
         }
@@ -151,8 +151,8 @@ fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
     let mut daemon = Daemon::new(parts, seed);
     let first = plan::plan(&daemon.settings);
     daemon.step(Event::Plan(Arc::new(first)));
-    for (child, fd) in children {
-        child_up(&mut daemon, child, fd, true);
+    for (child, fds) in children {
+        child_up(&mut daemon, child, fds, true);
     }
     if daemon.start.draining {
         daemon.draining = true;

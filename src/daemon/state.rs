@@ -10,8 +10,10 @@ use super::adopted::Adopted;
 use super::child::Link;
 use super::clock;
 use super::launcher::Launcher;
+use super::pressure::{Look, Pressure};
 use super::spool::Spool;
 use super::waiters::Waiters;
+use super::worker_output::Printed;
 use crate::broker::Broker;
 use crate::broker::sqlite::Sqlite;
 use crate::config::settings::Settings;
@@ -21,9 +23,11 @@ use crate::engine::Engine;
 use crate::engine::command::{Command, Note, Told};
 use crate::engine::event::{Ask, AskKey, ChildKey, Event};
 use crate::model::op::{Fault, Op, Reply, Ticket};
-use crate::model::time::Mono;
+use crate::model::outcome::CancelReason;
+use crate::model::time::{Mono, Wall};
 use crate::observe::log::Log;
 use crate::process::launch::{Child, Start};
+use crate::process::output_sink::Sink;
 use crate::process::protocol::ToChild;
 
 /// Ends and starts of attempts wait so long for others to share a commit with, in milliseconds, while more
@@ -49,16 +53,26 @@ pub struct RunInfo {
     pub id: String,
     /// Its task.
     pub task: String,
+    /// Its queue.
+    pub queue: String,
     /// Number of the attempt.
     pub attempt: u32,
     /// The child.
     pub child: ChildKey,
     /// Its process, once it started.
     pub pid: Option<u32>,
-    /// When it was handed over.
+    /// When it was handed over, or when a resident worker said that it started it.
     pub since: Mono,
+    /// The same by the wall clock.
+    pub began: Wall,
+    /// The two above are not to be changed any more.
+    pub begun: bool,
+    /// Why its child was told to end it.
+    pub canceled: Option<CancelReason>,
     /// Something of its output may be in the spool.
     pub printed: bool,
+    /// Bytes of a resident worker's output for it that were dropped.
+    pub dropped: u64,
     /// How far it is.
     pub progress: Option<crate::control::api::ProgressView>,
     /// Its end was heard and is on its way to the store.
@@ -72,6 +86,12 @@ pub struct Living {
     pub child: Child,
     /// Its socket.
     pub link: Link,
+    /// A resident worker's output.
+    pub printed: Option<Printed>,
+    /// Why it is being ended: what its end will be put down to.
+    pub broke: Option<String>,
+    /// A resident worker that closed its socket is ended at this time.
+    pub deaf_until: Option<Mono>,
 }
 
 /// Totals since the daemon started.
@@ -105,6 +125,8 @@ pub struct Daemon {
     pub waiters: Waiters,
     /// Output of attempts.
     pub spool: Arc<Spool>,
+    /// Where lines that resident workers print go beside it: the journal, or stderr.
+    pub sink: Sink,
     /// Who may do what; the server holds the same.
     pub policy: tokio::sync::watch::Sender<Arc<Policy>>,
     /// Calls of the API that a task of their own sends back to the loop.
@@ -113,6 +135,8 @@ pub struct Daemon {
     pub imported: Arc<tokio::sync::Notify>,
     /// The reload under way and its callers.
     pub reloads: super::handle::reload::Reloads,
+    /// Memory pressure.
+    pub pressure: Pressure,
     /// Totals.
     pub totals: Totals,
     /// Why work is paused: shown in status and STATUS=.
@@ -127,6 +151,8 @@ pub struct Daemon {
     pub handing_over: bool,
     /// READY was told.
     pub ready: bool,
+    /// The store has the end of everything that ended while no daemon lived, and the launcher knows.
+    pub recovered: bool,
     /// Exit code, once it is over.
     pub failed: Option<(u8, String)>,
     /// Keeps the log; absent where it could not be started.
@@ -171,6 +197,7 @@ impl Daemon {
     /// A daemon that has done nothing yet. `seed` is for retry jitter only.
     #[must_use]
     pub fn new(parts: Parts, seed: u64) -> Self {
+        let sink = Sink::new(parts.start.journal);
         Self {
             engine: Engine::new(clock::now(), seed),
             settings: parts.settings,
@@ -182,10 +209,12 @@ impl Daemon {
             adopted: Adopted::default(),
             waiters: Waiters::default(),
             spool: Arc::new(parts.spool),
+            sink,
             policy: parts.policy,
             later: parts.later,
             imported: Arc::default(),
             reloads: super::handle::reload::Reloads::default(),
+            pressure: Pressure::default(),
             totals: Totals::default(),
             trouble: None,
             stopping: false,
@@ -193,6 +222,7 @@ impl Daemon {
             finished: false,
             handing_over: false,
             ready: false,
+            recovered: false,
             failed: None,
             log: parts.log,
             ops: Vec::new(),
@@ -284,6 +314,18 @@ impl Daemon {
         self.trouble = now;
     }
 
+    /// Looks at the memory pressure, if it is time.
+    pub fn look_at_pressure(&mut self, now: Mono) {
+        let bound = self.settings.taskd.max_memory_pressure;
+        match self.pressure.look(now, bound, bound.is_some() && !self.engine.is_idle()) {
+            Look::Same => {}
+            Look::Changed(above) => self.step(Event::Pressure(above)),
+            Look::Fault(why) => tracing::error!(
+                "max_memory_pressure has no effect: {why} (a kernel with CONFIG_PSI, booted with psi=1, has it)"
+            ),
+        }
+    }
+
     /// Whether nobody waits for this operation but the engine's books: the end of an attempt, the start of
     /// one that its child has already.
     fn can_wait(&self, op: &Op) -> bool {
@@ -345,6 +387,10 @@ impl Daemon {
     /// When the loop must turn again for what was kept back.
     #[must_use]
     pub fn kept_until(&self) -> Option<Mono> {
-        [self.linger, self.tell_at].into_iter().flatten().min()
+        let workers = self.children.values().filter(|c| c.child.worker);
+        let paused =
+            workers.filter_map(|c| [c.deaf_until, c.printed.as_ref()?.paused()].into_iter().flatten().min());
+        let own = [self.linger, self.tell_at, self.pressure.next()];
+        own.into_iter().flatten().chain(paused).min()
     }
 }

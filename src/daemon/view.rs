@@ -27,6 +27,12 @@ pub fn message(d: &Daemon, record: &Record) -> MessageView {
         attempt: record.attempt,
         retries: m.retries,
         losses: record.losses,
+        memory_retries: m.memory_retries,
+        memory_max: d
+            .settings
+            .task(&m.task)
+            .filter(|_| !record.state.is_final())
+            .and_then(|t| t.limits.memory_at(m.memory_retries)),
         uid: m.uid,
         enqueued: m.enqueued.0,
         due: record.due.map(|t| t.0),

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Engine;
+use super::child::Child;
 use super::command::Command;
 use super::event::ChildKey;
-use super::held::{Held, Killed, run_key};
+use super::held::{Held, Killed, Stage, run_key};
 use super::plan::Plan;
-use super::pool::Child;
 use super::store::Pending;
 use crate::model::message::Delivery;
 use crate::model::op::{Fault, Op, Reply};
@@ -54,7 +54,10 @@ pub(super) enum Named {
     /// It was never run.
     Refused,
     /// The child died with it.
-    Lost,
+    Lost {
+        /// For want of memory.
+        out_of_memory: bool,
+    },
 }
 
 impl Phase {
@@ -124,18 +127,18 @@ impl Engine {
     pub(super) fn child_resumed(&mut self, child: ChildKey) {
         // Without `ready` before it, it is the end of an answer to an earlier daemon, whose beginning
         // that daemon had read: what this one was not told would be taken for not there.
-        if let Some(c) = self.children.get_mut(&child).filter(|c| c.ready) {
+        if let Some(c) = self.children.get_mut(&child).filter(|c| c.ready.is_some()) {
             c.unnamed = false;
         }
     }
 
     /// A child died before the match: what it had not ended is lost, named or not.
-    pub(super) fn adopted_down(&mut self, child: ChildKey, c: &Child) {
+    pub(super) fn adopted_down(&mut self, child: ChildKey, c: &Child, out_of_memory: bool) {
         if let Some(adoption) = self.phase.adoption() {
             adoption.lost |= c.unnamed;
             for (by, named) in adoption.named.values_mut() {
                 if *by == child && matches!(named, Named::Running) {
-                    *named = Named::Lost;
+                    *named = Named::Lost { out_of_memory };
                 }
             }
         }
@@ -200,9 +203,9 @@ impl Engine {
                     self.conclude(token, outcome, Some(child), out);
                 }
                 Some((_, Named::Refused)) => self.back(token, None, out),
-                Some((child, Named::Lost)) => {
+                Some((child, Named::Lost { out_of_memory })) => {
                     self.adopt_run(token, child);
-                    self.lose(token, "it died while the daemon was replaced", out);
+                    self.lose(token, "it died while the daemon was replaced", out_of_memory, out);
                 }
                 None if started && lost => {
                     self.adopt_run(token, ChildKey(u64::MAX));
@@ -222,12 +225,20 @@ impl Engine {
                         out.push(Command::Settled { child, run });
                     }
                 }
-                Named::Refused | Named::Lost => {}
+                Named::Refused | Named::Lost { .. } => {}
             }
         }
+        let ended = self.held.iter().filter(|(_, h)| matches!(h.stage, Stage::Closing(_)));
+        self.leftovers = ended.map(|(token, _)| *token).collect();
         self.sweep.job.want();
         self.store.known.want();
         self.raise_all();
+    }
+
+    /// Whether the store has the end of everything that ended while no daemon lived.
+    #[must_use]
+    pub fn has_recovered(&self) -> bool {
+        self.is_live() && !self.leftovers.iter().any(|token| self.held.contains_key(token))
     }
 
     /// Ends a run that is under no lease of this node.

@@ -7,14 +7,14 @@ use super::command::{Command, Note, RunOrder};
 use super::event::ChildKey;
 use super::held::{Killed, Running, Stage, Start, run_key, token_of};
 use super::plan::Plan;
-use super::retry::{Verdict, verdict};
+use super::retry::{Counts, Verdict, verdict};
 use super::settle::{Attempt, End};
 use super::store::{Pending, backoff};
 use crate::model::message::{Message, Token};
-use crate::model::op::{Fault, Op, Reply};
-use crate::model::outcome::{Cause, Outcome};
+use crate::model::op::{Fault, MemoryRetry, Op, Reply};
+use crate::model::outcome::{CancelReason, Cause, Outcome};
 use crate::model::task::Acks;
-use crate::model::time::Mono;
+use crate::model::time::{Mono, Wall};
 
 /// A child is killed when a run is silent so long after its hard limit, in milliseconds. A runner kills at
 /// the limit without a grace, so one that is not heard of by then does not work: a task can stop its runner.
@@ -54,8 +54,10 @@ impl Engine {
     ) {
         let now = self.now;
         let Some(held) = self.held.get_mut(&token) else { return };
+        let worker = plan.has_worker(&held.message.queue);
         let task = plan.task(&held.message.task);
         let deadline_ms = task.and_then(|t| t.time_limit_ms);
+        let soft_deadline_ms = task.and_then(|t| t.soft_time_limit_ms);
         let message = Message {
             args: std::mem::take(&mut held.message.args),
             kwargs: std::mem::take(&mut held.message.kwargs),
@@ -67,7 +69,7 @@ impl Engine {
             message,
             attempt: held.attempt,
             deadline_ms,
-            soft_deadline_ms: task.and_then(|t| t.soft_time_limit_ms),
+            soft_deadline_ms,
         };
         out.push(Command::Run { child, run: Box::new(run) });
         held.stage = Stage::Running(Box::new(Running {
@@ -75,7 +77,10 @@ impl Engine {
             since: now.mono,
             waited_ms: Some(held.waited_ms(now.wall, now.mono)),
             pid: None,
-            overdue_at: deadline_ms.map(|ms| now.mono.plus(ms).plus(OVERDUE_MS)),
+            worker,
+            soft_at: soft_deadline_ms.filter(|_| worker).map(|ms| now.mono.plus(ms)),
+            soft: false,
+            overdue_at: deadline_ms.map(|ms| overdue(now.mono, ms, worker)),
             revoked: false,
             interrupted: false,
             killed: None,
@@ -90,7 +95,10 @@ impl Engine {
         let now = self.now.mono;
         let plan = Arc::clone(&self.plan);
         let Some(held) = self.held.get_mut(&token) else { return };
-        let limit = plan.task(&held.message.task).and_then(|t| t.time_limit_ms);
+        let worker = plan.has_worker(&held.message.queue);
+        let task = plan.task(&held.message.task);
+        let limit = task.and_then(|t| t.time_limit_ms);
+        let soft = task.and_then(|t| t.soft_time_limit_ms).filter(|_| worker);
         held.message.args = Vec::new();
         held.message.kwargs = serde_json::Map::new();
         held.stage = Stage::Running(Box::new(Running {
@@ -99,7 +107,10 @@ impl Engine {
             since: now,
             waited_ms: None,
             pid: None,
-            overdue_at: limit.map(|ms| now.plus(ms).plus(OVERDUE_MS)),
+            worker,
+            soft_at: soft.map(|ms| now.plus(ms)),
+            soft: false,
+            overdue_at: limit.map(|ms| overdue(now, ms, worker)),
             revoked: false,
             interrupted: false,
             killed: None,
@@ -254,17 +265,24 @@ impl Engine {
     pub(super) fn conclude(
         &mut self,
         token: Token,
-        outcome: Box<Outcome>,
+        mut outcome: Box<Outcome>,
         child: Option<ChildKey>,
         out: &mut Vec<Command>,
     ) {
         self.free(token);
         let Some(held) = self.held.get(&token) else { return };
         let Stage::Running(run) = &held.stage else { return };
+        if run.worker {
+            complete(&mut outcome, run, held.began, self.now.mono);
+        }
         let task = run.plan.task(&held.message.task);
         let rng = &mut self.rng;
-        let (retries, losses) = (held.message.retries, held.losses);
-        let v = verdict(task, retries, losses, run.revoked, &outcome, |n| rng.up_to(n));
+        let m = &held.message;
+        let counts = Counts { retries: m.retries, losses: held.losses, memory_retries: m.memory_retries };
+        let v = verdict(task, counts, run.revoked, &outcome, |n| rng.up_to(n));
+        let rule = task.and_then(|t| t.limits.on_memory.as_ref());
+        // A reload may have taken the queue away meanwhile.
+        let raised_to = rule.and_then(|r| r.queue.clone()).filter(|q| self.plan.queues.contains_key(q));
         let waited_ms = run.waited_ms.or_else(|| Some(outcome.started?.since(held.message.enqueued)));
         // In doubt it counts: a repeated `TASKD_ATTEMPT` is worse than a skipped one.
         let ran = run.pid.is_some() || outcome.started.is_some() || run.killed.is_some();
@@ -281,6 +299,14 @@ impl Engine {
                 let state = crate::model::state::State::Retry;
                 self.settlement(token, state, *outcome).map(|mut s| {
                     s.due = Some(self.now.wall.plus(after_ms));
+                    End::Settle(s)
+                })
+            }
+            Verdict::Memory => {
+                let state = crate::model::state::State::Retry;
+                self.settlement(token, state, *outcome).map(|mut s| {
+                    s.due = Some(self.now.wall);
+                    s.memory = Some(MemoryRetry { queue: raised_to });
                     End::Settle(s)
                 })
             }
@@ -303,7 +329,7 @@ impl Engine {
     }
 
     /// The child of this run is gone.
-    pub(super) fn lose(&mut self, token: Token, how: &str, out: &mut Vec<Command>) {
+    pub(super) fn lose(&mut self, token: Token, how: &str, out_of_memory: bool, out: &mut Vec<Command>) {
         let Some(held) = self.held.get(&token) else { return };
         let cause = match &held.stage {
             // It never heard of it.
@@ -318,11 +344,18 @@ impl Engine {
                 // It was told to end for good: what else its child was killed for changes nothing.
                 Some(_) if run.revoked => Cause::Revoked,
                 Some(Killed::Shutdown) => Cause::Interrupted,
+                Some(Killed::Companion) => Cause::Interrupted,
+                // Which one of several used it up cannot be told: it counts for all.
+                Some(Killed::Beside) | None if out_of_memory => Cause::Memory,
                 Some(Killed::Beside) | None => Cause::WorkerLost,
             },
             Stage::Waiting | Stage::Closing(_) => return,
         };
         let why = match cause {
+            Cause::Memory => format!("its child ran out of memory: {how}"),
+            Cause::Interrupted if self.stop.is_none() => {
+                "its child was killed for another run that was overdue".into()
+            }
             Cause::TimeLimit { .. } => "its child was killed: it did not end the attempt at its limit".into(),
             Cause::Revoked => "its child was killed: it did not end the attempt when it was canceled".into(),
             Cause::Interrupted => "its child was killed at the end of the shutdown's grace".into(),
@@ -341,14 +374,25 @@ impl Engine {
         true
     }
 
-    /// Kills children whose run is silent long after its hard limit, or after a cancel.
+    /// Tells resident workers of soft limits that passed, and kills children whose run is overdue: past the
+    /// hard limit of a resident worker, silent long after that of a runner, or silent after a cancel.
     pub(super) fn pump_overdue(&mut self, out: &mut Vec<Command>) {
         if self.overdue_deadline().is_none_or(|at| at > self.now.mono) {
             return;
         }
         let now = self.now.mono;
         let mut late = Vec::new();
-        for held in self.held.values_mut() {
+        for (token, held) in &mut self.held {
+            if let Stage::Running(run) = &mut held.stage
+                && run.soft_at.is_some_and(|at| at <= now)
+            {
+                run.soft_at = None;
+                if !run.revoked && !run.interrupted {
+                    run.soft = true;
+                    let (child, run) = (run.child, run_key(*token));
+                    out.push(Command::Cancel { child, run, reason: CancelReason::TimeLimit });
+                }
+            }
             if let Stage::Running(run) = &mut held.stage
                 && run.overdue_at.is_some_and(|at| at <= now)
             {
@@ -363,21 +407,203 @@ impl Engine {
             }
         }
         for (child, text) in late {
-            self.kill(child, Killed::Beside, text, out);
+            self.kill(child, Killed::Companion, text, out);
         }
     }
 
     pub(super) fn overdue_deadline(&self) -> Option<Mono> {
         let runs = self.held.values().filter_map(|h| match &h.stage {
-            Stage::Running(run) => run.overdue_at,
+            Stage::Running(run) => run.overdue_at.into_iter().chain(run.soft_at).min(),
             _ => None,
         });
         runs.min()
     }
 }
 
+/// When the child of a run is killed for its hard limit. A runner keeps it itself; for a program of the user's
+/// the engine does.
+fn overdue(now: Mono, limit_ms: u64, worker: bool) -> Mono {
+    let limit = now.plus(limit_ms);
+    if worker { limit } else { limit.plus(OVERDUE_MS) }
+}
+
+/// Adds what a resident worker does not say of the end of a run: what it was told to end for, and how long
+/// it ran. `began`: when it was handed over; 0 where a daemon before this one did that.
+fn complete(outcome: &mut Outcome, run: &Running, began: Wall, now: Mono) {
+    let said_exit = matches!(outcome.cause, Cause::Exit { .. });
+    if said_exit && !outcome.success {
+        if run.revoked {
+            outcome.cause = Cause::Revoked;
+        } else if run.soft {
+            outcome.cause = Cause::TimeLimit { soft: true };
+        } else if run.interrupted {
+            outcome.cause = Cause::Interrupted;
+        }
+    }
+    if outcome.started.is_none() && (run.pid.is_some() || said_exit) {
+        outcome.started = (began > Wall(0)).then_some(began);
+        if outcome.usage.wall_ms == 0 {
+            outcome.usage.wall_ms = now.since(run.since);
+        }
+    }
+}
+
 impl Start {
     fn is_due(self, now: Mono) -> bool {
         matches!(self, Self::Again { at, .. } if at <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testbed::Bed;
+    use crate::engine::command::Command;
+    use crate::engine::event::{Ask, ChildKey, Event};
+    use crate::model::name::MessageId;
+    use crate::model::op::Op;
+    use crate::model::outcome::{CancelReason, Cause, Outcome};
+    use crate::model::state::State;
+
+    /// A pool of one program of the user's that takes three runs at once; `soft` and `hard` limits of task `t`.
+    fn worker(soft: Option<u64>, hard: Option<u64>) -> Bed {
+        let mut bed = Bed::bare(|p| {
+            let pool = p.pools.get_mut("default").unwrap();
+            (pool.processes, pool.worker) = (1, true);
+            let t = p.tasks.get_mut("t").unwrap();
+            (t.soft_time_limit_ms, t.time_limit_ms) = (soft, hard);
+            p.tasks.insert("free".into(), crate::engine::testbed::task("free"));
+        });
+        bed.capacity = 3;
+        bed.come(1, 0);
+        bed.take();
+        bed
+    }
+
+    fn run_of(bed: &Bed, id: &str) -> String {
+        bed.running().into_iter().find(|r| bed.message_of(r) == id).unwrap()
+    }
+
+    fn failed() -> Outcome {
+        Outcome::of_cause(Cause::Exit { code: 0 }, "it says")
+    }
+
+    fn settled(log: &[Command]) -> Vec<Cause> {
+        let of = |c: &Command| match c {
+            Command::Broker(_, Op::Settle(s)) => Some(s.outcome.cause.clone()),
+            _ => None,
+        };
+        log.iter().filter_map(of).collect()
+    }
+
+    fn told(log: &[Command]) -> Vec<CancelReason> {
+        log.iter()
+            .filter_map(|c| if let Command::Cancel { reason, .. } = c { Some(*reason) } else { None })
+            .collect()
+    }
+
+    fn killed(log: &[Command]) -> bool {
+        log.iter().any(|c| matches!(c, Command::End { kill: true, .. }))
+    }
+
+    #[test]
+    fn a_resident_worker_is_told_of_the_soft_limit_and_its_failure_is_that_limits() {
+        let mut bed = worker(Some(1_000), Some(2_000));
+        bed.enqueue("m");
+        bed.pass(999);
+        assert_eq!(told(&bed.take()), []);
+        bed.pass(1);
+        assert_eq!(told(&bed.take()), [CancelReason::TimeLimit]);
+        bed.pass(500);
+        let run = run_of(&bed, "m");
+        bed.end(&run, failed());
+        let log = bed.take();
+        assert_eq!(settled(&log), [Cause::TimeLimit { soft: true }]);
+        let took = log.iter().find_map(|c| match c {
+            Command::Broker(_, Op::Settle(s)) => Some(s.outcome.usage.wall_ms),
+            _ => None,
+        });
+        assert_eq!(took, Some(1_500));
+        bed.enqueue("n");
+        bed.pass(1_000);
+        let run = run_of(&bed, "n");
+        bed.succeed(&run);
+        assert_eq!(bed.state("n"), State::Success, "what it reached in spite of it stands");
+    }
+
+    #[test]
+    fn the_hard_limit_ends_the_worker_and_what_ran_beside_goes_back_uncounted_as_a_loss() {
+        let mut bed = worker(None, Some(2_000));
+        bed.enqueue("late");
+        bed.enqueue_task("beside", "free");
+        bed.pass(1_999);
+        assert!(!killed(&bed.take()));
+        bed.pass(1);
+        assert!(killed(&bed.take()));
+        bed.kill_children();
+        let log = bed.take();
+        assert_eq!(settled(&log), [Cause::TimeLimit { soft: false }]);
+        assert_eq!((bed.state("late"), bed.state("beside")), (State::Failure, State::Waiting));
+        assert_eq!(bed.losses("beside"), 0);
+        let back =
+            log.iter().any(|c| matches!(c, Command::Broker(_, Op::Defer { counted: true, lost: false, .. })));
+        assert!(back);
+    }
+
+    #[test]
+    fn a_cancel_that_a_worker_does_not_follow_ends_it() {
+        let mut bed = worker(None, None);
+        bed.enqueue("m");
+        bed.enqueue("beside");
+        bed.ask(Ask::Cancel(MessageId("m".into())));
+        assert_eq!(told(&bed.take()), [CancelReason::Revoked]);
+        bed.pass(10_000);
+        assert!(killed(&bed.take()));
+        bed.kill_children();
+        assert_eq!(settled(&bed.take()), [Cause::Revoked]);
+        assert_eq!(
+            (bed.state("m"), bed.state("beside"), bed.losses("beside")),
+            (State::Revoked, State::Waiting, 0)
+        );
+    }
+
+    #[test]
+    fn what_a_worker_says_of_a_run_that_it_was_told_to_end_is_known_by_its_reason() {
+        let mut bed = worker(None, None);
+        bed.enqueue("canceled");
+        bed.ask(Ask::Cancel(MessageId("canceled".into())));
+        let run = run_of(&bed, "canceled");
+        bed.end(&run, failed());
+        assert_eq!((bed.state("canceled"), settled(&bed.take())), (State::Revoked, vec![Cause::Revoked]));
+        bed.enqueue("stopped");
+        bed.step(Event::Stop { now: true });
+        let run = run_of(&bed, "stopped");
+        bed.end(&run, failed());
+        assert_eq!(bed.state("stopped"), State::Waiting, "it runs again after the restart");
+    }
+
+    #[test]
+    fn a_worker_that_ran_out_of_memory_takes_all_its_runs_along_and_the_rule_applies_to_each() {
+        let mut bed = worker(None, None);
+        bed.reload(|p| {
+            let rule = crate::model::task::OnMemory { memory_max: None, queue: Some("big".into()), max: 1 };
+            p.tasks.get_mut("t").unwrap().limits.on_memory = Some(rule);
+            p.queues.insert("big".into(), p.queues["default"].clone());
+        });
+        bed.come(2, 0);
+        bed.enqueue("a");
+        bed.enqueue_task("b", "free");
+        bed.take();
+        bed.step(Event::ChildDown { child: ChildKey(2), how: "signal 9".into(), out_of_memory: true });
+        let log = bed.take();
+        assert_eq!(settled(&log), [Cause::Memory, Cause::Memory]);
+        assert_eq!((bed.state("a"), bed.state("b")), (State::Retry, State::Failure));
+        let raised = log.iter().find_map(|c| match c {
+            Command::Note(crate::engine::command::Note::Ended { raised: Some(r), .. }) => Some(r.clone()),
+            _ => None,
+        });
+        let raised = raised.unwrap();
+        assert_eq!((raised.times, raised.max, raised.queue.as_str()), (1, 1, "big"));
+        assert_eq!(bed.message("a").queue, "big");
+        assert_eq!((bed.message("a").memory_retries, bed.message("a").retries), (1, 0));
     }
 }

@@ -1,7 +1,9 @@
 //! What the engine wants done: a closed list. Broker operations are answered by one `Event::Broker` each,
-//! `Spawn` by `ChildUp` or `SpawnFailed`, the others by nothing.
+//! `Spawn` by `ChildUp` or `SpawnFailed`, `Measure` by `Measured` unless the child is gone, the others by
+//! nothing.
 
 use super::event::{AskKey, ChildKey, SlotId};
+use super::recycle::Reason;
 use crate::model::message::Record;
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Published, Ticket};
@@ -26,6 +28,11 @@ pub enum Command {
         child: ChildKey,
         /// At once.
         kill: bool,
+    },
+    /// Find out how much memory a child and all below it use.
+    Measure {
+        /// The child.
+        child: ChildKey,
     },
     /// Hand a run to a child.
     Run {
@@ -122,6 +129,19 @@ pub enum Told {
     Stopping,
 }
 
+/// What the `on_memory` rule of a task gives the next attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Raised {
+    /// How often it was applied to the message, this time included.
+    pub times: u32,
+    /// How often it may be.
+    pub max: u32,
+    /// The queue of the next attempt.
+    pub queue: String,
+    /// Its memory limit, in bytes.
+    pub memory_max: Option<u64>,
+}
+
 /// A life-cycle entry.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Note {
@@ -167,6 +187,8 @@ pub enum Note {
         waited_ms: u64,
         /// Milliseconds until the next attempt, with RETRY.
         retry_in_ms: Option<u64>,
+        /// The next attempt is one of the task's `on_memory` rule.
+        raised: Option<Raised>,
     },
     /// A message ended without an attempt (canceled or expired while waiting).
     Dropped {
@@ -192,6 +214,21 @@ pub enum Note {
         text: String,
         /// Whether it is a fault.
         fault: bool,
+    },
+    /// A child is replaced though nothing is wrong with it.
+    Recycled {
+        /// Its place.
+        slot: SlotId,
+        /// The child.
+        child: ChildKey,
+        /// Why.
+        reason: Reason,
+        /// Runs it had.
+        runs: u64,
+        /// How long it lived, in milliseconds.
+        age_ms: u64,
+        /// Its memory and that of all below it when it was measured last, in bytes.
+        memory: Option<u64>,
     },
     /// The store does not do what it should; work is paused (`Some`) or goes on (`None`).
     Store(Option<String>),

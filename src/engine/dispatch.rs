@@ -12,6 +12,13 @@ use crate::model::outcome::{Cause, Outcome};
 use crate::model::state::State;
 use crate::model::time::Mono;
 
+/// What none of the children serves goes back to its queue after so long, in milliseconds: it must not keep
+/// what comes behind it from running.
+const UNSERVED_MS: u64 = 1_000;
+
+/// And comes again after so long, in milliseconds.
+const UNSERVED_AGAIN_MS: u64 = 10_000;
+
 /// Where a message can go now.
 enum Place {
     /// This child is free and runs as its user.
@@ -20,11 +27,13 @@ enum Place {
     Coming,
     /// Nowhere yet.
     None,
+    /// No child of the pool serves its task.
+    Unserved,
 }
 
 impl Engine {
     pub(super) fn dispatch(&mut self, out: &mut Vec<Command>) {
-        if !self.is_live() || self.stop.is_some() || self.is_clogged() {
+        if !self.is_live() || self.stop.is_some() || self.pressure.is_some() || self.is_clogged() {
             return;
         }
         let plan = Arc::clone(&self.plan);
@@ -60,7 +69,8 @@ impl Engine {
         let default_user = plan.pools.get(pool).map_or("", |p| p.user.as_str());
         let task = plan.task(&held.message.task);
         let user = task.and_then(|t| t.user.as_deref()).unwrap_or(default_user).to_owned();
-        match self.place(pool, &user) {
+        let waits_since = held.received;
+        match self.place(pool, &user, &held.message.task.clone()) {
             Place::Child(child) => {
                 self.unqueue(&queue, token);
                 if let Some(q) = plan.queues.get(&queue)
@@ -74,6 +84,17 @@ impl Engine {
                     state.advance(q.weight);
                 }
                 self.begin(token, child, out);
+            }
+            Place::Unserved if waits_since.plus(UNSERVED_MS) <= self.now.mono => {
+                self.unqueue(&queue, token);
+                self.back(token, Some(self.now.wall.plus(UNSERVED_AGAIN_MS)), out);
+            }
+            Place::Unserved => {
+                passed_over.insert(token);
+                let (at, now) = (waits_since.plus(UNSERVED_MS), self.now.mono);
+                if let Some(p) = self.pools.get_mut(pool) {
+                    p.unserved_at = if p.unserved_at > now { p.unserved_at.min(at) } else { at };
+                }
             }
             Place::Coming | Place::None => {
                 passed_over.insert(token);
@@ -116,51 +137,74 @@ impl Engine {
         }
     }
 
-    fn slots_of<'a>(
+    pub(super) fn slots_of<'a>(
         &'a self,
         pool: &'a str,
-    ) -> impl Iterator<Item = (&'a SlotId, &'a super::pool::Slot)> + 'a {
+    ) -> impl Iterator<Item = (&'a SlotId, &'a super::slot::Slot)> + 'a {
         let first = SlotId { pool: pool.to_owned(), index: 0 };
         self.slots.range(first..).take_while(move |(id, _)| id.pool == pool)
     }
 
-    /// A child that takes one more run.
-    fn is_free(&self, child: ChildKey) -> bool {
-        self.children.get(&child).is_some_and(super::pool::Child::has_room) && !self.is_retired(child)
-    }
-
     fn has_free(&self, pool: &str) -> bool {
-        self.slots_of(pool).any(|(_, s)| s.child().is_some_and(|c| self.is_free(c)))
+        self.slots_of(pool).any(|(_, s)| s.free(&self.children).is_some())
     }
 
-    /// Finds a place for a run as this user, or makes one by setting an idle slot to that user.
-    fn place(&mut self, pool: &str, user: &str) -> Place {
-        let (mut other, mut coming) = (None, 0_usize);
+    /// Finds a place for a run as this user, where the fewest run, or makes one by setting an idle slot to
+    /// that user.
+    fn place(&mut self, pool: &str, user: &str, task: &str) -> Place {
+        let (mut best, mut other, mut coming, mut strange) = (None, None, false, false);
         for (id, slot) in self.slots_of(pool) {
-            let child = slot.child().filter(|c| self.is_free(*c));
-            match child.and_then(|c| self.children.get(&c)) {
-                Some(c) if c.user == user => return child.map_or(Place::None, Place::Child),
-                Some(c) if c.is_idle() && !(c.reserved && self.is_wanted(pool, &c.user)) => {
-                    other = other.or_else(|| Some(id.clone()));
+            let free = slot.free(&self.children);
+            if slot.user == user {
+                let serves = slot.taker(&self.children).map(|(_, c)| c.serves(task));
+                strange |= serves == Some(false);
+                match free {
+                    Some((child, _, load)) if serves == Some(true) => {
+                        if best.is_none_or(|(least, _)| load < least) {
+                            best = Some((load, child));
+                        }
+                    }
+                    _ => coming |= slot.is_coming(&self.children),
                 }
-                _ if slot.user == user && slot.is_coming(&self.children) => coming += 1,
-                _ => {}
+            } else if let Some((_, c, 0)) = free
+                && other.is_none()
+                && !(c.reserved && self.is_wanted(pool, &c.user))
+            {
+                other = Some(id.clone());
             }
+        }
+        if let Some((_, child)) = best {
+            return Place::Child(child);
+        }
+        if strange && !self.is_served(pool, task) {
+            return Place::Unserved;
         }
         if self.pools.get(pool).is_some_and(|p| p.is_held(user, self.now.mono)) {
             return Place::None;
         }
         // One slot on its way is enough: when it is there, or another wants one, this is looked at anew.
-        if coming > 0 {
+        if coming {
             return Place::Coming;
         }
         match other.and_then(|id| self.slots.get_mut(&id)) {
             Some(slot) => {
                 user.clone_into(&mut slot.user);
-                Place::Coming
+                // One that had to make room for another user may still be there.
+                match slot.free(&self.children) {
+                    Some((child, c, _)) if c.serves(task) => Place::Child(child),
+                    _ => Place::Coming,
+                }
             }
             None => Place::None,
         }
+    }
+
+    /// Whether a child of this pool serves a task, or may when it is there.
+    pub(super) fn is_served(&self, pool: &str, task: &str) -> bool {
+        self.slots_of(pool).filter(|(_, s)| !s.surplus).any(|(_, s)| {
+            s.newest(&self.children).is_none_or(|c| c.ready.is_none())
+                || s.taker(&self.children).is_none_or(|(_, c)| c.serves(task))
+        })
     }
 
     /// Whether a message that could start now needs a child of this user.
@@ -178,7 +222,8 @@ impl Engine {
 
     /// Pools that breathe, and users whose children could not be started, while somebody waits for them.
     pub(super) fn dispatch_deadline(&self) -> Option<Mono> {
-        if !self.is_live() || self.stop.is_some() || self.queues.values().all(|q| q.window.is_empty()) {
+        let gated = self.stop.is_some() || self.pressure.is_some();
+        if !self.is_live() || gated || self.queues.values().all(|q| q.window.is_empty()) {
             return None;
         }
         let now = self.now.mono;
@@ -190,7 +235,7 @@ impl Engine {
 mod tests {
     use super::super::testbed::Bed;
     use crate::engine::command::Command;
-    use crate::engine::event::{Ask, AskKey, Event};
+    use crate::engine::event::{Ask, AskKey, ChildKey, Event};
 
     #[test]
     fn a_message_overtakes_what_was_leased_before_it() {
@@ -263,6 +308,74 @@ mod tests {
         bed.succeed(&run);
         assert!(bed.running().is_empty());
         assert_eq!(bed.state("second"), crate::model::state::State::Expired);
+    }
+
+    #[test]
+    fn runs_are_spread_over_the_workers_that_serve_them() {
+        let mut bed = Bed::bare(|p| {
+            p.pools.get_mut("default").unwrap().worker = true;
+            p.tasks.insert("other".into(), super::super::testbed::task("other"));
+        });
+        bed.capacity = 4;
+        bed.serves = vec!["t*".into()];
+        bed.come(1, 0);
+        bed.serves = Vec::new();
+        bed.come(2, 1);
+        for i in 0..4 {
+            bed.enqueue(&format!("m{i}"));
+        }
+        let on =
+            |bed: &Bed, child| (0..4).filter(|i| bed.child_of(&format!("m{i}")) == ChildKey(child)).count();
+        assert_eq!((on(&bed, 1), on(&bed, 2)), (2, 2));
+        for i in 0..2 {
+            bed.enqueue_task(&format!("o{i}"), "other");
+            assert_eq!(bed.child_of(&format!("o{i}")), ChildKey(2), "the other one does not serve it");
+        }
+        bed.enqueue("m4");
+        assert_eq!(bed.child_of("m4"), ChildKey(1), "the fewest run there");
+    }
+
+    #[test]
+    fn what_no_worker_serves_says_so_and_does_not_hold_up_what_is_behind_it() {
+        let mut bed = Bed::bare(|p| {
+            let pool = p.pools.get_mut("default").unwrap();
+            (pool.worker, pool.processes) = (true, 1);
+            p.tasks.insert("other".into(), super::super::testbed::task("other"));
+        });
+        bed.serves = vec!["t".into()];
+        bed.come(1, 0);
+        for i in 0..9 {
+            bed.enqueue_task(&format!("o{i}"), "other");
+        }
+        bed.enqueue("m");
+        let why = |bed: &mut Bed| bed.ask(Ask::Why(crate::model::name::MessageId("o0".into())));
+        assert!(
+            format!("{:?}", why(&mut bed))
+                .contains("no worker of the pool default says that it serves other")
+        );
+        bed.pass(5_000);
+        assert_eq!(bed.state("m"), crate::model::state::State::Running, "it had its turn");
+        assert!(format!("{:?}", why(&mut bed)).contains("no worker of the pool default"));
+        bed.serves = Vec::new();
+        let ready = bed.ready(ChildKey(1));
+        let run = bed.running().pop().unwrap();
+        bed.succeed(&run);
+        bed.step(ready);
+        bed.enqueue_task("o9", "other");
+        assert_eq!(bed.child_of("o9"), ChildKey(1), "it says that it serves everything now");
+    }
+
+    #[test]
+    fn nothing_starts_under_memory_pressure_and_why_says_so() {
+        let mut bed = Bed::with(|p| p.max_memory_pressure = Some(2_000));
+        bed.step(Event::Pressure(Some(4_321)));
+        bed.enqueue("m");
+        assert!(bed.running().is_empty());
+        let why = format!("{:?}", bed.ask(Ask::Why(crate::model::name::MessageId("m".into()))));
+        assert!(why.contains("43.21 %") && why.contains("max_memory_pressure = 20.00 %"), "{why}");
+        assert!(!bed.engine.is_idle(), "somebody has to look when it is over");
+        bed.step(Event::Pressure(None));
+        assert_eq!(bed.running().len(), 1);
     }
 
     #[test]

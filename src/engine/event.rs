@@ -43,7 +43,10 @@ pub enum Event {
         /// Generation of the settings it was given.
         generation: u64,
         /// It lived before this daemon: what it holds is told by `Running` and outcomes before `Resumed`.
+        /// Those of one slot are told in order of age, the oldest first.
         adopted: bool,
+        /// How long it has lived, in milliseconds.
+        age_ms: u64,
     },
     /// Every child to adopt was told by `ChildUp`; the engine starts `Recover`.
     /// `children_lost`: a child ended while no daemon lived, so a started run that nobody names may
@@ -60,6 +63,10 @@ pub enum Event {
         child: ChildKey,
         /// How many at once.
         capacity: u32,
+        /// Names and patterns of the tasks it serves; empty: whatever it is sent.
+        tasks: Vec<String>,
+        /// Whether it can be adopted.
+        resume: bool,
     },
     /// An adopted child holds this run.
     Running {
@@ -100,13 +107,31 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// The child broke the protocol: it is killed.
+    Broken {
+        /// The child.
+        child: ChildKey,
+        /// How.
+        why: String,
+    },
     /// The child is gone with all it started; whatever it held and did not report is lost.
     ChildDown {
         /// The child.
         child: ChildKey,
         /// How it ended, for logs.
         how: String,
+        /// The kernel ended it, or something below it, for want of memory.
+        out_of_memory: bool,
     },
+    /// The answer to `Command::Measure`.
+    Measured {
+        /// The child.
+        child: ChildKey,
+        /// Memory of it and of all below it, in bytes.
+        bytes: u64,
+    },
+    /// Memory pressure is above the bound of the settings (hundredths of a percent), or is not (any more).
+    Pressure(Option<u32>),
     /// A child that was asked for could not be started.
     SpawnFailed {
         /// The place.

@@ -95,6 +95,12 @@ pub(super) struct Running {
     pub(super) waited_ms: Option<u64>,
     /// Its process, once it is known.
     pub(super) pid: Option<u32>,
+    /// It runs in a program of the user's: the engine keeps its limits.
+    pub(super) worker: bool,
+    /// When the child is told to end it for its soft limit.
+    pub(super) soft_at: Option<Mono>,
+    /// The child was told so.
+    pub(super) soft: bool,
     /// When the child is killed for it: its hard limit passed, or it was canceled, and there was no word.
     pub(super) overdue_at: Option<Mono>,
     /// Somebody canceled it.
@@ -116,8 +122,10 @@ pub(super) enum Killed {
     Revoked,
     /// The end of a shutdown's patience.
     Shutdown,
-    /// Another run of the same child was overdue, or the child did not answer.
+    /// The child did not answer, or broke the protocol.
     Beside,
+    /// Another run of the same child was overdue: this one did nothing wrong.
+    Companion,
 }
 
 impl Held {
@@ -171,7 +179,9 @@ impl Engine {
         };
         if let Some(c) = self.children.get_mut(&child) {
             c.runs.remove(&token);
+            self.run_over(child);
         }
+        let Some(held) = self.held.get(&token) else { return };
         if let Some(q) = self.queues.get_mut(&held.message.queue) {
             q.running = q.running.saturating_sub(1);
         }
@@ -182,6 +192,7 @@ impl Engine {
         let Some(held) = self.held.get(&token) else { return };
         if let Some(c) = self.children.get_mut(&child) {
             c.runs.insert(token);
+            c.taken = c.taken.saturating_add(1);
             c.reserved = false;
         }
         self.queues.entry(held.message.queue.clone()).or_default().running += 1;

@@ -3,7 +3,6 @@
 
 use super::Engine;
 use super::command::Command;
-use super::event::SlotId;
 use super::held::Held;
 use super::settle::rejected;
 use super::store::Pending;
@@ -52,14 +51,14 @@ impl Engine {
         self.is_live()
             && self.stop.is_none()
             && !self.draining
+            && self.pressure.is_none()
             && !self.store.recover.is_open()
             && !self.is_clogged()
     }
 
     /// A pool whose children cannot be started takes nothing off the store.
     fn has_child(&self, pool: &str) -> bool {
-        let first = SlotId { pool: pool.to_owned(), index: 0 };
-        self.slots.range(first..).take_while(|(id, _)| id.pool == pool).any(|(_, s)| s.child().is_some())
+        self.slots_of(pool).any(|(_, s)| !s.children.is_empty())
     }
 
     pub(super) fn leased(

@@ -4,12 +4,13 @@
 //! This file only routes. Each noun has its file: [`held`] the leased messages and their stages, `store`
 //! the tickets and the patience with a failing store, `sweep` what time brings, `route` where a message
 //! goes, `ask` what clients want, `dispatch` which message gets which slot, `retry` what an outcome leads
-//! to, `pool` slots and children, `adopt` what an earlier daemon left behind, `shutdown` the end.
+//! to, `pool` what becomes of children, `slot` who takes runs in a place, `recycle` who is replaced, `adopt` what an earlier daemon left behind, `shutdown` the end.
 
 mod adopt;
 mod ask;
 mod attempt;
 mod cancel;
+mod child;
 pub mod command;
 mod dispatch;
 pub mod event;
@@ -20,10 +21,12 @@ pub mod plan;
 mod pool;
 mod publish;
 mod queue;
+mod recycle;
 mod retry;
 mod route;
 mod settle;
 mod shutdown;
+mod slot;
 mod store;
 mod sweep;
 #[cfg(test)]
@@ -31,11 +34,12 @@ mod testbed;
 pub mod view;
 mod why;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use held::{run_key, token_of};
-pub use retry::{Verdict, verdict};
+pub use recycle::{Reason, Replaced};
+pub use retry::{Counts, Verdict, verdict};
 pub use route::route;
 
 use crate::model::message::Token;
@@ -55,8 +59,14 @@ pub struct Engine {
     store: store::Store,
     sweep: sweep::Sweep,
     pools: BTreeMap<String, pool::Pool>,
-    slots: BTreeMap<SlotId, pool::Slot>,
-    children: BTreeMap<ChildKey, pool::Child>,
+    slots: BTreeMap<SlotId, slot::Slot>,
+    children: BTreeMap<ChildKey, child::Child>,
+    /// What ended while no daemon lived: the leases of it.
+    leftovers: Vec<Token>,
+    /// Children with a bound of memory that had a run since they were measured.
+    unmeasured: BTreeSet<ChildKey>,
+    /// Memory pressure above the bound, in hundredths of a percent: nothing new starts.
+    pressure: Option<u32>,
     queues: BTreeMap<String, queue::Queue>,
     held: BTreeMap<Token, held::Held>,
     by_id: BTreeMap<MessageId, Token>,
@@ -81,6 +91,9 @@ impl Engine {
             pools: BTreeMap::new(),
             slots: BTreeMap::new(),
             children: BTreeMap::new(),
+            leftovers: Vec::new(),
+            unmeasured: BTreeSet::new(),
+            pressure: None,
             queues: BTreeMap::new(),
             held: BTreeMap::new(),
             by_id: BTreeMap::new(),
@@ -98,17 +111,24 @@ impl Engine {
         match event {
             Event::Plan(plan) => self.take_plan(plan, out),
             Event::Tick => {}
-            Event::ChildUp { child, slot, user, generation, adopted } => {
-                self.child_up(child, slot, user, generation, adopted);
+            Event::ChildUp { child, slot, user, generation, adopted, age_ms } => {
+                self.child_up(pool::Arrival { child, slot, user, generation, adopted, age_ms });
             }
             Event::Adopt { children_lost, fresh } => self.adopt(children_lost, fresh, out),
-            Event::Ready { child, capacity } => self.child_ready(child, capacity, out),
+            Event::Ready { child, capacity, tasks, resume } => {
+                self.child_ready(child, capacity, tasks, resume, out);
+            }
             Event::Running { child, run } => self.child_holds(child, run, out),
             Event::Resumed { child } => self.child_resumed(child),
             Event::Started { child, run, pid } => self.run_started(child, &run, pid, out),
             Event::Ended { child, run, outcome } => self.run_ended(child, run, outcome, out),
             Event::Refused { child, run, why } => self.run_refused(child, &run, &why, out),
-            Event::ChildDown { child, how } => self.child_down(child, &how, out),
+            Event::Broken { child, why } => self.child_broken(child, &why, out),
+            Event::ChildDown { child, how, out_of_memory } => {
+                self.child_down(child, &how, out_of_memory, out);
+            }
+            Event::Measured { child, bytes } => self.measured(child, bytes),
+            Event::Pressure(pressure) => self.pressure = pressure,
             Event::SpawnFailed { slot, error } => self.spawn_failed(&slot, &error, out),
             Event::Broker { ticket, result } => self.completed(ticket, result, out),
             Event::Ask { key, ask } => self.ask(key, ask, out),
@@ -124,7 +144,9 @@ impl Engine {
         self.pump_asks(out);
         self.pump_shutdown(out);
         self.pump_overdue(out);
+        self.pump_measures(false, out);
         self.dispatch(out);
+        self.pump_measures(true, out);
         self.pump_children(out);
         self.pump_sweep(out);
         self.pump_leases(out);
@@ -143,6 +165,7 @@ impl Engine {
             self.overdue_deadline(),
             self.dispatch_deadline(),
             self.children_deadline(),
+            self.measures_deadline(),
             self.sweep_deadline(),
             self.leases_deadline(),
         ]

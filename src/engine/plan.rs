@@ -20,6 +20,8 @@ pub struct Plan {
     pub routes: Vec<(String, String)>,
     /// What running attempts get at a warm shutdown, in milliseconds.
     pub shutdown_grace_ms: u64,
+    /// Nothing new starts while memory pressure is above this, in hundredths of a percent.
+    pub max_memory_pressure: Option<u32>,
     /// Retention of finished records.
     pub retention: Retention,
 }
@@ -74,6 +76,12 @@ pub struct QueuePlan {
 }
 
 impl Plan {
+    /// Whether a program of the user's runs the messages of this queue.
+    #[must_use]
+    pub fn has_worker(&self, queue: &str) -> bool {
+        self.queues.get(queue).and_then(|q| self.pools.get(&q.pool)).is_some_and(|p| p.worker)
+    }
+
     /// The declaration of a task of this name ([`crate::model::task::find`]).
     #[must_use]
     pub fn task(&self, name: &str) -> Option<&Task> {
@@ -91,6 +99,7 @@ impl Default for Plan {
             tasks: BTreeMap::new(),
             routes: Vec::new(),
             shutdown_grace_ms: 30_000,
+            max_memory_pressure: None,
             retention: Retention { age_ms: 86_400_000, count: 100_000 },
         }
     }

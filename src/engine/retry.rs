@@ -22,6 +22,8 @@ pub enum Verdict {
         /// After this many milliseconds.
         after_ms: u64,
     },
+    /// It runs again at once, as its task's `on_memory` rule says, and that is no retry.
+    Memory,
     /// It runs again because its attempt was lost.
     Lost,
     /// It runs again, and that is neither a retry nor a loss.
@@ -30,19 +32,29 @@ pub enum Verdict {
     SpawnAgain,
 }
 
+/// What a message has behind it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Retries after an outcome.
+    pub retries: u32,
+    /// Attempts that were lost.
+    pub losses: u32,
+    /// Times that `on_memory` was applied.
+    pub memory_retries: u32,
+}
+
 /// Decides by the task's policy. `task` is absent for a run whose task is not declared any more: it is
 /// not retried. `draw(n)` draws from 0 to n, both included. `revoked`: somebody canceled the attempt;
 /// then it does not run again, whatever else it came to.
 #[must_use]
 pub fn verdict(
     task: Option<&Task>,
-    retries: u32,
-    losses: u32,
+    counts: Counts,
     revoked: bool,
     outcome: &Outcome,
     draw: impl FnOnce(u64) -> u64,
 ) -> Verdict {
-    let v = by_policy(task, retries, losses, outcome, draw);
+    let v = by_policy(task, counts, outcome, draw);
     match v {
         Verdict::Final { .. } => v,
         _ if revoked => Verdict::Final { state: State::Revoked, lost: v == Verdict::Lost },
@@ -52,12 +64,13 @@ pub fn verdict(
 
 fn by_policy(
     task: Option<&Task>,
-    retries: u32,
-    losses: u32,
+    counts: Counts,
     outcome: &Outcome,
     draw: impl FnOnce(u64) -> u64,
 ) -> Verdict {
     let failure = Verdict::Final { state: State::Failure, lost: false };
+    let Counts { retries, losses, memory_retries } = counts;
+    let rule = task.and_then(|t| t.limits.on_memory.as_ref());
     let early = task.is_some_and(|t| t.acks == Acks::Early);
     if outcome.success {
         return Verdict::Final { state: State::Success, lost: false };
@@ -78,7 +91,13 @@ fn by_policy(
             return Verdict::SpawnAgain;
         }
         Cause::SpawnFailed => return failure,
-        Cause::Exit { .. } | Cause::Signal { .. } | Cause::TimeLimit { .. } | Cause::Memory => {}
+        Cause::Memory if rule.is_some_and(|r| memory_retries < r.max) => return Verdict::Memory,
+        Cause::Error { fatal: true } => return failure,
+        Cause::Error { .. }
+        | Cause::Exit { .. }
+        | Cause::Signal { .. }
+        | Cause::TimeLimit { .. }
+        | Cause::Memory => {}
     }
     let Some(policy) = task.map(|t| &t.retry) else { return failure };
     let matched = match outcome.cause {
@@ -120,7 +139,7 @@ mod tests {
     }
 
     fn decide(t: &Task, retries: u32, losses: u32, o: &Outcome) -> Verdict {
-        verdict(Some(t), retries, losses, false, o, |n| n)
+        verdict(Some(t), Counts { retries, losses, memory_retries: 0 }, false, o, |n| n)
     }
 
     const FAILURE: Verdict = Verdict::Final { state: State::Failure, lost: false };
@@ -158,8 +177,23 @@ mod tests {
         }
         let mut t = t;
         t.retry.jitter = true;
-        let v = verdict(Some(&t), 1, 0, false, &exit(1), |n| n / 4);
+        let counts = Counts { retries: 1, ..Counts::default() };
+        let v = verdict(Some(&t), counts, false, &exit(1), |n| n / 4);
         assert_eq!(v, Verdict::Retry { after_ms: 5_000 });
+    }
+
+    #[test]
+    fn want_of_memory_follows_its_own_rule_first_and_uses_no_retry_up() {
+        let memory = Outcome::of_cause(Cause::Memory, "x");
+        let mut t = with(1, |_| {});
+        let at = |t: &Task, memory_retries, revoked| {
+            let counts = Counts { retries: 1, losses: 0, memory_retries };
+            verdict(Some(t), counts, revoked, &memory, |n| n)
+        };
+        assert_eq!(at(&t, 0, false), FAILURE, "without a rule it is a failure like any other");
+        t.limits.on_memory = Some(crate::model::task::OnMemory { memory_max: None, queue: None, max: 2 });
+        assert_eq!([0, 1, 2].map(|n| at(&t, n, false)), [Verdict::Memory, Verdict::Memory, FAILURE]);
+        assert_eq!(at(&t, 0, true), Verdict::Final { state: State::Revoked, lost: false });
     }
 
     #[test]
@@ -176,7 +210,7 @@ mod tests {
     #[test]
     fn what_is_canceled_does_not_run_again_and_a_finished_race_stands() {
         let t = with(5, |_| {});
-        let canceled = |o: &Outcome| verdict(Some(&t), 0, 0, true, o, |n| n);
+        let canceled = |o: &Outcome| verdict(Some(&t), Counts::default(), true, o, |n| n);
         let lost = Outcome::of_cause(Cause::WorkerLost, "x");
         assert_eq!(canceled(&lost), Verdict::Final { state: State::Revoked, lost: true });
         assert_eq!(canceled(&exit(1)), Verdict::Final { state: State::Revoked, lost: false });

@@ -1,7 +1,7 @@
 //! The end of a lease: decided here, repeated until the store has it, told to child and clients then.
 
 use super::Engine;
-use super::command::{Command, Note, Told};
+use super::command::{Command, Note, Raised, Told};
 use super::event::ChildKey;
 use super::held::{Held, Stage};
 use super::store::{Pending, backoff, refused_backoff};
@@ -116,6 +116,7 @@ impl Engine {
             due: None,
             outcome,
             lost: false,
+            memory: None,
             follow_ups: Vec::new(),
             releases: Vec::new(),
             expires_ms: task.map(|t| t.result_expires_ms),
@@ -240,10 +241,12 @@ impl Engine {
             self.sweep.note(expires);
         }
         let mut due = None;
+        let mut raised = None;
         let mut outcome = None;
         match closing.end {
             End::Settle(settle) => {
                 due = settle.due;
+                raised = settle.memory.map(|m| m.queue.unwrap_or_else(|| message.queue.clone()));
                 outcome = Some(Box::new(settle.outcome));
             }
             End::Back { until, .. } => due = until,
@@ -257,6 +260,12 @@ impl Engine {
         } else if !state.is_final() {
             self.raise(&message.queue);
         }
+        let raised = raised.and_then(|queue| {
+            let limits = &self.plan.task(&message.task)?.limits;
+            let times = message.memory_retries.saturating_add(1);
+            let (max, memory_max) = (limits.on_memory.as_ref()?.max, limits.memory_at(times));
+            Some(Raised { times, max, queue, memory_max })
+        });
         let attempt = closing.attempt;
         let told = attempt.as_ref().and_then(|a| a.child);
         if let Some(child) = told
@@ -278,6 +287,7 @@ impl Engine {
                 outcome,
                 waited_ms,
                 retry_in_ms: due.map(|d| d.since(self.now.wall)),
+                raised,
             })),
             _ if state.is_final() => out.push(Command::Note(Note::Dropped { id: message.id, state })),
             _ => {}

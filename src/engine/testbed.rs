@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::command::{Command, RunOrder, Told};
-use super::event::{Ask, AskKey, ChildKey, Event};
+use super::event::{Ask, AskKey, ChildKey, Event, SlotId};
 use super::plan::{Plan, PoolPlan, QueuePlan};
 use crate::model::message::{Delivery, Message, Record, Token};
 use crate::model::name::MessageId;
@@ -32,6 +32,7 @@ pub(super) fn plan() -> Plan {
         tasks: BTreeMap::from([("t".into(), task("t"))]),
         routes: Vec::new(),
         shutdown_grace_ms: 30_000,
+        max_memory_pressure: None,
         retention: Retention { age_ms: 86_400_000, count: 1_000 },
     }
 }
@@ -52,6 +53,10 @@ pub(super) struct Bed {
     answer: Option<Told>,
     asks: u64,
     answer_children: bool,
+    /// What children say that they take at once.
+    pub(super) capacity: u32,
+    /// What children say that they serve.
+    pub(super) serves: Vec<String>,
     fail: u32,
     refuse: u32,
 }
@@ -69,12 +74,43 @@ impl Bed {
         bed
     }
 
+    /// Before the children of an earlier daemon are told.
+    pub(super) fn booting(change: impl FnOnce(&mut Plan)) -> Self {
+        Self::made(change, false)
+    }
+
+    /// A child that was asked for comes and is ready.
+    pub(super) fn come(&mut self, child: u64, index: u32) {
+        let child = ChildKey(child);
+        let (slot, generation) = (SlotId { pool: "default".into(), index }, self.plan.generation);
+        self.step(Event::ChildUp { child, slot, user: "run".into(), generation, adopted: false, age_ms: 0 });
+        self.alive.push(child);
+        let ready = self.ready(child);
+        self.step(ready);
+    }
+
+    /// A message as it is stored.
+    pub(super) fn message(&self, id: &str) -> &Message {
+        &self.rows[&MessageId(id.into())].message
+    }
+
+    /// The child that has this message.
+    pub(super) fn child_of(&self, id: &str) -> ChildKey {
+        self.runs.values().find(|(_, r)| r.message.id.0 == id).unwrap().0
+    }
+
     /// Children are not started on their own.
     pub(super) fn bare(change: impl FnOnce(&mut Plan)) -> Self {
         Self::build(change, false)
     }
 
     fn build(change: impl FnOnce(&mut Plan), answer_children: bool) -> Self {
+        let mut bed = Self::made(change, answer_children);
+        bed.step(Event::Adopt { children_lost: false, fresh: true });
+        bed
+    }
+
+    fn made(change: impl FnOnce(&mut Plan), answer_children: bool) -> Self {
         let now = Now { wall: Wall(1_700_000_000_000), mono: Mono(1_000) };
         let mut p = plan();
         change(&mut p);
@@ -93,11 +129,12 @@ impl Bed {
             answer: None,
             asks: 0,
             answer_children,
+            capacity: 1,
+            serves: Vec::new(),
             fail: 0,
             refuse: 0,
         };
         bed.step(Event::Plan(Arc::new(p)));
-        bed.step(Event::Adopt { children_lost: false, fresh: true });
         bed
     }
 
@@ -184,7 +221,7 @@ impl Bed {
     pub(super) fn kill_children(&mut self) {
         self.runs.clear();
         for child in std::mem::take(&mut self.alive) {
-            self.step(Event::ChildDown { child, how: "signal 9".into() });
+            self.step(Event::ChildDown { child, how: "signal 9".into(), out_of_memory: false });
         }
     }
 
@@ -281,12 +318,12 @@ impl Bed {
                 let child = ChildKey(self.children);
                 self.alive.push(child);
                 let generation = self.plan.generation;
-                events.push_back(Event::ChildUp { child, slot, user, generation, adopted: false });
-                events.push_back(Event::Ready { child, capacity: 1 });
+                events.push_back(Event::ChildUp { child, slot, user, generation, adopted: false, age_ms: 0 });
+                events.push_back(self.ready(child));
             }
             Command::End { child, kill: false } => {
                 self.alive.retain(|c| *c != child);
-                events.push_back(Event::ChildDown { child, how: "exit code 0".into() });
+                events.push_back(Event::ChildDown { child, how: "exit code 0".into(), out_of_memory: false });
             }
             Command::Run { child, run } => {
                 self.runs.insert(run.run.clone(), (child, run));
@@ -294,6 +331,11 @@ impl Bed {
             Command::Answer { answer, .. } => self.answer = Some(answer),
             _ => {}
         }
+    }
+
+    /// What a child says when it is ready.
+    pub(super) fn ready(&self, child: ChildKey) -> Event {
+        Event::Ready { child, capacity: self.capacity, tasks: self.serves.clone(), resume: true }
     }
 
     fn store(&mut self, ticket: Ticket, op: Op) -> Event {
@@ -377,6 +419,12 @@ impl Bed {
                 r.token = None;
                 r.due = s.due;
                 r.losses += u32::from(s.lost);
+                if let Some(again) = s.memory {
+                    r.message.memory_retries += 1;
+                    r.message.queue = again.queue.unwrap_or(r.message.queue.clone());
+                } else if s.state == State::Retry {
+                    r.message.retries += 1;
+                }
                 r.outcome = Some(s.outcome);
                 applied
             }

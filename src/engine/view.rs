@@ -3,6 +3,7 @@
 use super::Engine;
 use super::event::{ChildKey, SlotId};
 use super::held::{Held, Stage};
+use super::recycle::Replaced;
 use crate::model::message::Token;
 use crate::model::name::MessageId;
 use crate::model::time::Mono;
@@ -22,6 +23,8 @@ pub struct View {
     pub draining: bool,
     /// A shutdown is under way.
     pub stopping: bool,
+    /// Memory pressure above the bound, in hundredths of a percent: nothing new starts.
+    pub pressure: Option<u32>,
     /// The children of an earlier daemon are being taken over (or not told yet).
     pub adopting: bool,
     /// What the store fails with.
@@ -39,8 +42,10 @@ pub struct PoolView {
     pub slots: usize,
     /// Slots with something running.
     pub busy: usize,
-    /// Why it has fewer children than it should.
+    /// Why it has fewer children than it should, and when that is tried to be mended.
     pub degraded: Option<String>,
+    /// Children that were replaced since the daemon started.
+    pub replaced: Replaced,
     /// Its children, those that are to go included.
     pub children: Vec<ChildView>,
 }
@@ -60,6 +65,14 @@ pub struct ChildView {
     pub ready: bool,
     /// It takes no more and goes once it is idle.
     pub retired: bool,
+    /// Another child of its slot is still there, which it replaces.
+    pub successor: bool,
+    /// Runs it was given.
+    pub taken: u64,
+    /// How long it has lived, in milliseconds.
+    pub age_ms: u64,
+    /// Memory of it and of all below it, in bytes, where it was measured.
+    pub memory: Option<u64>,
     /// What it runs.
     pub runs: Vec<RunView>,
 }
@@ -120,16 +133,30 @@ impl Engine {
             failed: self.failed,
             draining: self.draining,
             stopping: self.stop.is_some(),
+            pressure: self.pressure,
             adopting: !self.is_live(),
             store_fault: self.store.fault.clone(),
             unsettled: self.unsettled(),
         }
     }
 
+    /// Whether nothing runs and nothing is known to wait that could be started.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let open = |q: &super::queue::Queue| q.leasing || q.may_have && !q.paused && !self.draining;
+        self.held.is_empty() && !self.queues.values().any(open)
+    }
+
     /// The running attempt of a message, if it runs on this node.
     #[must_use]
     pub fn run_info(&self, id: &MessageId) -> Option<RunView> {
         self.by_id.get(id).and_then(|t| self.held.get(t)).and_then(run_view)
+    }
+
+    /// Memory pressure above the bound, in hundredths of a percent: nothing new starts.
+    #[must_use]
+    pub const fn pressure(&self) -> Option<u32> {
+        self.pressure
     }
 
     /// What the store last failed with, until it does something right.
@@ -165,12 +192,17 @@ impl Engine {
             slot: c.slot.clone(),
             user: c.user.clone(),
             generation: c.generation,
-            ready: c.ready,
+            ready: c.ready.is_some(),
             retired: c.ending || c.killed || self.is_retired(*key),
+            successor: self.slots.get(&c.slot).is_some_and(|s| s.children.iter().any(|k| k < key)),
+            taken: c.taken,
+            age_ms: self.now.mono.since(c.born),
+            memory: c.memory.bytes,
             runs: c.runs.iter().filter_map(|t| self.held.get(t)).filter_map(run_view).collect(),
         });
-        let degraded = self.pools.get(name).and_then(|p| p.trouble.clone());
-        PoolView { name: name.to_owned(), slots, busy, degraded, children: children.collect() }
+        let degraded = self.trouble(name);
+        let replaced = self.pools.get(name).map(|p| p.replaced).unwrap_or_default();
+        PoolView { name: name.to_owned(), slots, busy, degraded, replaced, children: children.collect() }
     }
 
     fn queue_view(&self, name: &str) -> QueueView {

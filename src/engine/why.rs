@@ -2,7 +2,7 @@
 
 use super::Engine;
 use super::held::Stage;
-use crate::model::message::Record;
+use crate::model::message::{Message, Record};
 use crate::model::op::QueueCount;
 use crate::model::state::State;
 
@@ -30,7 +30,14 @@ impl Engine {
             State::Scheduled | State::Retry => {
                 let due = record.due.map_or(0, |d| d.since(now));
                 let what = if record.state == State::Retry { "its next attempt is" } else { "it is" };
-                return Some(format!("{what} due in {}", span(due)));
+                let times = message.memory_retries;
+                let memory = match times {
+                    0 => String::new(),
+                    1 => " (its task's on_memory rule was applied once)".to_owned(),
+                    n => format!(" (its task's on_memory rule was applied {n} times)"),
+                };
+                let served = self.unserved(message).map(|why| format!("; {why}")).unwrap_or_default();
+                return Some(format!("{what} due in {}{memory}{served}", span(due)));
             }
             state if state.is_final() => {
                 let cause = record.outcome.as_ref().map(|o| format!(" ({})", o.cause)).unwrap_or_default();
@@ -77,6 +84,9 @@ impl Engine {
         if let Some(fault) = &self.store.fault {
             return format!("the store fails: {fault}");
         }
+        if let Some(pressure) = self.pressure {
+            return self.pressed(pressure);
+        }
         if self.is_clogged() {
             return "too many outcomes wait for the store; nothing new is started until it takes them"
                 .to_owned();
@@ -87,8 +97,10 @@ impl Engine {
             return format!("the queue {name} runs {running} of at most {limit} at once{}", ahead(count));
         }
         let (slots, busy) = self.slots_in(&plan.pool);
-        let trouble = self.pools.get(&plan.pool).and_then(|p| p.trouble.as_deref());
-        if let Some(trouble) = trouble.filter(|_| busy < slots) {
+        if let Some(why) = self.unserved(message) {
+            return why;
+        }
+        if let Some(trouble) = self.trouble(&plan.pool).filter(|_| busy < slots) {
             return format!("the pool {} is degraded: {trouble}", plan.pool);
         }
         if busy >= slots {
@@ -100,6 +112,24 @@ impl Engine {
             );
         }
         "it is about to be started".to_owned()
+    }
+
+    /// That nothing starts, for memory pressure.
+    fn pressed(&self, pressure: u32) -> String {
+        let percent = |n: u32| format!("{}.{:02} %", n / 100, n % 100);
+        let bound = self.plan.max_memory_pressure.map(percent).unwrap_or_default();
+        let now = percent(pressure);
+        format!(
+            "memory pressure is {now}: nothing new starts before it is below max_memory_pressure = {bound}"
+        )
+    }
+
+    /// That no child of its pool serves its task, if that is so.
+    fn unserved(&self, message: &Message) -> Option<String> {
+        let pool = &self.plan.queues.get(&message.queue)?.pool;
+        let task = &message.task;
+        let waits = self.plan.pools.get(pool)?.worker && !self.is_served(pool, task);
+        waits.then(|| format!("no worker of the pool {pool} says that it serves {task}"))
     }
 
     /// What runs in a pool, by task.

@@ -16,11 +16,14 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 /// In the event loop for this alone.
+///
+/// # Errors
+/// The event queue has no room for it.
 #[allow(
     deprecated,
     reason = "its successor is unsafe for types that may change their descriptor; std's do not"
 )]
-fn registered<T: AsRawFd>(socket: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+pub fn registered<T: AsRawFd>(socket: T, interest: Interest) -> io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(socket, interest)
 }
 

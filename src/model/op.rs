@@ -181,6 +181,9 @@ pub struct Settle {
     pub outcome: Outcome,
     /// Raises `losses` by one.
     pub lost: bool,
+    /// With [`State::Retry`]: the next attempt is one of the task's `on_memory` rule. Raises `memory_retries` by
+    /// one instead of `retries`.
+    pub memory: Option<MemoryRetry>,
     /// Published in the same step; ids are [`MessageId::follow_up`]s, a known id changes nothing.
     pub follow_ups: Vec<Message>,
     /// Permits given back in the same step.
@@ -189,6 +192,13 @@ pub struct Settle {
     pub expires_ms: Option<u64>,
     /// The wall clock.
     pub now: Wall,
+}
+
+/// What follows an attempt that had not memory enough.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryRetry {
+    /// The message moves to this queue; absent: it stays.
+    pub queue: Option<String>,
 }
 
 /// A permit: one of `limit` places under `key`, held by `holder` (taking it twice is taking it once).

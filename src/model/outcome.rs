@@ -25,6 +25,11 @@ pub enum Cause {
         /// Whether the kernel wrote a core file.
         core: bool,
     },
+    /// The program itself said that the run failed: an exception in a resident worker.
+    Error {
+        /// It also said that another attempt is of no use: there is none, whatever the task's policy.
+        fatal: bool,
+    },
     /// `soft_time_limit` or `time_limit` passed and taskd ended it.
     TimeLimit {
         /// True when the soft limit's signal was enough.
@@ -53,6 +58,7 @@ impl Cause {
         match self {
             Self::Exit { .. } => "exit",
             Self::Signal { .. } => "signal",
+            Self::Error { .. } => "error",
             Self::TimeLimit { .. } => "time_limit",
             Self::Memory => "memory",
             Self::Revoked => "revoked",
@@ -109,6 +115,14 @@ pub struct Usage {
     /// Bytes of output that were not copied to the spool or the journal (rate bound, full socket).
     #[serde(default, skip_serializing_if = "is_zero64")]
     pub dropped_output: u64,
+}
+
+impl Usage {
+    /// Whether more than the time was measured: a run in a resident worker shares its process with others.
+    #[must_use]
+    pub fn is_measured(&self) -> bool {
+        self.user_us > 0 || self.system_us > 0 || self.max_rss > 0
+    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
@@ -172,12 +186,22 @@ pub struct RetryAsked {
 }
 
 impl Outcome {
+    /// Why it ended, in a word or two: the cause, or the class of the error that the program itself named.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match (&self.cause, &self.failure) {
+            (Cause::Error { .. }, Some(failure)) if !failure.kind.is_empty() => failure.kind.clone(),
+            (cause, _) => cause.to_string(),
+        }
+    }
+
     /// An outcome that taskd itself states: nothing ran to its end.
     #[must_use]
     pub fn of_cause(cause: Cause, message: impl Into<String>) -> Self {
         let kind = match &cause {
             Cause::Exit { .. } => "ExitCode",
             Cause::Signal { .. } => "Signal",
+            Cause::Error { .. } => "Error",
             Cause::TimeLimit { soft: true } => "SoftTimeLimitExceeded",
             Cause::TimeLimit { soft: false } => "TimeLimitExceeded",
             Cause::Memory => "MemoryLimitExceeded",

@@ -36,6 +36,8 @@ pub struct Entry<'a> {
     pub stream: &'a str,
     /// The attempt's main process.
     pub pid: u32,
+    /// The pool and the place (`pool/index`) of a resident worker, with a line of no one message; else empty.
+    pub place: (&'a str, &'a str),
     /// The line goes on in the next entry (`TASKD_CUT=1`).
     pub cut: bool,
 }
@@ -107,6 +109,11 @@ fn encode(out: &mut Vec<u8>, entry: &Entry<'_>) {
         let _ = writeln!(out, "TASKD_ATTEMPT={}", entry.attempt);
         field(out, "TASKD_STREAM", entry.stream.as_bytes());
     }
+    if let (pool @ &[_, ..], slot) = (entry.place.0.as_bytes(), entry.place.1) {
+        field(out, "TASKD_POOL", pool);
+        field(out, "TASKD_SLOT", slot.as_bytes());
+        field(out, "TASKD_STREAM", entry.stream.as_bytes());
+    }
     let _ = writeln!(out, "TASKD_PID={}", entry.pid);
     if entry.cut {
         out.extend_from_slice(b"TASKD_CUT=1\n");
@@ -145,6 +152,7 @@ mod tests {
             attempt: 2,
             stream: "stdout",
             pid: 42,
+            place: ("", ""),
             cut: false,
         }
     }
@@ -166,6 +174,17 @@ mod tests {
             std::str::from_utf8(&buffer[..n]).unwrap(),
             "MESSAGE=hello\nPRIORITY=6\nSYSLOG_IDENTIFIER=taskd\nTASKD_ID=0198\nTASKD_TASK=clean_logs\n\
              TASKD_QUEUE=default\nTASKD_ATTEMPT=2\nTASKD_STREAM=stdout\nTASKD_PID=42\n"
+        );
+    }
+
+    #[test]
+    fn a_line_of_no_message_carries_its_place() {
+        let mut out = Vec::new();
+        encode(&mut out, &Entry { id: "", place: ("django", "django/1"), ..entry(b"hello") });
+        assert_eq!(
+            std::str::from_utf8(&out).unwrap(),
+            "MESSAGE=hello\nPRIORITY=6\nSYSLOG_IDENTIFIER=taskd\nTASKD_POOL=django\nTASKD_SLOT=django/1\n\
+             TASKD_STREAM=stdout\nTASKD_PID=42\n"
         );
     }
 

@@ -9,8 +9,8 @@ use std::fs;
 use std::mem::MaybeUninit;
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, getpgid, getpgrp};
 
 /// A process that was waited for.
 #[derive(Clone, Copy, Debug)]
@@ -110,32 +110,101 @@ pub fn signal_group(leader: i32, signal: i32) {
     }
 }
 
-/// Sends SIGKILL to every living descendant of this process. One that forks meanwhile may be missed: call it
-/// until [`reap`] says that no child is left. Returns how many it was sent to.
+/// Sends SIGKILL to every living descendant of this process. Each is stopped as soon as it is found, before
+/// its children are looked for, again and again until none is new, because whoever is stopped cannot fork:
+/// programs that fork faster than they are looked for end too. Its process group is stopped with it, which the
+/// kernel does in one step: a process that forks and ends at once is never found alive, but its group is still
+/// known. Call it until [`reap`] says that no child is left. Returns how many it was sent to.
 pub fn kill_all() -> usize {
-    // Stopping none, killing from the top: a parent that is dead cannot fork, and its children come to us.
-    let found = descendants();
+    let own = getpgrp();
+    let mut stopped = BTreeSet::new();
+    let mut groups = BTreeSet::new();
+    let mut found = Vec::new();
+    // Two rounds end what does not fork; the bound is for a list that never stops changing.
+    for _ in 0..STOP_ROUNDS {
+        let before = stopped.len();
+        found.clear();
+        walk(std::process::id().cast_signed(), |pid, _| {
+            found.push(pid);
+            let pid = Pid::from_raw(pid);
+            if !stopped.insert(pid) {
+                return true;
+            }
+            let _ = kill(pid, Signal::SIGSTOP);
+            // An attempt begins a session, so a group that is not ours has none but its members.
+            if let Ok(group) = getpgid(Some(pid))
+                && group != own
+                && groups.insert(group)
+            {
+                let _ = killpg(group, Signal::SIGSTOP);
+            }
+            true
+        });
+        if stopped.len() == before {
+            break;
+        }
+    }
+    for group in groups {
+        let _ = killpg(group, Signal::SIGKILL);
+    }
     for pid in &found {
         let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
     }
     found.len()
 }
 
+/// Looks at the whole family that often at most before it is killed.
+const STOP_ROUNDS: usize = 64;
+
 /// Process ids of all descendants of this process, parents before children.
 #[must_use]
 pub fn descendants() -> Vec<i32> {
+    below(std::process::id().cast_signed())
+}
+
+/// Process ids of all descendants of a process, parents before children.
+#[must_use]
+pub fn below(pid: i32) -> Vec<i32> {
     let mut found = Vec::new();
+    walk(pid, |pid, _| {
+        found.push(pid);
+        true
+    });
+    found
+}
+
+/// How many processes and threads descend from this process; counting ends above `enough`.
+#[must_use]
+pub fn tasks(enough: u64) -> u64 {
+    let mut count = 0;
+    walk(std::process::id().cast_signed(), |_, threads| {
+        count += threads();
+        count <= enough
+    });
+    count
+}
+
+/// Tells of each descendant of a process once, parents before children and before their children are looked for, and how
+/// to ask for the number of its threads; ends early where it is answered false.
+fn walk(own: i32, mut visit: impl FnMut(i32, &dyn Fn() -> u64) -> bool) {
+    let threads = |pid: i32| fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |d| d.count() as u64);
+    let Some(mut next) = children_of(own) else {
+        for pid in by_scan(own) {
+            if !visit(pid, &|| threads(pid)) {
+                return;
+            }
+        }
+        return;
+    };
     let mut seen = BTreeSet::new();
-    let own = std::process::id().cast_signed();
-    let Some(children) = children_of(own) else { return by_scan(own) };
-    let mut next = children;
     while let Some(pid) = next.pop() {
         if seen.insert(pid) {
-            found.push(pid);
+            if !visit(pid, &|| threads(pid)) {
+                return;
+            }
             next.extend(children_of(pid).unwrap_or_default());
         }
     }
-    found
 }
 
 /// The children of every thread of a process; `None` where the process is gone or the kernel has no such
@@ -150,6 +219,26 @@ fn children_of(pid: i32) -> Option<Vec<i32>> {
         }
     }
     known.then_some(children)
+}
+
+/// Memory of a process, in bytes: what is resident of it, all of what it shares included.
+#[must_use]
+pub fn resident(pid: i32) -> u64 {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let pages = statm.split_ascii_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+    // SAFETY: a plain question to the C library.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    pages.saturating_mul(u64::try_from(page).unwrap_or(4096))
+}
+
+/// Memory of a process, in bytes: what is resident of it, what it shares divided by those who share it (PSS).
+/// Walks its page tables, so it costs; `None` where it is gone or is not ours to look into.
+#[must_use]
+pub fn proportional(pid: i32) -> Option<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = rollup.lines().find_map(|l| l.strip_prefix("Pss:"))?;
+    let kib = line.split_ascii_whitespace().next()?.parse::<u64>().ok()?;
+    Some(kib.saturating_mul(1024))
 }
 
 /// The same by reading the parent of every process there is.

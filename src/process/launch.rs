@@ -41,6 +41,9 @@ pub struct Child {
     pub generation: u64,
     /// Its process id.
     pub pid: u32,
+    /// How long it has lived, in milliseconds.
+    #[serde(default)]
+    pub age_ms: u64,
     /// A resident worker: the read ends of its stdout and stderr come beside its socket.
     #[serde(default)]
     pub worker: bool,
@@ -53,7 +56,8 @@ pub enum ToDaemon {
     /// First packet. Descriptors: the settings (sealed memfd, JSON of `Settings`), the listening control
     /// socket.
     Start(Box<Start>),
-    /// A child to adopt (before [`ToDaemon::Go`]) or one that was asked for. Descriptor: its socket.
+    /// A child to adopt (before [`ToDaemon::Go`]) or one that was asked for. Descriptor: its socket; of a
+    /// resident worker also the read ends of its stdout and stderr.
     Child(Child),
     /// Every child to adopt was named.
     Go,
@@ -153,6 +157,9 @@ pub struct Start {
 pub enum ToLauncher {
     /// Config, socket, local store and pools are up.
     Ready,
+    /// The store has the end of every run that ended while no daemon lived: another daemon after this one need
+    /// not ask about them.
+    Recovered,
     /// STATUS= for systemd, one line.
     Status {
         /// The line.
@@ -238,6 +245,25 @@ pub struct RunnerPart {
     /// leaf is asked for before each attempt ([`RunnerAsk`]).
     #[serde(default)]
     pub leaves: bool,
+}
+
+/// What the launcher gives the process that becomes a resident worker (sealed memfd).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerPart {
+    /// Its place.
+    pub slot: Slot,
+    /// Who it becomes.
+    pub identity: crate::config::settings::Identity,
+    /// This node's name (`TASKD_NODE`).
+    pub node: String,
+    /// `TASKD_INSTANCE`.
+    pub instance: String,
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// What surrounds it.
+    pub surroundings: crate::model::task::Surroundings,
+    /// Its `memory_max`, in bytes, which also bounds what `private_tmp` holds.
+    pub memory_max: Option<u64>,
 }
 
 /// What a runner asks of the launcher.

@@ -1,12 +1,14 @@
 //! Processes: the launcher, the runner, what they say to each other and to the daemon. The only room with
 //! unsafe code.
 
+pub mod cgroup;
 pub mod descendants;
 pub mod instance;
 pub mod launch;
 pub mod launcher;
 pub mod listen;
 pub mod memfd;
+pub mod memory;
 pub mod output;
 pub mod output_sink;
 pub mod packet;
@@ -14,6 +16,9 @@ pub mod peer;
 pub mod privileges;
 pub mod protocol;
 pub mod runner;
+pub mod sandbox;
+pub mod sandbox_step;
 pub mod signals;
 pub mod spawn;
+pub mod spawn_error;
 pub mod title;

@@ -110,6 +110,13 @@ impl Channel {
         Read::Some
     }
 
+    /// Passes on what is held as a line, though its newline has not come, and goes on.
+    pub fn cut_here(&mut self, line: impl FnMut(Line<'_>)) {
+        let pipe = self.pipe.take();
+        self.finish(line);
+        self.pipe = pipe;
+    }
+
     /// Ends the stream: what is held is the last line.
     pub fn finish(&mut self, mut line: impl FnMut(Line<'_>)) {
         self.pipe = None;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::launch::Slot;
 use super::output::Line;
 use super::protocol::Stream;
 use crate::observe::journal::{Entry, Journal};
@@ -66,11 +67,35 @@ impl Sink {
                 attempt: source.attempt,
                 stream: name,
                 pid: source.pid,
+                place: ("", ""),
                 cut: line.cut,
             }),
             Self::Stderr(plain) => {
                 plain.write(&[&source.task, &source.id, name].join(" "), message, line.cut)
             }
+        }
+    }
+
+    /// Passes on a line of a resident worker that belongs to no one message. False: it was dropped, at least
+    /// in part.
+    pub fn slot_line(&mut self, slot: &Slot, pid: u32, stream: Stream, line: Line<'_>) -> bool {
+        let (priority, message) = prefixed(line.bytes, stream);
+        let name = stream_name(stream);
+        let place = slot.to_string();
+        match self {
+            Self::Journal(journal) => journal.send(&Entry {
+                message,
+                priority,
+                id: "",
+                task: "",
+                queue: "",
+                attempt: 0,
+                stream: name,
+                pid,
+                place: (&slot.pool, &place),
+                cut: line.cut,
+            }),
+            Self::Stderr(plain) => plain.write(&["worker", &place, name].join(" "), message, line.cut),
         }
     }
 

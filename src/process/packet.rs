@@ -22,6 +22,10 @@ use super::launch::MAX_PACKET;
 /// Most descriptors that travel with one packet.
 pub const MAX_FDS: usize = 4;
 
+/// Most that the kernel sends with one packet (SCM_MAX_FD). There is room for all of them, or those that fit
+/// would stay open here for nobody.
+const SENT_AT_MOST: usize = 253;
+
 /// One end of a packet socket. Never blocks but in [`Packets::send`] and [`Packets::recv`].
 #[derive(Debug)]
 pub struct Packets {
@@ -189,8 +193,7 @@ impl Packets {
     }
 
     fn receive(&self, text: &mut [u8]) -> io::Result<(usize, bool, Vec<OwnedFd>)> {
-        // One more than allowed would show as cut.
-        let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
+        let mut control = nix::cmsg_space!([RawFd; SENT_AT_MOST]);
         let mut parts = [IoSliceMut::new(text)];
         let got = recvmsg::<()>(
             self.fd.as_raw_fd(),
@@ -212,6 +215,7 @@ impl Packets {
             }
             Err(_) => cut = true,
         }
+        cut |= fds.len() > MAX_FDS;
         Ok((got.bytes, cut, fds))
     }
 }
@@ -280,10 +284,17 @@ mod tests {
         assert_eq!(b.try_recv::<String>().unwrap_err().kind(), ErrorKind::InvalidData);
         raw(b"{\"op\":");
         assert_eq!(b.try_recv::<String>().unwrap_err().kind(), ErrorKind::InvalidData);
-        let fds = [1_i32; MAX_FDS + 2];
-        let rights = [ControlMessage::ScmRights(&fds)];
-        sendmsg::<()>(a.as_raw_fd(), &[IoSlice::new(b"1")], &rights, MsgFlags::empty(), None).unwrap();
-        assert_eq!(b.try_recv::<u8>().unwrap_err().kind(), ErrorKind::InvalidData);
+        let (reader, writer) = std::io::pipe().unwrap();
+        for many in [MAX_FDS + 1, SENT_AT_MOST] {
+            let fds = vec![writer.as_raw_fd(); many];
+            let rights = [ControlMessage::ScmRights(&fds)];
+            sendmsg::<()>(a.as_raw_fd(), &[IoSlice::new(b"1")], &rights, MsgFlags::empty(), None).unwrap();
+            assert_eq!(b.try_recv::<u8>().unwrap_err().kind(), ErrorKind::InvalidData);
+        }
+        drop(writer);
+        let mut all = Vec::new();
+        let mut reader = reader;
+        assert_eq!(reader.read_to_end(&mut all).unwrap(), 0, "none of them stayed open");
         a.try_send(&"fine", &[]).unwrap();
         assert_eq!(b.try_recv::<String>().unwrap().message, "fine");
     }

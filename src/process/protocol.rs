@@ -1,5 +1,18 @@
 //! The child protocol (version 1, frozen): newline-delimited JSON over the socket on file descriptor 3,
 //! the same for runners and resident workers.
+//!
+//! For who writes a worker without a JSON parser: taskd's own lines begin with `op` and, where they are about a
+//! run, go on with `run`; there is no white space between tokens, and a quote inside of a string is escaped.
+//!
+//! What the daemon adds for a resident worker, and what it does not believe:
+//! - `detail` is a runner's. Of a worker's line it is ignored: the cause of a `failure` is `error` (`revoked`,
+//!   `interrupted` or `time_limit` after a `cancel` of that kind), its time is measured by the daemon.
+//! - `"retry":false` in a `failure` means that there is no other attempt, whatever the task's policy.
+//! - A result that is a text is cut at the task's bound; any other one beyond it makes the run a failure
+//!   (`ResultTooLarge`). `type`, `message` and `traceback` are cut at 256 bytes, 4 KiB and 64 KiB.
+//! - `output` goes to the journal and the spool, as a line on stdout or stderr does while one run is in flight.
+//! - A worker that closes its socket and does not exit within 2 s, says what is no line of this protocol, or
+//!   more than [`MAX_LINE`] bytes without a newline, is killed; what it ran is `worker_lost`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -283,5 +296,23 @@ impl FromChild {
             outcome.truncated = d.truncated;
         }
         Some((run, outcome))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_begin_with_op_and_run_for_workers_that_do_not_parse() {
+        let run = serde_json::json!({"run": "7", "generation": 1, "id": "m", "task": "t", "queue": "q",
+            "args": ["a \"b\""], "attempt": 1});
+        let line = serde_json::to_string(&ToChild::Run(serde_json::from_value(run).unwrap())).unwrap();
+        assert!(
+            line.starts_with(r#"{"op":"run","run":"7","#) && line.contains(r#""args":["a \"b\""]"#),
+            "{line}"
+        );
+        let line = serde_json::to_string(&ToChild::Hello { v: 1, epoch: 2 }).unwrap();
+        assert_eq!(line, r#"{"op":"hello","v":1,"epoch":2}"#);
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! `clone(CLONE_VM | CLONE_VFORK | CLONE_PIDFD)` through glibc's wrapper, on a stack of its own: the child
 //! shares our memory and we stand still until it has called execve(2) or given up. Everything that needs
-//! memory or a decision is done before; between clone and execve there are only system calls.
+//! memory or a decision is done before; between clone and execve there are only system calls. A sandbox in a
+//! user namespace needs a memory of its own: then it is a fork with the same rules.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::fmt;
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -15,6 +15,11 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use super::privileges::Account;
+use super::sandbox::Prepared;
+pub use super::spawn_error::{SpawnError, Stage};
+use crate::model::task::IoClass;
 
 /// Bytes of stack for the child between clone and execve; it calls nothing deep.
 const STACK: usize = 32 << 10;
@@ -47,6 +52,10 @@ pub struct Spawn<'a> {
     pub nice: Option<i32>,
     /// Soft and hard limit of open files.
     pub nofile: Option<u64>,
+    /// Class of disk access.
+    pub io_class: Option<IoClass>,
+    /// What it is kept from.
+    pub sandbox: Option<&'a Prepared>,
     /// An open `cgroup.procs`: the child moves itself there before anything else.
     pub cgroup_procs: Option<BorrowedFd<'a>>,
     /// Standard input.
@@ -73,119 +82,6 @@ pub struct Spawned {
     pub stderr: Option<OwnedFd>,
 }
 
-/// What could not be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Stage {
-    /// Find the program in PATH.
-    Resolve = 1,
-    /// Make a pipe.
-    Pipe,
-    /// Make a process.
-    Clone,
-    /// Begin a session.
-    Session,
-    /// Tie it to our life.
-    ParentDeath,
-    /// Enter its control group.
-    Cgroup,
-    /// Limit its open files.
-    Nofile,
-    /// Set its nice value.
-    Nice,
-    /// Go to its working directory.
-    Directory,
-    /// Set its standard descriptors.
-    Redirect,
-    /// Execute the program.
-    Exec,
-}
-
-impl Stage {
-    fn from_number(n: u32) -> Self {
-        [
-            Self::Resolve,
-            Self::Pipe,
-            Self::Clone,
-            Self::Session,
-            Self::ParentDeath,
-            Self::Cgroup,
-            Self::Nofile,
-            Self::Nice,
-            Self::Directory,
-            Self::Redirect,
-        ]
-        .into_iter()
-        .find(|s| *s as u32 == n)
-        .unwrap_or(Self::Exec)
-    }
-}
-
-/// Why a program was not started.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct SpawnError {
-    /// What was tried.
-    pub stage: Stage,
-    /// The kernel's answer.
-    pub errno: Errno,
-    /// On what: the program or the directory.
-    pub subject: String,
-}
-
-impl SpawnError {
-    /// Whether the same may well succeed a little later: processes, memory or descriptors ran out.
-    #[must_use]
-    pub fn again(&self) -> bool {
-        matches!(self.errno, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE | Errno::ETXTBSY)
-    }
-}
-
-impl fmt::Display for SpawnError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { stage, errno, subject } = self;
-        match (stage, errno) {
-            (Stage::Resolve, _) => write!(f, "{subject:?} was not found in PATH"),
-            (Stage::Exec, Errno::ENOENT) => {
-                write!(f, "{subject} does not exist, or the interpreter its first line names does not")
-            }
-            (Stage::Exec, Errno::EACCES) => write!(f, "{subject} may not be executed by this user"),
-            (Stage::Exec, Errno::ENOEXEC) => {
-                write!(f, "{subject} is no program; a script needs a first line such as #!/bin/sh")
-            }
-            (Stage::Exec, Errno::E2BIG) => {
-                write!(f, "the arguments and the environment of {subject} are too long together")
-            }
-            (Stage::Exec, Errno::ETXTBSY) => write!(f, "{subject} is being written by another process"),
-            (Stage::Exec, _) => write!(f, "{subject} could not be executed: {}", errno.desc()),
-            (Stage::Directory, Errno::ENOENT) => write!(f, "working directory {subject} does not exist"),
-            (Stage::Directory, Errno::ENOTDIR) => {
-                write!(f, "working directory {subject} is not a directory")
-            }
-            (Stage::Directory, Errno::EACCES) => {
-                write!(f, "working directory {subject} may not be entered by this user")
-            }
-            (Stage::Directory, _) => write!(f, "working directory {subject}: {}", errno.desc()),
-            (Stage::Clone, Errno::EAGAIN) => {
-                f.write_str("no new process: the limit of processes (RLIMIT_NPROC or pids.max) is reached")
-            }
-            (Stage::Clone, _) => write!(f, "no new process: {}", errno.desc()),
-            (Stage::Pipe, _) => write!(f, "no pipe: {}", errno.desc()),
-            (Stage::Nofile, _) => write!(
-                f,
-                "limit_nofile could not be set: {} (above the hard limit only root may go)",
-                errno.desc()
-            ),
-            (Stage::Nice, _) => {
-                write!(f, "nice could not be set: {} (only root may lower it)", errno.desc())
-            }
-            (Stage::Cgroup, _) => write!(f, "its control group could not be entered: {}", errno.desc()),
-            (Stage::Session | Stage::ParentDeath | Stage::Redirect, _) => {
-                write!(f, "{stage:?} of {subject}: {}", errno.desc())
-            }
-        }
-    }
-}
-
 /// The file that `name` means: itself where it holds a slash, else the first executable of that name in the
 /// directories of `path` (colon-separated).
 ///
@@ -208,8 +104,9 @@ pub fn resolve(name: &str, path: &str) -> Result<CString, SpawnError> {
     Err(fail(Errno::ENOENT))
 }
 
-/// What the child needs, in a form that needs no more memory; `stage` and `errno` come back in it.
-struct Plan {
+/// What the child needs, in a form that needs no more memory. Without a program it only builds its sandbox.
+#[derive(Clone, Copy)]
+struct Plan<'p> {
     program: *const c_char,
     argv: *const *const c_char,
     envp: *const *const c_char,
@@ -218,11 +115,62 @@ struct Plan {
     nice: Option<i32>,
     nofile: Option<u64>,
     cgroup_procs: RawFd,
+    /// The class and level of ioprio_set(2).
+    io_priority: Option<c_int>,
+    sandbox: Option<&'p Prepared>,
+    identity: Option<&'p Account>,
     /// What becomes 0, 1 and 2; negative: as it is.
     standard: [RawFd; 3],
     parent: i32,
+    report: &'p Report,
+}
+
+/// What the new process tells us: the step that failed, or nothing.
+#[derive(Debug, Default)]
+struct Report {
     stage: AtomicU32,
     errno: AtomicI32,
+    /// The step of the sandbox.
+    step: AtomicU32,
+}
+
+impl Report {
+    fn get(&self) -> Option<(Stage, Errno)> {
+        let errno = self.errno.load(Ordering::Acquire);
+        (errno != 0).then(|| (Stage::from_number(self.stage.load(Ordering::Acquire)), Errno::from_raw(errno)))
+    }
+}
+
+/// A [`Report`] that two processes share although their memories differ.
+struct SharedReport(std::ptr::NonNull<Report>);
+
+impl SharedReport {
+    fn new() -> Result<Self, Errno> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping at a place that the kernel chooses.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), size_of::<Report>(), protection, flags, -1, 0) };
+        if at == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        std::ptr::NonNull::new(at.cast::<Report>()).map(Self).ok_or(Errno::ENOMEM)
+    }
+}
+
+impl std::ops::Deref for SharedReport {
+    type Target = Report;
+
+    fn deref(&self) -> &Report {
+        // SAFETY: mapped until dropped, page-aligned, and all zeros is a valid report of atomics.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for SharedReport {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `new` with this size, and nobody refers to it any more.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), size_of::<Report>()) };
+    }
 }
 
 impl Spawn<'_> {
@@ -256,22 +204,91 @@ impl Spawn<'_> {
             nice: self.nice,
             nofile: self.nofile,
             cgroup_procs: self.cgroup_procs.map_or(-1, |fd| fd.as_raw_fd()),
+            io_priority: self.io_class.map(io_priority),
+            sandbox: self.sandbox,
+            identity: None,
             standard: [stdin.child(), stdout.child(), stderr.child()],
             parent: std::process::id().cast_signed(),
-            stage: AtomicU32::new(0),
-            errno: AtomicI32::new(0),
+            report: &Report::default(),
         };
-        let (pid, pidfd) = clone_vfork(&plan).map_err(|errno| fail(Stage::Clone, errno))?;
-        let errno = plan.errno.load(Ordering::Acquire);
-        if errno != 0 {
-            // It has left already (or is about to): this reaps it, so that no zombie stays.
-            let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
-            let stage = Stage::from_number(plan.stage.load(Ordering::Acquire));
-            return Err(fail(stage, Errno::from_raw(errno)));
-        }
+        let own_memory = self.sandbox.is_some_and(Prepared::needs_own_memory);
+        let (pid, pidfd) = plan.launch(own_memory, fail)?;
         Ok(Spawned { pid, pidfd, stdin: stdin.ours, stdout: stdout.ours, stderr: stderr.ours })
     }
 }
+
+impl Plan<'_> {
+    /// Makes the process; whatever it says that failed is made an error, and the process is reaped.
+    fn launch(
+        &self,
+        own_memory: bool,
+        fail: impl Fn(Stage, Errno) -> SpawnError,
+    ) -> Result<(i32, OwnedFd), SpawnError> {
+        let none = |errno| fail(Stage::Clone, errno);
+        let shared;
+        let mut plan = *self;
+        if own_memory {
+            shared = SharedReport::new().map_err(none)?;
+            plan.report = &shared;
+        }
+        let (pid, pidfd) = clone_vfork(&plan, own_memory).map_err(none)?;
+        let Some((stage, errno)) = plan.report.get() else { return Ok((pid, pidfd)) };
+        // It has left already (or is about to): this reaps it, so that no zombie stays.
+        let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
+        let mut error = fail(stage, errno);
+        if let (Stage::Sandbox, Some(sandbox)) = (stage, plan.sandbox) {
+            error.subject = sandbox.explain(plan.report.step.load(Ordering::Acquire), errno);
+        }
+        Err(error)
+    }
+}
+
+/// Builds a sandbox in a process that then ends, as this user if given (only root may).
+///
+/// # Errors
+/// As for [`Spawn::start`].
+pub fn try_sandbox(sandbox: &Prepared, user: Option<&Account>) -> Result<(), SpawnError> {
+    let plan = Plan {
+        program: std::ptr::null(),
+        argv: std::ptr::null(),
+        envp: std::ptr::null(),
+        cwd: std::ptr::null(),
+        umask: None,
+        nice: None,
+        nofile: None,
+        cgroup_procs: -1,
+        io_priority: None,
+        sandbox: Some(sandbox),
+        identity: user,
+        standard: [-1; 3],
+        parent: std::process::id().cast_signed(),
+        report: &Report::default(),
+    };
+    let subject = || user.map_or_else(|| "a trial process".to_owned(), |u| format!("user {}", u.name));
+    let fail = |stage, errno| SpawnError { stage, errno, subject: subject() };
+    // Its own memory always: a change of user would be noted in ours too (PR_SET_DUMPABLE).
+    let (pid, _) = plan.launch(true, fail)?;
+    let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
+    Ok(())
+}
+
+/// `io_class` as ioprio_set(2) takes it: class in the upper bits, the middle level of eight where a class has
+/// levels.
+const fn io_priority(class: IoClass) -> c_int {
+    const MIDDLE: c_int = 4;
+    match class {
+        IoClass::None => 0,
+        IoClass::Realtime => 1 << IOPRIO_CLASS_SHIFT | MIDDLE,
+        IoClass::BestEffort => 2 << IOPRIO_CLASS_SHIFT | MIDDLE,
+        IoClass::Idle => 3 << IOPRIO_CLASS_SHIFT,
+    }
+}
+
+/// From the kernel's `ioprio.h`.
+const IOPRIO_CLASS_SHIFT: c_int = 13;
+
+/// From the kernel's `ioprio.h`: the number that follows names a process, 0 for the caller.
+const IOPRIO_WHO_PROCESS: c_int = 1;
 
 /// The two ends of a standard descriptor.
 struct Ends {
@@ -315,13 +332,15 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
     strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
-/// Runs [`child`] in a new process that shares our memory; returns once it executed the program or left.
-fn clone_vfork(plan: &Plan) -> Result<(i32, OwnedFd), Errno> {
+/// Runs [`child`] in a new process that shares our memory or has a copy of it; returns once it executed the
+/// program or left.
+fn clone_vfork(plan: &Plan<'_>, own_memory: bool) -> Result<(i32, OwnedFd), Errno> {
     #[repr(align(16))]
     struct Stack(MaybeUninit<[u8; STACK]>);
     let mut stack = Stack(MaybeUninit::uninit());
     let mut pidfd: c_int = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let memory = if own_memory { 0 } else { libc::CLONE_VM };
+    let flags = memory | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     // SAFETY: the signal sets are initialized by sigfillset and pthread_sigmask before they are read. The
     // stack is ours, 16-byte aligned, and stays alive: CLONE_VFORK suspends this thread until the child has
     // executed the program or exited, so the child is the only one who uses it, as well as `plan` and this
@@ -350,15 +369,15 @@ fn clone_vfork(plan: &Plan) -> Result<(i32, OwnedFd), Errno> {
     Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
 
-/// What runs in the new process: system calls only. The memory is the parent's.
+/// What runs in the new process: system calls only. The memory may be the parent's.
 extern "C" fn child(plan: *mut c_void) -> c_int {
     // SAFETY: `plan` is what `clone_vfork` was given; the parent stands still and keeps it alive, and shares
-    // only its two atomics with us.
-    let plan = unsafe { &*plan.cast::<Plan>() };
+    // only the report's atomics with us.
+    let plan = unsafe { &*plan.cast::<Plan<'_>>() };
     let stage = prepare(plan);
-    plan.stage.store(stage as u32, Ordering::Release);
+    plan.report.stage.store(stage as u32, Ordering::Release);
     // Zero would read as success: a step that failed without a reason is still a failure.
-    plan.errno.store(
+    plan.report.errno.store(
         match Errno::last_raw() {
             0 => libc::EINVAL,
             n => n,
@@ -370,7 +389,7 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
 }
 
 /// Returns only when a step failed, with errno set.
-fn prepare(plan: &Plan) -> Stage {
+fn prepare(plan: &Plan<'_>) -> Stage {
     // SAFETY: every pointer of the plan is valid or null as the field says; the structures that are passed
     // to the kernel live on this stack.
     unsafe {
@@ -380,12 +399,36 @@ fn prepare(plan: &Plan) -> Stage {
         if libc::setsid() < 0 {
             return Stage::Session;
         }
+        if let Some(account) = plan.identity
+            && !become_account(account)
+        {
+            return Stage::Session;
+        }
+        if let Some(wanted) = plan.io_priority
+            && libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0) >> IOPRIO_CLASS_SHIFT
+                != c_long::from(wanted >> IOPRIO_CLASS_SHIFT)
+            // Inherited from a runner that was given it while it was root: asking again would be refused.
+            && libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, wanted) != 0
+        {
+            return Stage::IoClass;
+        }
+        // Before its limits, which could leave it no descriptor.
+        if let Some(sandbox) = plan.sandbox
+            && let Err(step) = sandbox.enter()
+        {
+            plan.report.step.store(step, Ordering::Release);
+            return Stage::Sandbox;
+        }
+        // A change of user or of its namespace clears it.
         if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
             return Stage::ParentDeath;
         }
         // The parent may have died before the line above: then nothing would ever end us.
         if libc::getppid() != plan.parent {
             return Stage::ParentDeath;
+        }
+        if plan.program.is_null() {
+            libc::_exit(0);
         }
         if let Some(n) = plan.nofile {
             let limit = libc::rlimit { rlim_cur: n, rlim_max: n };
@@ -415,6 +458,24 @@ fn prepare(plan: &Plan) -> Stage {
         libc::execve(plan.program, plan.argv, plan.envp);
     }
     Stage::Exec
+}
+
+/// Gives every signal its default action and unblocks it: what a program finds that this process becomes.
+pub fn reset_inherited_signals() {
+    // SAFETY: handlers of this process are not needed any more, it is about to execute another program.
+    unsafe { reset_signals() }
+}
+
+/// Becomes this user by the bare system calls: glibc's would tell threads that a copy of a process does not
+/// have. Only for a trial; who runs a program is proven to be its user by `privileges`.
+fn become_account(account: &Account) -> bool {
+    // SAFETY: the list of groups lives through the call; the others are numbers.
+    unsafe {
+        let Account { uid, gid, groups, .. } = account;
+        libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) == 0
+            && libc::syscall(libc::SYS_setresgid, *gid, *gid, *gid) == 0
+            && libc::syscall(libc::SYS_setresuid, *uid, *uid, *uid) == 0
+    }
 }
 
 /// Every signal gets its default action (execve keeps ignored ones ignored: SIGPIPE would be) and is
@@ -473,6 +534,8 @@ mod tests {
             umask: None,
             nice: None,
             nofile: None,
+            io_class: None,
+            sandbox: None,
             cgroup_procs: None,
             stdin: Stdio::Pipe,
             stdout: Stdio::Pipe,

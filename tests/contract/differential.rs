@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use taskd::model::message::{Message, Token};
-use taskd::model::op::{Filter, Op, Permit, Reply, Retention, Settle};
+use taskd::model::op::{Filter, MemoryRetry, Op, Permit, Reply, Retention, Settle};
 use taskd::model::outcome::{Cause, Outcome};
 use taskd::model::state::{self, State};
 
@@ -22,6 +22,8 @@ enum Step {
         due: i64,
         expires_ms: Option<u64>,
         follow: Vec<u8>,
+        /// More memory, and perhaps in another queue.
+        memory: Option<Option<String>>,
     },
     Defer {
         m: u8,
@@ -146,12 +148,13 @@ fn step() -> impl Strategy<Value = Step> {
         0..400_i64,
         proptest::option::of(0..400_u64),
         proptest::collection::vec(0..24_u8, 0..3),
+        proptest::option::weighted(0.3, proptest::option::of(queue())),
     );
     prop_oneof![
         12 => op().prop_map(Step::Op),
         4 => (0..24_u8, old()).prop_map(|(m, old)| Step::Start(m, old)),
-        5 => settle.prop_map(|(m, old, state, lost, due, expires_ms, follow)| {
-            Step::Settle { m, old, state, lost, due, expires_ms, follow }
+        5 => settle.prop_map(|(m, old, state, lost, due, expires_ms, follow, memory)| {
+            Step::Settle { m, old, state, lost, due, expires_ms, follow, memory }
         }),
         3 => (0..24_u8, old(), proptest::option::of(0..400_i64), any::<bool>(), any::<bool>())
             .prop_map(|(m, old, until, counted, lost)| Step::Defer { m, old, until, counted, lost }),
@@ -190,16 +193,19 @@ fn op_of(step: Step, tokens: &Tokens, now: i64) -> Option<Op> {
         Step::Restart => return None,
         Step::Op(op) => op,
         Step::Start(m, old) => Op::Start { id: id(&name(m)), token: tokens.of(m, old), now },
-        Step::Settle { m, old, state, lost, due, expires_ms, follow } => Op::Settle(Box::new(Settle {
-            due: (due % 7 != 0).then_some(at(due)),
-            lost,
-            expires_ms,
-            follow_ups: follow.into_iter().map(|f| msg(&name(f))).collect(),
-            releases: vec![Permit { key: "k0".to_owned(), holder: "h0".to_owned(), limit: 1 }],
-            outcome: Outcome::of_cause(Cause::Exit { code: i32::from(m) }, "it ended"),
-            now,
-            ..settle(&name(m), tokens.of(m, old), state)
-        })),
+        Step::Settle { m, old, state, lost, due, expires_ms, follow, memory } => {
+            Op::Settle(Box::new(Settle {
+                memory: memory.map(|queue| MemoryRetry { queue }),
+                due: (due % 7 != 0).then_some(at(due)),
+                lost,
+                expires_ms,
+                follow_ups: follow.into_iter().map(|f| msg(&name(f))).collect(),
+                releases: vec![Permit { key: "k0".to_owned(), holder: "h0".to_owned(), limit: 1 }],
+                outcome: Outcome::of_cause(Cause::Exit { code: i32::from(m) }, "it ended"),
+                now,
+                ..settle(&name(m), tokens.of(m, old), state)
+            }))
+        }
         Step::Defer { m, old, until, counted, lost } => {
             Op::Defer { id: id(&name(m)), token: tokens.of(m, old), until: until.map(at), counted, lost, now }
         }

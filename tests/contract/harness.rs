@@ -232,6 +232,7 @@ pub fn settle(name: &str, token: Token, state: State) -> Settle {
         due: None,
         outcome: success(),
         lost: false,
+        memory: None,
         follow_ups: Vec::new(),
         releases: Vec::new(),
         expires_ms: None,

@@ -28,6 +28,7 @@ mod pause;
 mod purge;
 mod queues;
 mod reload;
+mod resident;
 mod result;
 mod retry;
 mod run;

@@ -2,19 +2,23 @@
 //! the test says; a runner does what comes down its socket.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{BufRead, BufReader, IoSlice, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
 use taskd::config::settings::Settings;
 use taskd::observe::log::Target;
-use taskd::process::launch::{ChildId, ToDaemon, ToLauncher};
-use taskd::process::launcher::{self, LauncherOptions, Limits, Program, daemon_start, runner_start};
+use taskd::process::launch::{ChildId, RunnerAsk, RunnerTold, ToDaemon, ToLauncher};
+use taskd::process::launcher::{
+    self, Hierarchy, LauncherOptions, Limits, Program, daemon_start, runner_start,
+};
 use taskd::process::memfd::read_sealed;
 use taskd::process::packet::Packets;
 use taskd::process::title;
@@ -80,6 +84,7 @@ fn options(place: usize) -> LauncherOptions {
         finish_margin: time("finish_margin", usual.finish_margin),
         kill_after: time("kill_after", usual.kill_after),
         same_wish: time("same_wish", usual.same_wish),
+        gone_within: time("gone_within", usual.gone_within),
         steady: time("steady", usual.steady),
         trial: time("trial", usual.trial),
         hand_over: time("hand_over", usual.hand_over),
@@ -87,6 +92,12 @@ fn options(place: usize) -> LauncherOptions {
     };
     options.daemon = Program::this(told["daemon"].as_str().unwrap_or("@daemon"));
     options.runner = Program::this("@runner");
+    match told["cgroup"].as_str() {
+        Some("real") => {}
+        Some(path) => options.groups = Hierarchy { own: Ok(path.into()), kernel: super::cgroup::kernel() },
+        // Wherever the tests themselves are is not theirs.
+        None => options.groups.own = Err("a test".to_owned()),
+    }
     if let Some(path) = told["installed"].as_str() {
         options.origin.path = path.into();
     }
@@ -176,6 +187,15 @@ fn obey(
         let _ = packets.send(&message, &[], Duration::from_secs(20));
     } else if let Some(text) = command["garbage"].as_str() {
         let _ = packets.send(&text, &[], Duration::from_secs(20));
+    } else if let Some(text) = command["raw"].as_str() {
+        raw(packets, text.as_bytes());
+    } else if let Some(length) = command["oversized"].as_u64() {
+        raw(packets, &vec![b' '; usize::try_from(length).unwrap()]);
+    } else if let Some(count) = command["with_fds"].as_u64() {
+        let fds = vec![std::io::stderr().as_raw_fd(); usize::try_from(count).unwrap()];
+        let text = serde_json::to_vec(&command["text"]).unwrap();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let _ = sendmsg::<()>(packets.as_raw_fd(), &[IoSlice::new(&text)], &rights, MsgFlags::empty(), None);
     } else if let Some(millis) = command["alive_every"].as_u64() {
         let packets = Arc::clone(packets);
         std::thread::spawn(move || {
@@ -197,6 +217,45 @@ fn obey(
     }
 }
 
+/// What `Packets` would never send.
+fn raw(packets: &Packets, bytes: &[u8]) {
+    let _ = nix::sys::socket::send(packets.as_raw_fd(), bytes, MsgFlags::empty());
+}
+
+/// Asks the launcher; tells its answer and what came with it.
+fn ask(asks: &Packets, door: &mut Option<OwnedFd>, asked: &RunnerAsk) -> Value {
+    asks.send(asked, &[], Duration::from_secs(20)).unwrap();
+    let Ok(packet) = asks.recv::<RunnerTold>(None) else { return json!({ "told": { "op": "gone" } }) };
+    let count = packet.fds.len();
+    *door = packet.fds.into_iter().next();
+    let path = door.as_ref().map(|fd| {
+        std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap().to_str().unwrap().to_owned()
+    });
+    json!({ "told": packet.message, "fds": count, "door": path })
+}
+
+/// Runs a script in the leaf, the way a runner would.
+fn run_in(door: Option<&OwnedFd>, script: &str) -> Value {
+    let fd = door.map_or(-1, AsRawFd::as_raw_fd);
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).stdin(Stdio::null());
+    unsafe {
+        command.pre_exec(move || {
+            let done = fd < 0 || nix::libc::write(fd, c"0".as_ptr().cast(), 1) == 1;
+            if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        });
+    }
+    match command.output() {
+        Ok(out) => {
+            use std::os::unix::process::ExitStatusExt;
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+            let (code, signal) = (out.status.code(), out.status.signal());
+            json!({ "ran": { "code": code, "signal": signal, "out": text(&out.stdout), "err": text(&out.stderr) } })
+        }
+        Err(error) => json!({ "ran": { "failed": error.to_string() } }),
+    }
+}
+
 /// Who and what this process is.
 fn me() -> Value {
     use nix::unistd::{Uid, getgroups, getresgid, getresuid, setresuid};
@@ -215,6 +274,9 @@ fn me() -> Value {
         "death_signal": nix::sys::prctl::get_pdeathsig().unwrap().map(|s| s as i32),
         "no_new_privileges": nix::sys::prctl::get_no_new_privs().unwrap(),
         "open_files": nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap().0,
+        "most_open_files": nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap().1,
+        "nice": unsafe { nix::libc::getpriority(nix::libc::PRIO_PROCESS, 0) },
+        "io_class": unsafe { nix::libc::syscall(nix::libc::SYS_ioprio_get, 1, 0) } >> 13,
         "environment": environment,
         "blocked": status.lines().find(|l| l.starts_with("SigBlk")).unwrap(),
         "fds": std::fs::read_dir("/proc/self/fd").unwrap().count(),
@@ -222,7 +284,7 @@ fn me() -> Value {
 }
 
 fn play_runner() -> i32 {
-    let (part, socket) = match runner_start() {
+    let (part, socket, asks) = match runner_start() {
         Ok(started) => started,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "runner: {error}");
@@ -235,6 +297,7 @@ fn play_runner() -> i32 {
     let socket = UnixStream::from(socket);
     let say = |value: &Value| writeln!(&socket, "{value}").unwrap();
     say(&me);
+    let mut door = None;
     for line in BufReader::new(socket.as_fd().try_clone_to_owned().map(UnixStream::from).unwrap()).lines() {
         let line = line.unwrap();
         let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
@@ -268,6 +331,20 @@ fn play_runner() -> i32 {
                     &json!({ "escaped": String::from_utf8(out.stdout).unwrap().trim().parse::<u32>().unwrap() }),
                 );
             }
+            "ask" => say(&ask(asks.as_ref().unwrap(), &mut door, &serde_json::from_str(rest).unwrap())),
+            "ask_raw" => {
+                raw(asks.as_ref().unwrap(), rest.as_bytes());
+                say(&json!({ "asked": true }));
+            }
+            "ask_fd" => {
+                asks.as_ref().unwrap().send(&RunnerAsk::Done, &[socket.as_fd()], Duration::ZERO).unwrap();
+                say(&json!({ "asked": true }));
+            }
+            "door" => {
+                let mut door = std::fs::File::from(door.as_ref().unwrap().try_clone().unwrap());
+                say(&json!({ "wrote": door.write_all(rest.as_bytes()).map_err(|e| e.to_string()) }));
+            }
+            "run" => say(&run_in(door.as_ref(), rest)),
             "echo" => say(&json!({ "echo": rest })),
             _ => return 64,
         }

@@ -8,6 +8,8 @@
     clippy::print_stdout
 )]
 
+mod boundary;
+mod cgroup;
 mod children;
 mod daemon;
 mod fake;

@@ -82,6 +82,7 @@ pub fn settings(dir: &Path) -> Settings {
         queues: [("default".to_owned(), queue("default", "default"))].into(),
         routes: Vec::new(),
         tasks: [("clean".to_owned(), task("clean"))].into(),
+        hard_nofile: None,
     }
 }
 
@@ -144,11 +145,20 @@ impl Rig {
         self.daemon()
     }
 
+    /// In a control group of plain files, made to look like one that was delegated.
+    pub fn with_groups(mut self) -> Self {
+        let root = self.dir.path().join("cgroup");
+        (crate::cgroup::kernel().make)(&root).unwrap();
+        self.options["cgroup"] = json!(root);
+        self
+    }
+
     /// Started, and READY.
     pub fn ready(&mut self) -> Daemon {
         let mut daemon = self.started();
         daemon.hear_packet("go");
         daemon.say(&ToLauncher::Ready);
+        daemon.say(&ToLauncher::Recovered);
         daemon
     }
 
@@ -191,6 +201,15 @@ impl Rig {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.file("log")).unwrap_or_default()
+    }
+
+    /// Waits until the log, which a thread writes, holds this so often.
+    pub fn logged(&self, text: &str, times: usize) {
+        let until = Instant::now() + PATIENCE;
+        while self.log().matches(text).count() < times {
+            assert!(Instant::now() < until, "{text:?} is not logged {times} times:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Waits for the launcher's end.
@@ -308,6 +327,12 @@ impl Daemon {
     /// Has a child do something.
     pub fn order(&mut self, child: u64, line: &str) {
         self.command(&json!({ "child": child, "line": line }));
+    }
+
+    /// Has a runner ask the launcher something; the answer.
+    pub fn ask(&mut self, child: u64, asked: &Value) -> Value {
+        self.order(child, &format!("ask {asked}"));
+        self.said(child, "told")
     }
 
     /// What a child says that has this key.

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect};
 use serde_json::{Map, Value, json};
 use taskd::model::message::Message;
 use taskd::model::name::MessageId;
@@ -16,6 +18,7 @@ use taskd::model::outcome::{CancelReason, Outcome};
 use taskd::model::task::{Program, Task};
 use taskd::model::time::Wall;
 use taskd::process::launch::{RunnerPart, Slot};
+use taskd::process::packet::Packets;
 use taskd::process::protocol::{FromChild, Run, Stream, ToChild};
 
 /// Nothing here takes longer unless it hangs.
@@ -61,10 +64,17 @@ pub fn be_the_runner() {
     }
     let part: RunnerPart = serde_json::from_slice(&fs::read(dir.join("part.json")).unwrap()).unwrap();
     let socket = UnixStream::connect(dir.join("socket")).unwrap();
+    let leaves = part.leaves.then(|| {
+        let socket =
+            nix::sys::socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
+                .unwrap();
+        connect(socket.as_raw_fd(), &UnixAddr::new(&dir.join("launcher")).unwrap()).unwrap();
+        Packets::from_fd(socket).unwrap()
+    });
     // Opened once: some tests leave the runner without a descriptor to spare.
     let mut titles = fs::OpenOptions::new().append(true).create(true).open(dir.join("titles")).unwrap();
     let mut title = |text: &str| writeln!(titles, "{text}").unwrap();
-    let code = taskd::process::runner::serve(part, socket.into(), &mut title);
+    let code = taskd::process::runner::serve(part, socket.into(), leaves, &mut title);
     assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::SUCCESS));
 }
 
@@ -115,7 +125,15 @@ impl Driver {
     }
 
     pub fn start_binary(part: &RunnerPart, binary: &Path, spawn: impl FnOnce(&mut Command) -> Child) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), part, binary, spawn)
+    }
+
+    pub fn start_in(
+        dir: tempfile::TempDir,
+        part: &RunnerPart,
+        binary: &Path,
+        spawn: impl FnOnce(&mut Command) -> Child,
+    ) -> Self {
         // One test runs it as another user.
         let open: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         fs::set_permissions(dir.path(), open.clone()).unwrap();

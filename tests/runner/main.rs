@@ -8,12 +8,15 @@
 )]
 
 mod adoption;
+mod bounds;
 mod driver;
 mod endings;
 mod foreground;
+mod leaves;
 mod leftovers;
 mod limits;
 mod output;
+mod sandbox;
 mod shortage;
 mod surroundings;
 

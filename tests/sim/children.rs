@@ -23,6 +23,10 @@ pub struct Child {
     pub outcomes: BTreeMap<String, (String, Outcome)>,
     pub ending: bool,
     pub mute: bool,
+    /// Of it and all below it.
+    pub memory: u64,
+    /// Runs that began, by the life of the daemon that handed them over.
+    pub begun: BTreeMap<u64, u64>,
     pub last_to: u64,
     pub last_from: u64,
 }
@@ -36,6 +40,13 @@ pub struct Run {
     /// Nothing but a kill of its child ends it, in this life of the daemon.
     pub deaf: bool,
     pub started: Wall,
+    /// When it began.
+    pub began: u64,
+    /// The life of the daemon that handed it over.
+    pub life: u64,
+    /// A program of the user's runs it: the daemon keeps its limits.
+    pub worker: bool,
+    pub limit_ms: Option<u64>,
 }
 
 /// A child that died, until a daemon is told.
@@ -44,6 +55,7 @@ pub struct Corpse {
     /// Runs without an outcome.
     pub lost: Vec<(String, String)>,
     pub killed_by_daemon: bool,
+    pub out_of_memory: bool,
 }
 
 impl World {
@@ -65,13 +77,20 @@ impl World {
                 outcomes: BTreeMap::new(),
                 ending: false,
                 mute,
+                memory: 0,
+                begun: BTreeMap::new(),
                 last_to: 0,
                 last_from: 0,
             },
         );
+        self.slot_of.insert(id, slot.clone());
         let delay = self.rng.between(2, 60);
         self.at(delay, Thing::ChildReady { child: id });
-        self.step(Event::ChildUp { child: ChildKey(id), slot, user, generation, adopted: false })
+        if self.engine.is_some() {
+            self.known.asked.remove(&slot);
+            self.known.told.insert(id);
+        }
+        self.step(Event::ChildUp { child: ChildKey(id), slot, user, generation, adopted: false, age_ms: 0 })
     }
 
     /// From a child to the daemon of this life, in order.
@@ -116,6 +135,7 @@ impl World {
         {
             return broken("16 expired_never_starts", format!("{}", order.message.id));
         }
+        self.hand_over_is_right(child.0, &order)?;
         let plan = std::sync::Arc::clone(&self.plans[&order.generation]);
         self.ledger.order_is_kept(&order.message, &plan)?;
         if self.bug == Some(Planted::DoubleRun)
@@ -154,6 +174,7 @@ impl World {
     pub fn launcher_ends(&mut self, child: ChildKey, kill: bool) -> Check {
         let Some(c) = self.children.get_mut(&child.0) else { return Ok(()) };
         if kill {
+            self.note_companions(child.0);
             self.corpses.entry(child.0).or_default().killed_by_daemon = true;
             self.child_dies(child.0);
             return Ok(());
@@ -183,7 +204,8 @@ impl World {
             return;
         }
         let key = ChildKey(child);
-        let mut lines = vec![Event::Ready { child: key, capacity: c.capacity }];
+        let mut lines =
+            vec![Event::Ready { child: key, capacity: c.capacity, tasks: Vec::new(), resume: true }];
         lines.extend(c.runs.keys().map(|run| Event::Running { child: key, run: run.clone() }));
         lines.extend(c.outcomes.iter().map(|(run, (_, o))| Event::Ended {
             child: key,
@@ -237,6 +259,7 @@ impl World {
             return Ok(());
         }
         self.limits_hold(child, &order)?;
+        self.runs_are_counted(child, &order)?;
         let token = taskd::engine::token_of(&order.run).ok_or_else(|| crate::ledger::Violation {
             name: "4 no_start_without_lease",
             detail: format!("run {}", order.run),
@@ -252,8 +275,12 @@ impl World {
             6..=8 => self.rng.between(80, 900),
             _ => self.rng.between(900, 5_000),
         };
-        let limited = order.deadline_ms.is_some_and(|d| ms >= d);
-        if let Some(d) = order.deadline_ms {
+        if task == "soft" {
+            ms = self.rng.between(100, 1_500);
+        }
+        let worker = self.plans[&order.generation].has_worker(&order.message.queue);
+        let limited = !worker && order.deadline_ms.is_some_and(|d| ms >= d);
+        if let Some(d) = order.deadline_ms.filter(|_| !worker) {
             ms = ms.min(d);
         }
         let hangs = order.deadline_ms.is_some() && self.rng.chance(self.faults.hang);
@@ -265,12 +292,19 @@ impl World {
             limited,
             deaf: false,
             started: self.now.wall,
+            began: self.now.mono.0,
+            life: self.order_life.get(&token.0).map_or(u64::MAX, |l| l - 1),
+            worker,
+            limit_ms: order.deadline_ms,
         };
         let deadly = task == "poison" || self.rng.chance(self.faults.run_kills_child);
         if let Some(c) = self.children.get_mut(&child) {
             c.runs.insert(order.run.clone(), run);
         }
         self.say(child, Event::Started { child: key, run: order.run.clone(), pid: 4_000 + child as u32 });
+        if deadly && worker && self.rng.chance(300) {
+            self.corpses.entry(child).or_default().out_of_memory = true;
+        }
         if deadly {
             self.at(ms, Thing::ChildDies { child });
         } else if !hangs {
@@ -310,7 +344,7 @@ impl World {
     }
 
     fn canceled(&mut self, child: u64, run: String, reason: CancelReason) {
-        let stubborn = self.rng.chance(150);
+        let stubborn = self.rng.chance(if reason == CancelReason::TimeLimit { 500 } else { 150 });
         // It stopped its own runner, say.
         let deaf = reason == CancelReason::Revoked && self.rng.chance(300);
         let delay = self.rng.between(1, 150);
@@ -353,7 +387,9 @@ impl World {
             s.ran = s.ran.saturating_sub(1);
         }
         self.trace(6, child, || format!("      child {child} ends {} with {}", r.id, outcome.cause));
+        let grows = self.rng.between(0, 60);
         if let Some(c) = self.children.get_mut(&child) {
+            c.memory += grows;
             c.outcomes.insert(run.to_owned(), (r.id, outcome));
         }
         self.say(child, event);
@@ -365,6 +401,10 @@ impl World {
     fn outcome(&mut self, r: &Run) -> Outcome {
         let told = |cause| Outcome { started: Some(r.started), ..Outcome::of_cause(cause, "x") };
         match r.canceled {
+            // All that a program of the user's says is that it failed.
+            Some(CancelReason::Revoked | CancelReason::TimeLimit) if r.worker => {
+                return told(Cause::Exit { code: 1 });
+            }
             Some(CancelReason::Revoked) => return told(Cause::Revoked),
             Some(CancelReason::Interrupted) => return told(Cause::Interrupted),
             Some(CancelReason::TimeLimit) => return told(Cause::TimeLimit { soft: false }),
@@ -378,6 +418,7 @@ impl World {
             ("flaky", 4..=5) => (75, Some(RetryAsked { delay_ms: Some(300) })),
             ("backoff", 0..=4) => (3, Some(RetryAsked::default())),
             ("backoff", 5) => (4, None),
+            ("hungry", 0..=6) => return told(Cause::Memory),
             ("spawny", 0..=4) if !self.calm => {
                 let mut o = Outcome::of_cause(Cause::SpawnFailed, "EAGAIN");
                 o.failure = Some(Failure { kind: "SpawnAgain".into(), ..Failure::default() });
@@ -398,7 +439,11 @@ impl World {
     pub fn child_dies(&mut self, child: u64) {
         let Some(c) = self.children.remove(&child) else { return };
         self.trace(7, child, || format!("      child {child} dies"));
-        self.children_lost = true;
+        if self.engine.is_some() {
+            self.told_an_end = true;
+        } else {
+            self.children_lost = true;
+        }
         let corpse = self.corpses.entry(child).or_default();
         for (run, r) in c.runs {
             corpse.lost.push((run, r.id.clone()));
@@ -437,6 +482,15 @@ impl World {
                 self.tell(child, ToChild::Settled(run));
             }
         }
+        match &event {
+            Event::Ready { .. } => {
+                self.known.ready.insert(child);
+            }
+            Event::Refused { .. } => {
+                self.known.refused.insert(child);
+            }
+            _ => {}
+        }
         if self.bug == Some(Planted::ForgottenRunning) && matches!(event, Event::Running { .. }) {
             return Ok(());
         }
@@ -448,12 +502,14 @@ impl World {
             return Ok(());
         }
         self.gone.insert(child);
+        let mut out_of_memory = false;
         if let Some(corpse) = self.corpses.remove(&child) {
+            out_of_memory = corpse.out_of_memory;
             let live = self.engine.as_ref().is_some_and(|e| e.is_live());
             for (_, id) in corpse.lost.iter().filter(|_| live && !corpse.killed_by_daemon) {
                 self.ledger.certain(id, Excuse::Counted);
             }
         }
-        self.step(Event::ChildDown { child: ChildKey(child), how: "signal 9".into() })
+        self.step(Event::ChildDown { child: ChildKey(child), how: "signal 9".into(), out_of_memory })
     }
 }

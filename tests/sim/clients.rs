@@ -30,6 +30,7 @@ pub enum Action {
     KillLauncher,
     Jump(i64),
     Outage(u64),
+    Pressure(bool),
 }
 
 /// Who waits for an answer.
@@ -59,6 +60,8 @@ impl World {
             (f.launcher_kills, Action::KillLauncher),
             (f.reloads, Action::Reload),
         ];
+        let f_pressure = self.faults.pressure > 0;
+        let f = &self.faults;
         let (stops, jumps, outages) = (f.stops, f.jumps, f.outages);
         let mut all: Vec<Action> =
             counts.iter().flat_map(|(n, a)| std::iter::repeat_n(a.clone(), *n as usize)).collect();
@@ -74,6 +77,11 @@ impl World {
         }
         for _ in 0..outages {
             all.push(Action::Outage(self.rng.between(200, 8_000)));
+        }
+        for on in [true, false] {
+            if f_pressure {
+                all.push(Action::Pressure(on));
+            }
         }
         for _ in 0..self.rng.below(5) {
             all.push(Action::CancelSome);
@@ -192,6 +200,10 @@ impl World {
                 self.now.wall = Wall(self.now.wall.0 + ms);
                 self.step(Event::Tick)
             }
+            Action::Pressure(on) => {
+                self.pressed = on;
+                self.give_pressure()
+            }
             Action::Outage(ms) => {
                 self.outage_until = Mono(self.now.mono.0 + ms);
                 Ok(())
@@ -264,7 +276,7 @@ impl World {
             if !record.state.is_final()
                 && let Some(s) = self.ledger.stories.get_mut(id.as_str())
             {
-                s.canceled = Some(Canceled::Running { life });
+                s.canceled = Some(Canceled::Running { life, token: record.token });
             }
         } else if record.state == State::Revoked {
             let now = self.get(id).map(|r| r.state);
@@ -297,6 +309,17 @@ impl World {
             }
             plan = Arc::new(p);
         }
+        if matches!(self.bug, Some(Planted::NoRunLimit | Planted::LimitsOfWorkersUnkept)) {
+            let mut p = (*plan).clone();
+            for pool in p.pools.values_mut() {
+                if self.bug == Some(Planted::NoRunLimit) {
+                    pool.recycle.max_tasks = None;
+                } else {
+                    pool.worker = false;
+                }
+            }
+            plan = Arc::new(p);
+        }
         self.step(Event::Plan(plan))?;
         if self.bug == Some(Planted::ReloadKills) && self.engine.as_ref().is_some_and(|e| e.is_live()) {
             let all: Vec<u64> = self.children.keys().copied().collect();
@@ -306,6 +329,14 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// A daemon looks before anything starts, and again and again.
+    fn give_pressure(&mut self) -> Check {
+        if self.bug == Some(Planted::DeafToPressure) {
+            return Ok(());
+        }
+        self.step(Event::Pressure(self.pressed.then_some(5_000)))
     }
 
     fn launcher_ends_by(&mut self, command: taskd::engine::command::Command) -> Check {
@@ -320,6 +351,8 @@ impl World {
         if self.engine.take().is_none() {
             return Ok(());
         }
+        // What it was told of ends, and what the life before left, it may not have recorded.
+        self.children_lost |= std::mem::take(&mut self.told_an_end) || self.first && !self.recovered;
         self.trace(9, self.life, || "# the daemon dies".to_owned());
         self.stopping = false;
         let old = self.life;
@@ -405,25 +438,28 @@ impl World {
         }
         self.trace(11, self.life, || "# a daemon starts".to_owned());
         self.gone.clear();
+        self.known = crate::replacing::Known::default();
         self.corpses.clear();
         self.last_op = 0;
         self.hear_again();
         self.engine = Some(Box::new(Engine::new(self.now, self.seed ^ self.life)));
         self.give_plan()?;
+        self.give_pressure()?;
         let all: Vec<u64> = self.children.keys().copied().collect();
         for child in &all {
             let Some(c) = self.children.get(child) else { continue };
             let (slot, user, generation) = (c.slot.clone(), c.user.clone(), c.generation);
             let child = ChildKey(*child);
-            self.step(Event::ChildUp { child, slot, user, generation, adopted: true })?;
+            self.known.told.insert(child.0);
+            self.step(Event::ChildUp { child, slot, user, generation, adopted: true, age_ms: 0 })?;
         }
         for child in all {
             self.tell(child, ToChild::Hello);
         }
+        self.recovered = false;
         let fresh = std::mem::take(&mut self.fresh);
-        // A launcher says so of every child that ended since the daemon before this one began: nobody
-        // knows what that daemon still recorded.
-        let children_lost = std::mem::take(&mut self.children_lost);
+        self.first = fresh;
+        let children_lost = self.children_lost;
         self.step(Event::Adopt { children_lost, fresh })
     }
 
@@ -433,6 +469,8 @@ impl World {
         self.faults = Faults::none();
         self.outage_until = Mono(0);
         self.calm = true;
+        self.pressed = false;
+        self.give_pressure()?;
         self.reload(true)?;
         for queue in QUEUES {
             self.send(Ask::Pause { queue: queue.to_owned(), paused: false }, true)?;

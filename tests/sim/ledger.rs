@@ -63,7 +63,11 @@ pub struct Story {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Canceled {
     Waiting,
-    Running { life: u64 },
+    /// The run of this token, which may be on its way to its child.
+    Running {
+        life: u64,
+        token: Option<Token>,
+    },
 }
 
 #[derive(Default)]
@@ -174,7 +178,11 @@ impl Ledger {
         {
             return broken("6 old_tokens_are_void", format!("{id}: {op:?} changed it under {:?}", b.token));
         }
-        if a.attempt < b.attempt || a.losses < b.losses || a.message.retries < b.message.retries {
+        if a.attempt < b.attempt
+            || a.losses < b.losses
+            || a.message.retries < b.message.retries
+            || a.message.memory_retries < b.message.memory_retries
+        {
             return broken("9 counters_never_fall", format!("{id}: {b:?} became {a:?}"));
         }
         if a.state.is_final() && !b.state.is_final() {
@@ -214,7 +222,7 @@ impl Ledger {
                 return broken("7 retries_are_used", format!("{id}: FAILURE after {n} retries of more"));
             }
         }
-        if matches!(op, Op::Settle(s) if s.state == State::Retry)
+        if matches!(op, Op::Settle(s) if s.state == State::Retry && s.memory.is_none())
             && let Some(task) = plan.tasks.get(&before.message.task)
             && before.message.retries >= task.retry.max_retries
         {
@@ -244,7 +252,7 @@ impl Ledger {
         let story = self.story(&id);
         match story.canceled {
             Some(Canceled::Waiting) => return broken("17 canceled_never_starts", id),
-            Some(Canceled::Running { life: l }) if l == life => {
+            Some(Canceled::Running { life: l, token: t }) if l == life && t != Some(token) => {
                 return broken("17 canceled_never_starts", format!("{id} was told to end and came back"));
             }
             _ => {}

@@ -6,6 +6,7 @@ mod children;
 mod clients;
 mod ledger;
 mod planted;
+mod replacing;
 mod rng;
 mod scenario;
 mod storage;

@@ -42,9 +42,21 @@ pub enum Planted {
     ReloadKills,
     /// What a failed lease had taken is not given back.
     ForgottenLease,
+    /// The engine is not told how many runs a child may have.
+    NoRunLimit,
+    /// A child is ended when its successor is asked for, not when that is ready.
+    EndsBeforeItsSuccessor,
+    /// The engine is not told that a pool's children are programs of the user's.
+    LimitsOfWorkersUnkept,
+    /// What ran beside an overdue run counts as lost.
+    CompanionsLost,
+    /// A retry by `on_memory` is stored as a plain one.
+    MemoryRetryUncounted,
+    /// The engine is not told of memory pressure.
+    DeafToPressure,
 }
 
-pub const ALL: [Planted; 19] = [
+pub const ALL: [Planted; 25] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
@@ -64,4 +76,10 @@ pub const ALL: [Planted; 19] = [
     Planted::EarlyWithoutTrace,
     Planted::ReloadKills,
     Planted::ForgottenLease,
+    Planted::NoRunLimit,
+    Planted::EndsBeforeItsSuccessor,
+    Planted::LimitsOfWorkersUnkept,
+    Planted::CompanionsLost,
+    Planted::MemoryRetryUncounted,
+    Planted::DeafToPressure,
 ];

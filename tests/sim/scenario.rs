@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use taskd::engine::plan::{Plan, PoolPlan, QueuePlan};
+use taskd::engine::plan::{Plan, PoolPlan, QueuePlan, Recycle};
 use taskd::model::op::Retention;
-use taskd::model::task::{Acks, Program, RetryPolicy, Task};
+use taskd::model::task::{Acks, Limits, OnMemory, Program, Raise, RetryPolicy, Task};
 
 use crate::rng::Rng;
 
@@ -25,6 +25,7 @@ pub struct Faults {
     pub stops: u64,
     pub jumps: u64,
     pub reloads: u64,
+    pub pressure: u64,
 }
 
 impl Faults {
@@ -47,6 +48,7 @@ impl Faults {
             stops: some(200, 1),
             jumps: some(250, 3),
             reloads: some(350, 4),
+            pressure: some(200, 1),
         }
     }
 
@@ -67,12 +69,14 @@ impl Faults {
             stops: 0,
             jumps: 0,
             reloads: 0,
+            pressure: 0,
         }
     }
 }
 
-pub const TASKS: [&str; 10] =
-    ["ok", "flaky", "backoff", "early", "limited", "root", "poison", "spawny", "gone", "off"];
+pub const TASKS: [&str; 12] = [
+    "ok", "flaky", "backoff", "early", "limited", "root", "poison", "spawny", "gone", "off", "soft", "hungry",
+];
 
 pub const QUEUES: [&str; 5] = ["default", "high", "low", "strict", "other"];
 
@@ -99,6 +103,14 @@ fn task(name: &str) -> Task {
             t.time_limit_ms = Some(3_000);
             t.retry.max_retries = 1;
         }
+        "soft" => {
+            t.soft_time_limit_ms = Some(400);
+            t.time_limit_ms = Some(1_000);
+        }
+        "hungry" => {
+            let rule = OnMemory { memory_max: Some(Raise::Percent(200)), queue: Some("low".into()), max: 2 };
+            t.limits = Limits { memory_max: Some(1_000), on_memory: Some(rule), ..Limits::default() };
+        }
         "root" => t.user = Some("root".into()),
         _ => {}
     }
@@ -110,7 +122,18 @@ pub fn plan(r: &mut Rng, generation: u64, last: bool) -> Plan {
     let mut pools = BTreeMap::from([("default".into(), PoolPlan::new(r.between(1, 3) as u32, "run"))]);
     let other = r.chance(500);
     if other {
-        pools.insert("other".into(), PoolPlan::new(1, "app"));
+        let worker = r.chance(700);
+        pools.insert("other".into(), PoolPlan { worker, ..PoolPlan::new(1, "app") });
+    }
+    for pool in pools.values_mut() {
+        let mut some = |odds, a, b| r.chance(odds).then(|| r.between(a, b));
+        pool.recycle = Recycle {
+            max_tasks: some(350, 1, 4),
+            max_memory: some(250, 20, 200),
+            // Where nothing else happens any more, children would still come and go.
+            max_age_ms: some(250, 200, 6_000).filter(|_| !last),
+            max_idle_ms: some(250, 100, 3_000),
+        };
     }
     let mut queues = BTreeMap::new();
     for name in QUEUES {
@@ -142,7 +165,12 @@ pub fn plan(r: &mut Rng, generation: u64, last: bool) -> Plan {
         pools,
         queues,
         tasks,
-        routes: vec![("fla*".into(), "high".into()), ("po?son".into(), "low".into())],
+        routes: vec![
+            ("fla*".into(), "high".into()),
+            ("po?son".into(), "low".into()),
+            ("soft".into(), "other".into()),
+        ],
+        max_memory_pressure: None,
         shutdown_grace_ms: r.between(0, 4_000),
         retention: Retention { age_ms: u64::MAX / 4, count: 1_000_000 },
     }

@@ -88,6 +88,7 @@ impl World {
         if let Some(before) = before.filter(|_| applied) {
             let plan = self.plan_of_run(&op);
             self.ledger.outcome_is_kept(&op, &plan, &before)?;
+            self.ends_are_just(&op, &before)?;
             self.note_effect(&op, &id);
         }
         Ok(reply)
@@ -112,7 +113,7 @@ impl World {
     }
 
     /// The settings a run started with.
-    fn plan_of_run(&self, op: &Op) -> std::sync::Arc<taskd::engine::plan::Plan> {
+    pub fn plan_of_run(&self, op: &Op) -> std::sync::Arc<taskd::engine::plan::Plan> {
         let token = match op {
             Op::Settle(s) => s.token,
             Op::Defer { token, .. } => *token,
@@ -159,6 +160,12 @@ impl World {
                 (*counted, *lost) = (false, false);
             }
             (Some(Planted::UncountedInterrupt), Op::Defer { counted, lost: false, .. }) => *counted = false,
+            (Some(Planted::CompanionsLost), Op::Defer { token, lost, .. })
+                if self.companions.contains(&token.0) =>
+            {
+                *lost = true;
+            }
+            (Some(Planted::MemoryRetryUncounted), Op::Settle(s)) if s.memory.is_some() => s.memory = None,
             (Some(Planted::CountedReturn), Op::Defer { counted, .. }) => *counted = true,
             (Some(Planted::ForgottenRetry), Op::Settle(s)) if s.state == State::Retry => {
                 s.state = State::Failure;

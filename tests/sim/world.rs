@@ -16,6 +16,7 @@ use crate::children::{Child, Corpse};
 use crate::clients::{Action, Client};
 use crate::ledger::{Check, Ledger, Violation, broken};
 use crate::planted::Planted;
+use crate::replacing::Known;
 use crate::rng::Rng;
 use crate::scenario::{self, Faults};
 
@@ -32,6 +33,7 @@ pub enum Thing {
     RunEnds { child: u64, run: String },
     ChildDies { child: u64 },
     ChildGone { life: u64, child: u64 },
+    Measured { life: u64, child: u64 },
     Spawn { life: u64, slot: SlotId, user: String },
     SpawnFailed { life: u64, slot: SlotId },
     DaemonUp,
@@ -56,7 +58,12 @@ pub struct World {
     pub engine: Option<Box<Engine>>,
     pub life: u64,
     pub fresh: bool,
+    /// As the launcher keeps them: a child ended, and no daemon has recorded it or none may have.
     pub children_lost: bool,
+    pub told_an_end: bool,
+    /// The daemon is the first one of its launcher.
+    pub first: bool,
+    pub recovered: bool,
     pub children: BTreeMap<u64, Child>,
     pub next_child: u64,
     pub plan: Arc<Plan>,
@@ -84,6 +91,16 @@ pub struct World {
     pub corpses: BTreeMap<u64, Corpse>,
     /// Children whose end this daemon saw.
     pub gone: BTreeSet<u64>,
+    /// What only this daemon knows of.
+    pub known: Known,
+    /// The slot of every child that ever was.
+    pub slot_of: BTreeMap<u64, SlotId>,
+    /// The life of the daemon (from 1) that handed a run over, by token.
+    pub order_life: BTreeMap<i64, u64>,
+    /// Runs whose child was killed for another run of it.
+    pub companions: BTreeSet<i64>,
+    /// Memory pressure is above its bound.
+    pub pressed: bool,
 }
 
 /// How a seed went.
@@ -112,6 +129,9 @@ pub fn play(seed: u64, bug: Option<Planted>, verbose: bool) -> Told {
         life: 0,
         fresh: true,
         children_lost: false,
+        told_an_end: false,
+        first: false,
+        recovered: false,
         children: BTreeMap::new(),
         next_child: 0,
         plans: BTreeMap::from([(1, Arc::clone(&plan))]),
@@ -136,6 +156,11 @@ pub fn play(seed: u64, bug: Option<Planted>, verbose: bool) -> Told {
         told_cancel: BTreeSet::new(),
         corpses: BTreeMap::new(),
         gone: BTreeSet::new(),
+        known: Known::default(),
+        slot_of: BTreeMap::new(),
+        order_life: BTreeMap::new(),
+        companions: BTreeSet::new(),
+        pressed: false,
     };
     let result = w.run();
     Told { hash: w.hash, steps: w.steps, ledger: w.ledger, result, lines: w.lines.unwrap_or_default() }
@@ -222,9 +247,11 @@ impl World {
                 Ok(())
             }
             Thing::RunEnds { child, run } => {
+                self.limit_was_kept(child, &run)?;
                 self.run_ends(child, &run);
                 Ok(())
             }
+            Thing::Measured { life, child } if life == self.life => self.measured(child),
             Thing::ChildDies { child } => {
                 self.child_dies(child);
                 Ok(())
@@ -232,6 +259,7 @@ impl World {
             Thing::ChildGone { life, child } if life == self.life => self.daemon_sees_gone(child),
             Thing::Spawn { life, slot, user } => self.spawn(life, slot, user),
             Thing::SpawnFailed { life, slot } if life == self.life => {
+                self.known.asked.remove(&slot);
                 self.step(Event::SpawnFailed { slot, error: "EAGAIN".into() })
             }
             Thing::DaemonUp => self.daemon_up(),
@@ -254,6 +282,10 @@ impl World {
         let mut out = Vec::new();
         engine.step(self.now, event, &mut out);
         let held = engine.held();
+        if !self.recovered && engine.has_recovered() {
+            self.recovered = true;
+            self.children_lost = false;
+        }
         let spins = engine.next_deadline().is_some_and(|d| d <= self.now.mono);
         self.engine = Some(engine);
         if spins {
@@ -303,6 +335,7 @@ impl World {
         match command {
             Command::Broker(ticket, op) => self.submit(ticket, op),
             Command::Spawn { slot, user } => {
+                self.spawn_is_right(&slot, &user)?;
                 let delay = self.rng.between(1, 60);
                 if self.rng.chance(self.faults.spawn_fails) {
                     self.at(delay, Thing::SpawnFailed { life: self.life, slot });
@@ -311,11 +344,17 @@ impl World {
                 }
                 Ok(())
             }
-            Command::End { child, kill } => self.launcher_ends(child, kill),
+            Command::End { child, kill } => {
+                if !kill {
+                    self.end_is_right(child.0)?;
+                }
+                self.launcher_ends(child, kill)
+            }
             Command::Run { child, run } => self.hand_over(child, run),
             Command::Cancel { child, run, reason } => self.tell_cancel(child, run, reason),
             Command::Settled { child, run } => self.tell_settled(child, run),
             Command::Answer { key, answer } => self.answered(key, answer),
+            Command::Measure { child } => self.measure(child),
             Command::Note(_) => Ok(()),
             Command::Finished => self.finished(),
         }
@@ -383,6 +422,9 @@ fn kind_of(event: &Event) -> u64 {
         Event::SpawnFailed { slot, .. } => 11 + u64::from(slot.index) * 32,
         Event::Broker { ticket, result } => 12 + u64::from(result.is_ok()) + ticket.0 * 32,
         Event::Ask { key, .. } => 14 + key.0 * 32,
+        Event::Broken { child, .. } => 16 + child.0 * 32,
+        Event::Measured { child, .. } => 17 + child.0 * 32,
+        Event::Pressure(p) => 18 + u64::from(p.is_some()) * 32,
         Event::Stop { now } => 15 + u64::from(*now) * 32,
     }
 }
@@ -398,5 +440,6 @@ fn number_of(command: &Command) -> u64 {
         Command::Answer { key, .. } => 6 + key.0 * 16,
         Command::Note(_) => 7,
         Command::Finished => 8,
+        Command::Measure { child } => 9 + child.0 * 16,
     }
 }

@@ -141,8 +141,11 @@ impl Model {
             row.record.state = State::Retry;
             row.record.token = None;
             row.record.due = s.due;
-            row.record.outcome = Some(s.outcome);
-            row.record.message.retries += 1;
+            row.record.outcome = Some(s.outcome.clone());
+            match rules::with_more_memory(&s, row.record.message.clone()) {
+                Some(message) => row.record.message = message,
+                None => row.record.message.retries += 1,
+            }
             row.counted = true;
         } else {
             row.finish(s.state, s.outcome, s.now, s.expires_ms);

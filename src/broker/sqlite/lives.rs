@@ -232,16 +232,28 @@ impl Shelf {
         let Some(HeldRow { seq, queue, class, .. }) = self.held(&s.id, s.token)? else {
             return self.stale(&s.id);
         };
+        let more = if s.memory.is_some() { self.with_more_memory(seq, s)? } else { None };
         self.ledger.leave(queue, class);
         if s.state == State::Retry {
             let outcome = encode(&s.outcome)?;
             self.bytes += outcome.len();
             self.c
                 .prepare_cached(
-                    "UPDATE live SET state = ?2, token = NULL, due = ?3, retries = retries + 1, counted = 1, \
+                    "UPDATE live SET state = ?2, token = NULL, due = ?3, retries = retries + ?6, counted = 1, \
                      losses = losses + ?4, outcome = ?5 WHERE seq = ?1",
                 )?
-                .execute((seq, code(s.state), s.due.map(|d| d.0), i64::from(s.lost), outcome))?;
+                .execute((
+                    seq,
+                    code(s.state),
+                    s.due.map(|d| d.0),
+                    i64::from(s.lost),
+                    outcome,
+                    i64::from(s.memory.is_none()),
+                ))?;
+            let queue = match more {
+                Some(message) => self.replace_message(seq, &message)?,
+                None => queue,
+            };
             self.ledger.enter(queue, Class::Scheduled);
         } else {
             self.finish(seq, s.state, &s.outcome, s.now, s.expires_ms, s.lost)?;
@@ -253,6 +265,36 @@ impl Shelf {
             self.release(permit)?;
         }
         Ok(rules::applied())
+    }
+
+    /// The message of this row, as its next attempt gets more memory.
+    fn with_more_memory(&self, seq: i64, s: &Settle) -> Result<Option<Message>, Stop> {
+        let row = self
+            .c
+            .prepare_cached(concat!("SELECT ", live_columns!(), " FROM live WHERE seq = ?1"))?
+            .query_row([seq], Stored::of)?;
+        Ok(rules::with_more_memory(s, row.message()?))
+    }
+
+    /// Writes another message into this row. Answers its queue.
+    fn replace_message(&mut self, seq: i64, message: &Message) -> rusqlite::Result<QueueNo> {
+        let json = encode(message)?;
+        self.bytes += json.len();
+        let queue = self.ledger.number_or_new(&self.c, &message.queue)?;
+        let long = json.len() > INLINE_MAX;
+        self.c.prepare_cached("UPDATE live SET queue = ?2, message = ?3 WHERE seq = ?1")?.execute((
+            seq,
+            queue as i64,
+            (!long).then_some(&json),
+        ))?;
+        if long {
+            self.c
+                .prepare_cached("INSERT OR REPLACE INTO body(seq, message) VALUES (?1, ?2)")?
+                .execute((seq, &json))?;
+        } else {
+            self.c.prepare_cached("DELETE FROM body WHERE seq = ?1")?.execute([seq])?;
+        }
+        Ok(queue)
     }
 
     /// Ends the life of a row that the ledger counts no more.

@@ -153,11 +153,14 @@ fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Messa
 /// take such a message, so it would come back for ever.
 fn same_user(settings: &Settings, task: &Task, queue: &str) -> Result<(), Error> {
     let home = settings.route(task);
-    let (there, own) = (settings.user_of(task, queue), settings.user_of(task, home));
+    let key = |queue: &str| settings.pool_of(queue).map(|pool| settings.runner_key(pool, task));
+    let (there, own) = (key(queue), key(home));
     if there == own {
         return Ok(());
     }
-    let (there, own) = (there.unwrap_or("taskd's own user"), own.unwrap_or("taskd's own user"));
+    let shown =
+        |key: Option<String>| key.filter(|k| !k.is_empty()).unwrap_or_else(|| "taskd's own user".to_owned());
+    let (there, own) = (shown(there), shown(own));
     let name = &task.name;
     let what =
         format!("task {name} runs as {own} (queue {home}), but in queue {queue} it would run as {there}");

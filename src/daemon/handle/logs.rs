@@ -87,6 +87,26 @@ async fn send(
     }
 }
 
+/// A line of these bytes, as it stands in the spool.
+#[must_use]
+pub fn line(attempt: u32, stream: Stream, bytes: Vec<u8>, cut: bool) -> LogLine {
+    match String::from_utf8(bytes) {
+        Ok(text) => made(attempt, stream, text, None, cut),
+        Err(e) => {
+            let shown = String::from_utf8_lossy(e.as_bytes()).into_owned();
+            made(attempt, stream, shown, Some(BASE64.encode(e.as_bytes())), cut)
+        }
+    }
+}
+
+fn made(attempt: u32, stream: Stream, line: String, data: Option<String>, cut: bool) -> LogLine {
+    let stream = match stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
+    };
+    LogLine { attempt, at: clock::now().wall.0, stream: stream.to_owned(), line, data, cut }
+}
+
 /// Lines of one child, gathered into one write per attempt.
 #[derive(Default)]
 pub struct Batch {
@@ -120,12 +140,7 @@ impl Batch {
             let bytes = data.as_deref().and_then(|d| BASE64.decode(d).ok()).unwrap_or_default();
             String::from_utf8_lossy(&bytes).into_owned()
         });
-        let stream = match stream {
-            Stream::Stdout => "stdout",
-            Stream::Stderr => "stderr",
-        };
-        let at = clock::now().wall.0;
-        self.lines.push(LogLine { attempt, at, stream: stream.to_owned(), line: shown, data, cut });
+        self.lines.push(made(attempt, stream, shown, data, cut));
     }
 
     /// Hands what was gathered to the spool.

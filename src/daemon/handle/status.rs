@@ -1,19 +1,25 @@
 //! `status`: this node, its pools and its counts.
 
 use super::{Asker, mismatch};
-use crate::control::api::{ChildView, CountsView, PoolView, RunningView, StatusView};
+use crate::config::settings::Pool;
+use crate::control::api::{
+    ChildState, ChildView, CountsView, PoolView, ReplacedView, RunningView, StatusView,
+};
 use crate::daemon::clock;
 use crate::daemon::state::Daemon;
+use crate::engine::event::ChildKey;
+use crate::engine::view;
 use crate::model::op::{Op, QueueCount, Reply};
+use crate::process::launch::Child;
 
 /// Answers even when the store does not: then without its counts, saying so.
 pub fn handle(d: &mut Daemon, asker: Asker) {
     d.read(
         Op::Count,
         Box::new(move |d, reply| match reply {
-            Ok(Reply::Counts(counts)) => asker.json(&view(d, &counts, None)),
+            Ok(Reply::Counts(counts)) => asker.json(&whole(d, &counts, None)),
             Ok(_) => asker.error(mismatch()),
-            Err(fault) => asker.json(&view(d, &[], Some(format!("the store cannot be read: {fault}")))),
+            Err(fault) => asker.json(&whole(d, &[], Some(format!("the store cannot be read: {fault}")))),
         }),
     );
 }
@@ -32,11 +38,22 @@ pub fn state(d: &Daemon) -> String {
     }
 }
 
-fn view(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusView {
+/// That memory pressure holds new work back, or that nobody knows whether it should.
+#[must_use]
+pub fn pressure(d: &Daemon) -> Option<String> {
+    if let Some(fault) = d.pressure.fault() {
+        return Some(format!("max_memory_pressure has no effect: {fault}"));
+    }
+    let above = d.engine.pressure()?;
+    Some(format!("nothing new starts: memory pressure is {}.{:02} %", above / 100, above % 100))
+}
+
+fn whole(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusView {
     let running = u64::try_from(d.running()).unwrap_or(u64::MAX);
     let leased: u64 = counts.iter().map(|c| c.leased).sum();
     let mut notes: Vec<String> = trouble.into_iter().chain(d.trouble.clone()).collect();
     notes.extend(d.start.upgrade_failure.clone());
+    notes.extend(pressure(d));
     if d.spool.dropped() > 0 {
         notes.push(format!(
             "{} bytes of output were dropped: the disk was slower than the tasks",
@@ -70,34 +87,58 @@ fn view(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVie
 
 fn pools(d: &Daemon) -> Vec<PoolView> {
     let view = d.engine.view();
-    let degraded = |name: &str| view.pools.iter().find(|p| p.name == name).and_then(|p| p.degraded.clone());
-    d.settings.pools.values().map(|p| pool(d, &p.name, p.processes, degraded(&p.name))).collect()
+    let known = |p: &Pool| view.pools.iter().find(|v| v.name == p.name);
+    d.settings.pools.values().map(|p| pool(d, p, known(p))).collect()
 }
 
-fn pool(d: &Daemon, name: &str, processes: u32, degraded: Option<String>) -> PoolView {
-    let now = clock::now().mono;
+fn pool(d: &Daemon, pool: &Pool, known: Option<&view::PoolView>) -> PoolView {
     let children: Vec<ChildView> = d
         .children
         .iter()
-        .filter(|(_, c)| c.child.slot.pool == name)
-        .map(|(key, c)| ChildView {
-            slot: c.child.slot.to_string(),
-            pid: c.child.pid,
-            user: c.child.user.clone(),
-            running: d
-                .runs
-                .values()
-                .filter(|r| r.child == *key && !r.ended)
-                .map(|r| RunningView { id: r.id.clone(), task: r.task.clone(), for_ms: now.since(r.since) })
-                .collect(),
+        .filter(|(_, c)| c.child.slot.pool == pool.name)
+        .map(|(key, c)| {
+            child(d, *key, &c.child, known.and_then(|k| k.children.iter().find(|v| v.child == *key)))
         })
         .collect();
-    let busy = children.iter().filter(|c| !c.running.is_empty()).count();
+    let busy = known.map_or(0, |k| k.busy);
+    let replaced = known.map(|k| k.replaced).unwrap_or_default();
     PoolView {
-        name: name.to_owned(),
-        processes,
+        name: pool.name.clone(),
+        processes: pool.processes,
         busy: u32::try_from(busy).unwrap_or(u32::MAX),
-        degraded,
+        degraded: known.and_then(|k| k.degraded.clone()),
+        replaced: ReplacedView {
+            max_tasks_per_child: replaced.max_tasks,
+            max_memory_per_child: replaced.max_memory,
+            max_child_age: replaced.max_age,
+            max_child_idle: replaced.max_idle,
+            faults: replaced.faults,
+        },
         children,
+    }
+}
+
+fn child(d: &Daemon, key: ChildKey, child: &Child, known: Option<&view::ChildView>) -> ChildView {
+    let now = clock::now().mono;
+    let state = match known {
+        Some(k) if k.retired => ChildState::Leaving,
+        Some(k) if k.ready => ChildState::Ready,
+        Some(k) if k.successor => ChildState::Successor,
+        _ => ChildState::Starting,
+    };
+    ChildView {
+        slot: child.slot.to_string(),
+        pid: child.pid,
+        user: child.user.clone(),
+        state,
+        runs: known.map_or(0, |k| k.taken),
+        age_ms: known.map_or(0, |k| k.age_ms),
+        memory: known.and_then(|k| k.memory),
+        running: d
+            .runs
+            .values()
+            .filter(|r| r.child == key && !r.ended)
+            .map(|r| RunningView { id: r.id.clone(), task: r.task.clone(), for_ms: now.since(r.since) })
+            .collect(),
     }
 }

@@ -8,24 +8,25 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::child::Living;
+use super::child::{Ended, Living};
 use super::daemon::Daemon;
 use super::exec::OpenFiles;
-use super::family::{self, End};
+use super::family;
+use super::groups::{self, Cell, Waits};
 use super::reexec::Reexec;
 use super::signals::Signals;
 use super::state_dir::{Owner, StateDir};
 use super::stop::Phase;
-use super::users::{self, Who};
+use super::users::{self, Machine, Who};
 use super::{LauncherOptions, StartFault, exec};
 use crate::config::settings::Settings;
 use crate::observe::log::{Log, Target};
 use crate::observe::notify::Notify;
+use crate::process::cgroup::Tree;
 use crate::process::instance;
 use crate::process::launch::ChildId;
 use crate::process::listen::ControlSocket;
 use crate::process::memfd;
-use crate::process::privileges::Account;
 
 /// Everything.
 pub(super) struct Core<'log> {
@@ -45,11 +46,17 @@ pub(super) struct Core<'log> {
     /// As the config says.
     pub(super) loaded: Settings,
     /// With users filled in.
-    pub(super) settings: Settings,
+    pub(super) settings: Rc<Settings>,
     /// The latter as the daemon gets them.
     pub(super) sealed: Rc<OwnedFd>,
     /// How users are separated.
     pub(super) users: String,
+    /// Control groups, where they are in force.
+    pub(super) groups: Option<Tree>,
+    /// How processes are kept together.
+    pub(super) supervision: String,
+    /// When workers were looked at last.
+    pub(super) looked_at: Instant,
     pub(super) daemon: Option<Daemon>,
     /// Starts of the daemon so far.
     pub(super) epoch: u64,
@@ -62,7 +69,7 @@ pub(super) struct Core<'log> {
     pub(super) children: BTreeMap<ChildId, Living>,
     pub(super) last_child: u64,
     /// Ended and reaped; told once what they left is gone.
-    pub(super) ended: Vec<(ChildId, End, Instant)>,
+    pub(super) ended: Vec<Ended>,
     /// A child's end was not, or perhaps not, taken in by a daemon.
     pub(super) children_lost: bool,
     /// This daemon was told of a child's end.
@@ -92,7 +99,7 @@ impl<'log> Core<'log> {
         loaded.generation = 1;
         let who = Who::now();
         let (settings, users) =
-            users::resolve(&loaded, &who, &Account::lookup).map_err(StartFault::config)?;
+            users::resolve(&loaded, &who, &Machine::real()).map_err(StartFault::config)?;
         let owner = Owner::of(settings.taskd.user.as_deref(), who.uid).map_err(StartFault::config)?;
         // The lock first: a socket file that nobody answers on may be another taskd's that is starting, too.
         let state = StateDir::open(&settings.taskd.state_dir, &owner)?;
@@ -102,6 +109,9 @@ impl<'log> Core<'log> {
         if killed > 0 {
             tracing::warn!("{killed} processes of an earlier life were still there and were ended");
         }
+        // Before the daemon is started, which lives in a group of it, too.
+        let (groups, supervision) = options.groups.take(options.limits.gone_within);
+        groups::check(&settings, groups.as_ref()).map_err(StartFault::config)?;
         let control = ControlSocket::open(&settings.taskd.socket).map_err(|fault| {
             if fault.passes() { StartFault::busy(fault) } else { StartFault::config(fault) }
         })?;
@@ -113,8 +123,10 @@ impl<'log> Core<'log> {
             );
         }
         tracing::info!("{users}");
+        tracing::info!("{supervision}");
+        let (settings, groups) = ((settings, users), (groups, supervision));
         let mut core =
-            Self::build(options, signals, log, who, open_files, state, control, loaded, (settings, users))?;
+            Self::build(options, signals, log, who, open_files, state, control, loaded, settings, groups)?;
         core.notify.status("starting");
         core.start_daemon();
         Ok(core)
@@ -132,6 +144,7 @@ impl<'log> Core<'log> {
         control: ControlSocket,
         loaded: Settings,
         (settings, users): (Settings, String),
+        (groups, supervision): (Option<Tree>, String),
     ) -> Result<Self, StartFault> {
         exec::reserve_numbers().map_err(busy("open /dev/null"))?;
         nix::sys::prctl::set_child_subreaper(true).map_err(|e| busy("become a sub-reaper")(e.into()))?;
@@ -149,9 +162,12 @@ impl<'log> Core<'log> {
             control,
             listener: Rc::new(listener),
             loaded,
-            settings,
+            settings: Rc::new(settings),
             sealed: Rc::new(sealed),
             users,
+            groups,
+            supervision,
+            looked_at: Instant::now(),
             daemon: None,
             epoch: 0,
             deaths: VecDeque::new(),
@@ -201,6 +217,10 @@ impl<'log> Core<'log> {
             if seen.daemon {
                 self.hear_daemon();
             }
+            self.look_at_starting();
+            for child in seen.cells {
+                self.serve_cell(child);
+            }
             self.flush_daemon();
             if std::mem::take(&mut self.look_around) {
                 self.reap_all();
@@ -211,11 +231,23 @@ impl<'log> Core<'log> {
 
     fn wait(&self, deadline: Option<Instant>) -> Seen {
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        let mut what = vec![Watched::Signals];
         if let Some(daemon) = &self.daemon {
             let more = if daemon.queue.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
             if let Some(socket) = &daemon.socket {
                 fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN | more));
+                what.push(Watched::Daemon);
             }
+        }
+        for pipe in self.starting_pipes() {
+            fds.push(PollFd::new(pipe, PollFlags::POLLIN));
+            what.push(Watched::Starting);
+        }
+        for (id, living) in &self.children {
+            let Some((fd, waits)) = living.cell.as_ref().and_then(Cell::watched) else { continue };
+            let flags = if waits == Waits::Question { PollFlags::POLLIN } else { PollFlags::POLLPRI };
+            fds.push(PollFd::new(fd, flags));
+            what.push(Watched::Cell(*id));
         }
         let timeout = match deadline {
             None => PollTimeout::NONE,
@@ -225,17 +257,31 @@ impl<'log> Core<'log> {
                 PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
             }
         };
+        let all = |signals, daemon| Seen { signals, daemon, cells: self.children.keys().copied().collect() };
         match poll(&mut fds, timeout) {
             Ok(_) => {
-                let any = |n: usize| fds.get(n).and_then(PollFd::any).unwrap_or(false);
-                Seen { signals: any(0), daemon: any(1) }
+                let mut seen = Seen::default();
+                let now = Instant::now();
+                for (fd, what) in fds.iter().zip(what) {
+                    let any = fd.any().unwrap_or(false);
+                    match what {
+                        Watched::Signals => seen.signals = any,
+                        Watched::Daemon => seen.daemon = any,
+                        Watched::Cell(id) if any => seen.cells.push(id),
+                        // All of those are looked at in each round.
+                        Watched::Cell(_) | Watched::Starting => {}
+                    }
+                }
+                let late = |c: &Living| c.cell.as_ref().and_then(Cell::deadline).is_some_and(|at| at <= now);
+                seen.cells.extend(self.children.iter().filter(|(_, c)| late(c)).map(|(id, _)| *id));
+                seen
             }
             // Looking at everything is always right, and a poll that cannot work must not spin silently.
-            Err(Errno::EINTR) => Seen { signals: true, daemon: true },
+            Err(Errno::EINTR) => all(true, true),
             Err(error) => {
                 tracing::error!("poll failed: {error}");
                 std::thread::sleep(Duration::from_millis(100));
-                Seen { signals: true, daemon: true }
+                all(true, true)
             }
         }
     }
@@ -252,9 +298,24 @@ impl<'log> Core<'log> {
 
     fn next_deadline(&self) -> Option<Instant> {
         let ping = self.ping_every().map(|every| self.last_ping + every);
-        let ended = self.ended.iter().map(|(_, _, at)| *at + self.options.limits.gone_within).min();
-        let ends = [self.retry_daemon, self.phase.deadline(), self.reexec.deadline()];
-        [ping, ended, self.silent_at()].into_iter().chain(ends).flatten().min()
+        let patience = self.options.limits.gone_within;
+        let ended = self.ended.iter().map(|one| one.look_at(patience)).min();
+        let cells = self.children.values().filter_map(|c| c.cell.as_ref()?.deadline()).min();
+        let starting = self.starting_deadline();
+        [
+            ping,
+            ended,
+            cells,
+            starting,
+            self.look_at(),
+            self.silent_at(),
+            self.retry_daemon,
+            self.phase.deadline(),
+            self.reexec.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// systemd wants a sign of life each WatchdogSec; half of it is what its manual asks for.
@@ -276,7 +337,11 @@ impl<'log> Core<'log> {
             self.retry_daemon = None;
             self.start_daemon();
         }
-        if self.ended.iter().any(|(_, _, at)| now >= *at + self.options.limits.gone_within) {
+        if self.look_at().is_some_and(|at| now >= at) {
+            self.supervise();
+        }
+        let patience = self.options.limits.gone_within;
+        if self.ended.iter().any(|one| now >= one.look_at(patience)) {
             let left = family::kill_strangers(&self.known());
             self.tell_ended(&left);
         }
@@ -324,9 +389,20 @@ fn busy(what: &'static str) -> impl Fn(std::io::Error) -> StartFault {
     move |e| StartFault::busy(format!("cannot {what}: {e}"))
 }
 
+/// What poll(2) looked at.
+enum Watched {
+    Signals,
+    Daemon,
+    Cell(ChildId),
+    Starting,
+}
+
+/// What it found.
+#[derive(Default)]
 struct Seen {
     signals: bool,
     daemon: bool,
+    cells: Vec<ChildId>,
 }
 
 /// Settings as the daemon gets them.

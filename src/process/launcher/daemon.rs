@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::child::Living;
 use super::core::Core;
 use super::entry::DAEMON_USER;
 use super::family::End;
 use super::{EXIT_DAEMON, exec};
 use crate::observe::fields;
 use crate::process::instance::VARIABLE;
-use crate::process::launch::{Start, ToDaemon, ToLauncher};
+use crate::process::launch::{Child, Start, ToDaemon, ToLauncher};
 use crate::process::packet::Packets;
 
 /// Packets that wait for a daemon that does not read; above it, it is replaced.
@@ -30,9 +31,6 @@ const NO_ROOM: Duration = Duration::from_secs(1);
 /// A daemon that is not ready yet may be silent this much longer: it opens and checks a store.
 const START_FACTOR: u32 = 8;
 
-/// How this launcher keeps processes together.
-const SUPERVISION: &str = "process groups and sub-reaper (no delegated cgroup)";
-
 /// A living daemon.
 pub(super) struct Daemon {
     pub(super) pid: u32,
@@ -45,6 +43,8 @@ pub(super) struct Daemon {
     /// When it was heard last.
     pub(super) heard: Instant,
     pub(super) ready: bool,
+    /// What ended before it is in the store.
+    pub(super) recovered: bool,
     /// Since when it is.
     pub(super) ready_since: Option<Instant>,
 }
@@ -61,14 +61,22 @@ impl Core<'_> {
         if let Some(user) = &self.settings.taskd.user {
             environment.push((DAEMON_USER.to_owned(), user.into()));
         }
-        let pid = match exec::start(&self.options.daemon, &[theirs.as_fd()], &environment, None) {
+        let pid = match exec::start(&self.options.daemon, &[theirs.as_fd()], &environment, None, None) {
             Ok(pid) => pid,
             Err(error) => return self.no_daemon(&error),
         };
         self.epoch += 1;
         let (queue, heard) = (VecDeque::new(), Instant::now());
-        let (gone, ready, ready_since) = (false, false, None);
-        self.daemon = Some(Daemon { pid, gone, socket: Some(ours), queue, heard, ready, ready_since });
+        self.daemon = Some(Daemon {
+            pid,
+            gone: false,
+            socket: Some(ours),
+            queue,
+            heard,
+            ready: false,
+            ready_since: None,
+            recovered: false,
+        });
         tracing::info!(TASKD_EPOCH = self.epoch, TASKD_PID = pid, "daemon started");
         // Those that ended and whose leftovers are still being killed are not passed on.
         self.children_lost |= !self.ended.is_empty();
@@ -81,7 +89,7 @@ impl Core<'_> {
                 .limits
                 .watchdog
                 .map(|w| u64::try_from((w / 4).as_millis()).unwrap_or(u64::MAX).max(1)),
-            supervision: SUPERVISION.to_owned(),
+            supervision: self.supervision.clone(),
             users: self.users.clone(),
             owner: self.who.uid,
             children_lost: self.children_lost,
@@ -91,9 +99,13 @@ impl Core<'_> {
             draining: std::mem::take(&mut self.reexec.draining),
         };
         self.tell(ToDaemon::Start(Box::new(start)), vec![self.sealed.clone(), self.listener.clone()]);
-        let living: Vec<_> = self.children.values().map(|c| (c.child.clone(), c.socket.clone())).collect();
-        for (child, socket) in living {
-            self.tell(ToDaemon::Child(child), vec![socket]);
+        // By their ids: those of one slot in order of age.
+        let age = |c: &Living| u64::try_from(c.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let aged = |c: &Living| Child { age_ms: age(c), ..c.child.clone() };
+        let told = self.children.values().filter(|c| c.is_told());
+        let living: Vec<_> = told.map(|c| (aged(c), c.descriptors.clone())).collect();
+        for (child, descriptors) in living {
+            self.tell(ToDaemon::Child(child), descriptors);
         }
         self.tell(ToDaemon::Go, Vec::new());
         if let Some(now) = self.phase.stopping() {
@@ -145,7 +157,12 @@ impl Core<'_> {
         for _ in 0..ROUND {
             let Some(socket) = self.daemon.as_ref().and_then(|d| d.socket.as_ref()) else { return false };
             match socket.try_recv::<ToLauncher>() {
-                Ok(packet) => self.obey(packet.message),
+                Ok(packet) if packet.fds.is_empty() => self.obey(packet.message),
+                // No message of its has one, and what it would open is not to be held here.
+                Ok(_) => {
+                    self.kill_daemon("it sent descriptors that nobody asked for");
+                    return false;
+                }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
                 Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
                     // A daemon that closed its socket but lives is of no use; one that ended is reaped soon.
@@ -167,11 +184,12 @@ impl Core<'_> {
         }
         match message {
             ToLauncher::Ready => self.daemon_ready(),
+            ToLauncher::Recovered => self.daemon_recovered(),
             ToLauncher::Status { text } => self.notify.status(&text),
             ToLauncher::Alive => {}
             ToLauncher::Spawn { slot, user } => self.spawn_child(slot, user),
             ToLauncher::End { child, kill } => self.end_child(child, kill),
-            ToLauncher::Measure { .. } => {}
+            ToLauncher::Measure { child } => self.measure(child),
             ToLauncher::Reload { keep } => self.reload(&keep),
             ToLauncher::Reexec { keep } => self.wish_to_reexec(keep),
             ToLauncher::HandedOver { draining } => self.handed_over(draining),
@@ -190,14 +208,20 @@ impl Core<'_> {
             daemon.ready = true;
             daemon.ready_since.get_or_insert_with(Instant::now);
         }
-        // It has taken in what it was told at its start.
-        self.children_lost = false;
         if !std::mem::replace(&mut self.ready, true) {
             self.notify.ready();
         }
         if std::mem::take(&mut self.reload_wanted) {
             self.wish_to_reload();
         }
+    }
+
+    /// What it was told at its start is in the store.
+    fn daemon_recovered(&mut self) {
+        if let Some(daemon) = self.daemon.as_mut() {
+            daemon.recovered = true;
+        }
+        self.children_lost = false;
     }
 
     /// When the daemon is to be given up for its silence.
@@ -237,6 +261,8 @@ impl Core<'_> {
         // It may have heard of an end and died before the store had it, however long ago: the store may have
         // been refusing writes since.
         self.children_lost |= unsent || std::mem::take(&mut self.told_an_end);
+        // Nor what the life before this one left, where the first daemon did not come to it.
+        self.children_lost |= self.epoch == 1 && !daemon.recovered;
         if self.phase.is_ending() {
             return;
         }

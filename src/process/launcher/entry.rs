@@ -6,33 +6,51 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{getsockopt, sockopt};
+use serde::{Deserialize, Serialize};
 
 use super::exec::FIRST_FD;
+use crate::config::settings::Identity;
 use crate::process::launch::RunnerPart;
 use crate::process::memfd;
 use crate::process::packet::Packets;
-use crate::process::privileges::{self, Account};
+use crate::process::privileges::{self, Account, Setup};
 use crate::process::title;
 
 /// Names the user that the daemon is to become; absent: none.
 pub(super) const DAEMON_USER: &str = "TASKD_DAEMON_USER";
 
-/// First thing in a runner's `main`, once its arguments were read: takes its part of the settings, becomes
-/// its user, and hands over the part and the socket to the daemon (a stream, close-on-exec).
+/// What the launcher gives a runner (sealed memfd): what it may run, and what it must do before it is one.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Sealed {
+    /// For the runner itself.
+    pub(super) part: RunnerPart,
+    /// Who it becomes.
+    pub(super) identity: Identity,
+    /// What it sets up while it still may.
+    pub(super) setup: Setup,
+}
+
+/// First thing in a runner's `main`, once its arguments were read: takes its part of the settings, sets up
+/// what only root may, becomes its user, and hands over the part, the socket to the daemon (a stream,
+/// close-on-exec) and, where control groups are in force, the one to the launcher.
 ///
 /// # Errors
 /// A sentence that names what failed. The process must end then: it may be half-way to another user.
-pub fn runner_start() -> Result<(RunnerPart, OwnedFd), String> {
+pub fn runner_start() -> Result<(RunnerPart, OwnedFd, Option<Packets>), String> {
     let mut fds = take(2)?.into_iter();
-    let (Some(socket), Some(part)) = (fds.next(), fds.next()) else { return Err(not_ours()) };
+    let (Some(socket), Some(sealed)) = (fds.next(), fds.next()) else { return Err(not_ours()) };
     let launcher = creator(&socket)?;
-    let part = memfd::read_sealed(part).map_err(|e| format!("reading the runner's settings: {e}"))?;
-    let part: RunnerPart =
-        serde_json::from_slice(&part).map_err(|e| format!("parsing the runner's settings: {e}"))?;
-    become_user(&part.user)?;
+    let sealed = memfd::read_sealed(sealed).map_err(|e| format!("reading the runner's settings: {e}"))?;
+    let Sealed { part, identity, setup } =
+        serde_json::from_slice(&sealed).map_err(|e| format!("parsing the runner's settings: {e}"))?;
+    let asks = if part.leaves { Some(take_one(FIRST_FD + 2)?) } else { None };
+    close_from(FIRST_FD + 2 + i32::from(part.leaves));
+    let asks = asks.map(Packets::from_fd).transpose().map_err(|e| format!("the launcher's socket: {e}"))?;
+    setup.apply().map_err(|e| e.to_string())?;
+    become_user(&identity)?;
     privileges::die_with_parent(launcher).map_err(|e| e.to_string())?;
     name_process(c"taskd-runner", &format!("taskd: runner {}", part.slot));
-    Ok((part, socket))
+    Ok((part, socket, asks))
 }
 
 /// First thing in the daemon's `main`, once its arguments were read: becomes its user, and hands over the
@@ -42,44 +60,48 @@ pub fn runner_start() -> Result<(RunnerPart, OwnedFd), String> {
 /// As for [`runner_start`].
 pub fn daemon_start() -> Result<Packets, String> {
     let socket = take(1)?.pop().ok_or_else(not_ours)?;
+    close_from(FIRST_FD + 1);
     let launcher = creator(&socket)?;
-    become_user(&std::env::var(DAEMON_USER).unwrap_or_default())?;
+    become_user(&Identity { user: std::env::var(DAEMON_USER).ok(), ..Identity::default() })?;
     privileges::not_dumpable().map_err(|e| e.to_string())?;
     privileges::die_with_parent(launcher).map_err(|e| e.to_string())?;
     name_process(c"taskd-daemon", "taskd: daemon");
     Packets::from_fd(socket).map_err(|e| format!("descriptor {FIRST_FD}: {e}"))
 }
 
-fn become_user(user: &str) -> Result<(), String> {
-    if user.is_empty() {
-        return Ok(());
+pub(super) fn become_user(identity: &Identity) -> Result<(), String> {
+    match Account::find(identity).map_err(|e| e.to_string())? {
+        None => Ok(()),
+        Some(account) => privileges::become_user(&account).map_err(|e| e.to_string()),
     }
-    let account = Account::lookup(user).map_err(|e| e.to_string())?;
-    privileges::become_user(&account).map_err(|e| e.to_string())
 }
 
-/// Takes over descriptors 3 and following, and closes all above them: whatever the launcher's parent left
-/// open is not for tasks.
-fn take(count: i32) -> Result<Vec<OwnedFd>, String> {
-    let mut taken = Vec::new();
-    for number in FIRST_FD..FIRST_FD + count {
-        // SAFETY: fcntl with F_GETFD only asks whether this number is open.
-        if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
-            return Err(not_ours());
-        }
-        // SAFETY: it is open, was put there by the launcher for this process, and this is the only place
-        // that takes it over (a process is started once).
-        let fd = unsafe { OwnedFd::from_raw_fd(number) };
-        fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|e| format!("descriptor {number}: {e}"))?;
-        taken.push(fd);
+/// Takes over descriptors 3 and following.
+pub(super) fn take(count: i32) -> Result<Vec<OwnedFd>, String> {
+    (FIRST_FD..FIRST_FD + count).map(take_one).collect()
+}
+
+fn take_one(number: i32) -> Result<OwnedFd, String> {
+    // SAFETY: fcntl with F_GETFD only asks whether this number is open.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(not_ours());
     }
-    // SAFETY: this runs before anything else was opened, so no descriptor above is owned by anyone.
-    unsafe { libc::close_range((FIRST_FD + count).unsigned_abs(), libc::c_uint::MAX, 0) };
-    Ok(taken)
+    // SAFETY: it is open, was put there by the launcher for this process, and this is the only place that takes
+    // it over (a process is started once).
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|e| format!("descriptor {number}: {e}"))?;
+    Ok(fd)
+}
+
+/// Closes this descriptor and all above it: whatever the launcher's parent left open is not for tasks.
+pub(super) fn close_from(number: i32) {
+    // SAFETY: what was taken over stands below, and nothing else was opened yet, so no descriptor here is owned
+    // by anyone.
+    unsafe { libc::close_range(number.unsigned_abs(), libc::c_uint::MAX, 0) };
 }
 
 /// Who made the socket pair: the launcher. Told by the kernel, so no number has to be passed and believed.
-fn creator(socket: &impl AsFd) -> Result<u32, String> {
+pub(super) fn creator(socket: &impl AsFd) -> Result<u32, String> {
     let peer = getsockopt(&socket.as_fd(), sockopt::PeerCredentials).map_err(|_| not_ours())?;
     Ok(peer.pid().unsigned_abs())
 }

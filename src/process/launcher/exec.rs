@@ -18,7 +18,7 @@ use crate::process::title;
 pub(super) const FIRST_FD: RawFd = 3;
 
 /// How many at most.
-const FDS: usize = 2;
+const FDS: usize = 3;
 
 /// Where the inherited environment of a child has no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -97,8 +97,9 @@ impl OpenFiles {
     }
 }
 
-/// Starts a program with these descriptors as 3 and 4 and this limit of open files
-/// (absent: the launcher's own), and tells its pid. It is reaped like every child.
+/// Starts a program with these descriptors as 3 and following and this limit of open files (absent: the
+/// launcher's own), and tells its pid. It is reaped like every child. `door` is the open `cgroup.procs` of the
+/// control group that it goes into before it is anything else.
 ///
 /// # Errors
 /// What fork or exec said.
@@ -107,11 +108,9 @@ pub(super) fn start(
     fds: &[BorrowedFd<'_>],
     environment: &[(String, OsString)],
     open_files: Option<OpenFiles>,
+    door: Option<BorrowedFd<'_>>,
 ) -> io::Result<u32> {
-    let mut sources: [RawFd; FDS] = [-1; FDS];
-    for (place, fd) in sources.iter_mut().zip(fds) {
-        *place = fd.as_fd().as_raw_fd();
-    }
+    let dress = Dress::new(fds, open_files, door);
     let mut command = Command::new(&program.path);
     command
         .arg0("taskd")
@@ -122,21 +121,51 @@ pub(super) fn start(
         .stdin(Stdio::null())
         // A terminal's Ctrl-C is for the launcher; the others are told by it.
         .process_group(0);
-    // SAFETY: between fork and exec only async-signal-safe calls are made (fcntl, dup2, sigprocmask, setrlimit), nothing allocates.
+    // SAFETY: between fork and exec only async-signal-safe calls are made (write, fcntl, dup2, sigprocmask, setrlimit), nothing allocates.
     unsafe {
-        command.pre_exec(move || {
-            place(sources)?;
-            // What the launcher waits for is blocked in it, and a blocked signal stays blocked over exec.
-            SigSet::empty().thread_set_mask()?;
-            match open_files {
-                Some(limit) => Ok(setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard)?),
-                None => Ok(()),
-            }
-        });
+        command.pre_exec(move || dress.put_on());
     }
     // Not waited for here: it is reaped in the loop, with all other children.
     let child = command.spawn()?;
     Ok(child.id())
+}
+
+/// What becomes of a child between fork and exec.
+pub(super) struct Dress {
+    sources: [RawFd; FDS],
+    open_files: Option<OpenFiles>,
+    door: RawFd,
+}
+
+impl Dress {
+    /// As for [`start`]. The descriptors must be open until the child was started.
+    pub(super) fn new(
+        fds: &[BorrowedFd<'_>],
+        open_files: Option<OpenFiles>,
+        door: Option<BorrowedFd<'_>>,
+    ) -> Self {
+        let mut sources: [RawFd; FDS] = [-1; FDS];
+        for (place, fd) in sources.iter_mut().zip(fds) {
+            *place = fd.as_fd().as_raw_fd();
+        }
+        Self { sources, open_files, door: door.map_or(-1, |fd| fd.as_raw_fd()) }
+    }
+
+    /// Control group, descriptors, signals and the limit of open files as the child is to have them. Makes
+    /// only async-signal-safe calls and allocates nothing.
+    pub(super) fn put_on(&self) -> io::Result<()> {
+        // SAFETY: a plain system call on a descriptor that was open before the fork.
+        if self.door >= 0 && unsafe { libc::write(self.door, c"0".as_ptr().cast(), 1) } != 1 {
+            return Err(io::Error::last_os_error());
+        }
+        place(self.sources)?;
+        // What the launcher waits for is blocked in it, and a blocked signal stays blocked over exec.
+        SigSet::empty().thread_set_mask()?;
+        match self.open_files {
+            Some(limit) => Ok(setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard)?),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Moves the sources out of the way of each other first, then to their places; only there they survive exec.

@@ -3,8 +3,8 @@
 //! execve(2). Everything else is close-on-exec.
 #![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -17,11 +17,14 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{LauncherOptions, reload, users};
+use super::child::KeptEnd;
+use super::groups::{self, KeptCell};
+use super::users::{self, Machine};
+use super::{LauncherOptions, reload};
 use crate::config::settings::Settings;
-use crate::process::launch::{Child, ChildId};
+use crate::process::cgroup::{Kept, Tree};
+use crate::process::launch::Child;
 use crate::process::memfd;
-use crate::process::privileges::Account;
 
 /// Names the descriptor of the state in the environment of the program that takes over.
 pub(super) const VARIABLE: &str = "TASKD_TAKE_OVER";
@@ -112,8 +115,14 @@ pub(super) struct State {
     pub(super) last_child: u64,
     /// Living children, and such that ended and were not reaped yet.
     pub(super) children: Vec<Heir>,
+    /// The settings that they were started with, by generation.
+    pub(super) generations: BTreeMap<u64, Value>,
     /// Children that were reaped and whose end was not told yet.
-    pub(super) ended: Vec<Ended>,
+    pub(super) ended: Vec<KeptEnd>,
+    /// Control groups, where they are in force.
+    pub(super) tree: Option<Kept>,
+    /// How processes are kept together.
+    pub(super) supervision: String,
     /// See [`crate::process::launch::Start::children_lost`].
     pub(super) children_lost: bool,
     /// When the launcher started, milliseconds since the epoch.
@@ -130,22 +139,24 @@ pub(super) struct State {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Heir {
     pub(super) child: Child,
-    /// The daemon's end of its socket.
-    pub(super) socket: RawFd,
-}
-
-/// A child's end that is still to be told.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Ended {
-    pub(super) child: ChildId,
-    pub(super) code: i32,
-    pub(super) signal: i32,
+    /// How many milliseconds ago it was started.
+    pub(super) age_ms: u64,
+    /// What goes to each daemon.
+    pub(super) descriptors: Vec<RawFd>,
+    /// The pipe of a resident worker that has not executed its program yet.
+    pub(super) starting: Option<RawFd>,
+    pub(super) cell: Option<KeptCell>,
+    pub(super) out_of_memory: bool,
 }
 
 impl State {
     /// Every descriptor that it names.
     pub(super) fn descriptors(&self) -> Vec<RawFd> {
-        [self.lock, self.listener].into_iter().chain(self.children.iter().map(|c| c.socket)).collect()
+        let of = |c: &Heir| {
+            let asks = c.cell.as_ref().and_then(|cell| cell.asks);
+            c.descriptors.iter().copied().chain(c.starting).chain(asks).collect::<Vec<_>>()
+        };
+        [self.lock, self.listener].into_iter().chain(self.children.iter().flat_map(of)).collect()
     }
 
     fn parse(text: &[u8]) -> Result<Self, String> {
@@ -179,7 +190,9 @@ impl State {
             Err(_) => self.compatible((options.load)()?)?,
         };
         next.generation = self.generation() + 1;
-        users::resolve(&next, &users::Who::now(), &Account::lookup)?;
+        let (resolved, _) = users::resolve(&next, &users::Who::now(), &Machine::real())?;
+        let tree = self.tree.clone().map(|kept| Tree::taken_over(kept, options.groups.kernel));
+        groups::check(&resolved, tree.as_ref())?;
         Ok(next)
     }
 
@@ -234,10 +247,14 @@ pub fn upgrade_check(options: &LauncherOptions) -> Result<String, String> {
 #[derive(Debug)]
 pub(super) struct Inherited {
     pub(super) state: State,
-    pub(super) lock: File,
-    pub(super) listener: OwnedFd,
-    /// In the order of the state's children.
-    pub(super) sockets: Vec<OwnedFd>,
+    descriptors: BTreeMap<RawFd, OwnedFd>,
+}
+
+impl Inherited {
+    /// The descriptor that had this number; each is there once.
+    pub(super) fn take(&mut self, number: RawFd) -> Result<OwnedFd, String> {
+        self.descriptors.remove(&number).ok_or_else(|| format!("descriptor {number} is named twice"))
+    }
 }
 
 /// Takes over what an earlier program of this process left; nothing where there was none. To be called while
@@ -256,11 +273,11 @@ pub(super) fn inherited() -> Result<Option<Inherited>, String> {
     if state.pid != std::process::id() {
         return Err(format!("it was meant for process {}", state.pid));
     }
-    let take = |number: RawFd| claim(number).map_err(|e| format!("descriptor {number}: {e}"));
-    let lock = File::from(take(state.lock)?);
-    let listener = take(state.listener)?;
-    let sockets = state.children.iter().map(|c| take(c.socket)).collect::<Result<_, _>>()?;
-    Ok(Some(Inherited { state, lock, listener, sockets }))
+    let mut descriptors = BTreeMap::new();
+    for number in state.descriptors() {
+        descriptors.insert(number, claim(number).map_err(|e| format!("descriptor {number}: {e}"))?);
+    }
+    Ok(Some(Inherited { state, descriptors }))
 }
 
 /// Owns a descriptor that stayed open over execve(2): close-on-exec again, and out of the way of the numbers
@@ -323,6 +340,9 @@ mod tests {
             deaths: Vec::new(),
             last_child: 9,
             children: Vec::new(),
+            generations: BTreeMap::new(),
+            tree: None,
+            supervision: String::new(),
             ended: Vec::new(),
             children_lost: false,
             since: 0,

@@ -10,13 +10,17 @@ mod daemon;
 mod entry;
 mod exec;
 mod family;
+mod groups;
+mod heritage;
 mod inherit;
 mod reexec;
 mod reload;
 mod signals;
 mod state_dir;
 mod stop;
+mod supervise;
 mod users;
+mod worker;
 
 use std::ffi::CStr;
 use std::process::ExitCode;
@@ -28,7 +32,9 @@ use crate::process::title;
 
 pub use entry::{daemon_start, runner_start};
 pub use exec::Program;
+pub use groups::Hierarchy;
 pub use inherit::{Origin, upgrade_check};
+pub use worker::worker_main;
 
 /// First argument of the process that is the daemon.
 pub const DAEMON: &str = "@daemon";
@@ -36,6 +42,8 @@ pub const DAEMON: &str = "@daemon";
 /// First argument of a process that is a runner.
 pub const RUNNER: &str = "@runner";
 
+/// First argument of a process that is to become a resident worker's program.
+pub const WORKER: &str = "@worker";
 /// First argument of a program that is tried before it replaces the running one; what that was started with
 /// follows, the state comes on stdin.
 pub const UPGRADE_CHECK: &CStr = c"@upgrade-check";
@@ -67,6 +75,10 @@ pub struct LauncherOptions {
     pub daemon: Program,
     /// What is started as a runner.
     pub runner: Program,
+    /// What is started to become a resident worker.
+    pub worker: Program,
+    /// Where control groups may be.
+    pub groups: Hierarchy,
     /// How this program was started, for the one that replaces it.
     pub origin: Origin,
     /// Times and bounds.
@@ -126,6 +138,8 @@ impl LauncherOptions {
             log,
             daemon: Program::this(DAEMON),
             runner: Program::this(RUNNER),
+            worker: Program::this(WORKER),
+            groups: Hierarchy::real(),
             origin: Origin::now(),
             limits: Limits { watchdog, ..Limits::default() },
         }

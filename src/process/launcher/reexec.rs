@@ -23,24 +23,16 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
 
+use super::UPGRADE_CHECK;
 use super::core::Core;
 use super::daemon::signal;
-use super::exec::OpenFiles;
 use super::family::End;
-use super::inherit::{self, Ended, FORMAT, Fit, Heir, Inherited, State};
+use super::inherit::{self, FORMAT, Fit};
 use super::reload::cut;
-use super::signals::Signals;
-use super::state_dir::StateDir;
-use super::users::{self, Who};
-use super::{LauncherOptions, StartFault, UPGRADE_CHECK};
 use crate::config::ownership_fault;
-use crate::config::settings::Settings;
 use crate::observe::fields;
-use crate::observe::log::Log;
 use crate::process::instance::VARIABLE as INSTANCE;
 use crate::process::launch::ToDaemon;
-use crate::process::listen::ControlSocket;
-use crate::process::privileges::Account;
 
 /// Most bytes that a program that is tried may write, on stdout and stderr each.
 const MOST_OUTPUT: u64 = 64 << 10;
@@ -313,106 +305,6 @@ impl Core<'_> {
             }
             _ => {}
         }
-    }
-
-    /// What the next program gets.
-    fn state(&self, keep: Vec<String>) -> io::Result<State> {
-        let now = Instant::now();
-        let ago = |at: &Instant| u64::try_from(now.duration_since(*at).as_millis()).unwrap_or(u64::MAX);
-        let heir = |c: &super::child::Living| Heir { child: c.child.clone(), socket: c.socket.as_raw_fd() };
-        let ended =
-            |(child, end, _): &(_, End, _)| Ended { child: *child, code: end.code, signal: end.signal };
-        Ok(State {
-            format: FORMAT,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            loaded: serde_json::to_value(&self.loaded)?,
-            keep,
-            instance: self.state.instance.clone(),
-            lock: self.state.lock().as_raw_fd(),
-            listener: self.listener.as_raw_fd(),
-            bound: self.control.bound().cloned(),
-            open_files: self.open_files.numbers(),
-            epoch: self.epoch,
-            deaths: self.deaths.iter().map(ago).collect(),
-            last_child: self.last_child,
-            children: self.children.values().map(heir).collect(),
-            ended: self.ended.iter().map(ended).collect(),
-            children_lost: self.children_lost || self.told_an_end,
-            since: self.since,
-            reload_wanted: self.reload_wanted,
-            draining: self.reexec.draining,
-            upgrades: self.reexec.done + 1,
-        })
-    }
-}
-
-impl<'log> Core<'log> {
-    /// Goes on with what the program before this one left, up to the start of a daemon.
-    pub(super) fn take_over(
-        options: LauncherOptions,
-        signals: Signals,
-        loaded: Settings,
-        log: &'log Log,
-        inherited: Inherited,
-    ) -> Result<Self, StartFault> {
-        let Inherited { state, lock, listener, sockets } = inherited;
-        // The kernel calls a program that was executed by descriptor after that; `taskd stop` looks at it.
-        let _ = nix::sys::prctl::set_name(c"taskd");
-        let who = Who::now();
-        let (settings, users) =
-            users::resolve(&loaded, &who, &Account::lookup).map_err(StartFault::config)?;
-        let open_files = OpenFiles::found(state.open_files);
-        let control = ControlSocket::taken_over(listener, state.bound);
-        let state_dir = StateDir::taken_over(state.instance, lock)?;
-        let mut core = Self::build(
-            options,
-            signals,
-            log,
-            who,
-            open_files,
-            state_dir,
-            control,
-            loaded,
-            (settings, users),
-        )?;
-        let ago = |ms: &u64| Instant::now().checked_sub(Duration::from_millis(*ms));
-        core.epoch = state.epoch;
-        core.deaths = state.deaths.iter().filter_map(ago).collect();
-        core.last_child = state.last_child;
-        core.children_lost = state.children_lost;
-        core.since = state.since;
-        core.reload_wanted = state.reload_wanted;
-        core.reexec.done = state.upgrades;
-        core.reexec.draining = state.draining;
-        for Ended { child, code, signal } in state.ended {
-            core.ended.push((child, End { code, signal }, Instant::now()));
-        }
-        let mut strange = Vec::new();
-        for (heir, socket) in state.children.into_iter().zip(sockets) {
-            let (id, pid) = (heir.child.child, heir.child.pid);
-            core.children.insert(id, super::child::Living { child: heir.child, socket: socket.into() });
-            if !inherit::is_child(pid) {
-                strange.push(id);
-            }
-        }
-        for id in strange {
-            // Nobody but this process can have reaped it, so this cannot be; its runs must not be waited for.
-            core.child_ended(id, End { code: 128 + libc::SIGKILL, signal: libc::SIGKILL });
-        }
-        tracing::info!(
-            MESSAGE_ID = fields::UPGRADED,
-            TASKD_GENERATION = core.settings.generation,
-            "taskd {} was replaced by taskd {}, {} children live on",
-            state.version,
-            env!("CARGO_PKG_VERSION"),
-            core.children.len()
-        );
-        core.notify.status("the program was replaced; running tasks go on");
-        core.start_daemon();
-        // Whatever ended during the replacement: its signal may have been taken by the old program.
-        core.reap_all();
-        Ok(core)
     }
 }
 

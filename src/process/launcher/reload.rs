@@ -3,11 +3,11 @@
 use std::rc::Rc;
 
 use super::core::{Core, seal};
-use super::{LauncherOptions, users};
+use super::users::{self, Machine};
+use super::{LauncherOptions, groups};
 use crate::config::settings::Settings;
 use crate::observe::fields;
 use crate::process::launch::{MAX_PACKET, ToDaemon};
-use crate::process::privileges::Account;
 
 /// Bytes of a text that surely fit into a packet, whatever JSON makes of them (`\u0000` at worst).
 const MAX_TEXT: usize = MAX_PACKET / 8;
@@ -67,11 +67,12 @@ impl Core<'_> {
     /// Swaps, or changes nothing. An unchanged config keeps its generation, so that no runner is replaced.
     fn read_again(&mut self, keep: &[String]) -> Result<Vec<String>, String> {
         let Some((loaded, changes)) = next(&self.options, &self.loaded, keep)? else { return Ok(Vec::new()) };
-        let (settings, sentence) = users::resolve(&loaded, &self.who, &Account::lookup)?;
+        let (settings, sentence) = users::resolve(&loaded, &self.who, &Machine::real())?;
+        groups::check(&settings, self.groups.as_ref())?;
         let sealed = seal(&settings).map_err(|e| format!("cannot hand over the settings: {e}"))?;
         self.apply_level(&settings);
         self.loaded = loaded;
-        self.settings = settings;
+        self.settings = Rc::new(settings);
         self.sealed = Rc::new(sealed);
         self.users = sentence;
         Ok(changes)

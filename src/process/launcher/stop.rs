@@ -12,6 +12,9 @@ use crate::process::launch::ToDaemon;
 /// Exit code when the daemon did not finish in time, or when it was told to end at once.
 const EXIT_UNFINISHED: u8 = 1;
 
+/// How long the end waits for control groups to be empty once all processes that are known are gone.
+const CLEAR: Duration = Duration::from_millis(200);
+
 /// How long the daemon gets to go by itself once its socket was closed.
 const GO_BY_ITSELF: Duration = Duration::from_secs(1);
 
@@ -195,6 +198,9 @@ impl Core<'_> {
         for pid in self.known() {
             signal(pid, Signal::SIGKILL);
         }
+        for cell in self.children.values().filter_map(|c| c.cell.as_ref()) {
+            cell.kill();
+        }
         self.look_around();
     }
 
@@ -202,12 +208,16 @@ impl Core<'_> {
     pub(super) fn over(&mut self) -> Option<u8> {
         let Phase::Ending { code, give_up_at, .. } = self.phase else { return None };
         let known = self.known();
-        if known.is_empty() && family::kill_strangers(&known).is_empty() {
+        let over = known.is_empty() && family::kill_strangers(&known).is_empty();
+        if !over && Instant::now() < give_up_at {
+            return None;
+        }
+        if let Some(groups) = &self.groups {
+            groups.clear(CLEAR);
+        }
+        if over {
             tracing::info!("ended");
             return Some(code);
-        }
-        if Instant::now() < give_up_at {
-            return None;
         }
         tracing::error!("ending although processes are left that cannot be ended: pid {known:?}");
         Some(code.max(EXIT_UNFINISHED))

@@ -3,10 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::settings::{Pool, Settings};
-use crate::model::task::{Program, Task};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{getegid, getgroups};
+
+use crate::config::settings::{Identity, Pool, Settings};
+use crate::model::task::{IoClass, Program, Task};
 use crate::process::launch::Slot;
-use crate::process::privileges::{Account, PrivilegeFault};
+use crate::process::privileges::{self, Account, PrivilegeFault};
 
 /// The daemon's user where the launcher is root, the config names none and this one exists.
 const DAEMON: &str = "taskd";
@@ -21,30 +24,64 @@ pub(super) struct Who {
     pub(super) uid: u32,
     /// Its name.
     pub(super) name: String,
+    /// Its effective group.
+    pub(super) gid: u32,
+    /// All its groups.
+    pub(super) groups: Vec<u32>,
 }
 
-/// Looks users up.
-pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Result<Account, PrivilegeFault>;
+/// The machine, as far as users are concerned.
+pub(super) struct Machine<'a> {
+    /// Looks a user up.
+    pub(super) user: &'a dyn Fn(&str) -> Result<Account, PrivilegeFault>,
+    /// Looks a group up.
+    pub(super) group: &'a dyn Fn(&str) -> Result<u32, PrivilegeFault>,
+    /// The hard limit of open files; absent: there is none.
+    pub(super) hard_nofile: Option<u64>,
+    /// Effective capabilities, a bit each: root in a container may lack some.
+    pub(super) capabilities: u64,
+}
+
+/// Bits of capabilities(7), by `linux/capability.h`, and their names.
+const SYS_NICE: (u32, &str) = (23, "CAP_SYS_NICE");
+const SYS_RESOURCE: (u32, &str) = (24, "CAP_SYS_RESOURCE");
+
+impl Machine<'_> {
+    /// The real one.
+    pub(super) fn real() -> Self {
+        let hard = getrlimit(Resource::RLIMIT_NOFILE).map(|(_, hard)| hard).ok();
+        let hard_nofile = hard.filter(|h| *h != nix::sys::resource::RLIM_INFINITY);
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        let capabilities = effective.and_then(|n| u64::from_str_radix(n.trim(), 16).ok()).unwrap_or(u64::MAX);
+        Self { user: &Account::lookup, group: &privileges::group_id, hard_nofile, capabilities }
+    }
+}
 
 impl Who {
     pub(super) fn now() -> Self {
         let uid = nix::unistd::geteuid().as_raw();
-        Self { uid, name: Account::name_of(uid) }
+        let groups = getgroups().unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect();
+        Self { uid, name: Account::name_of(uid), gid: getegid().as_raw(), groups }
     }
 }
 
 /// Fills every default user into the settings and says in a sentence how users are separated.
 ///
 /// # Errors
-/// Every user that does not exist, that this launcher cannot become, or that tasks must not have.
+/// Every user and group that does not exist, that this launcher cannot become, or that tasks must not have.
 pub(super) fn resolve(
     loaded: &Settings,
     who: &Who,
-    lookup: Lookup<'_>,
+    machine: &Machine<'_>,
 ) -> Result<(Settings, String), String> {
     let mut settings = loaded.clone();
-    let faults =
-        if who.uid == 0 { fill_as_root(&mut settings, lookup) } else { fill_as_user(&mut settings, who) };
+    let faults = if who.uid == 0 {
+        settings.hard_nofile = machine.hard_nofile;
+        fill_as_root(&mut settings, machine)
+    } else {
+        fill_as_user(&mut settings, who, machine)
+    };
     if !faults.is_empty() {
         return Err(faults.join("\n"));
     }
@@ -52,8 +89,8 @@ pub(super) fn resolve(
     Ok((settings, sentence))
 }
 
-fn fill_as_root(settings: &mut Settings, lookup: Lookup<'_>) -> Vec<String> {
-    let exists = |name: &str| lookup(name).is_ok();
+fn fill_as_root(settings: &mut Settings, machine: &Machine<'_>) -> Vec<String> {
+    let exists = |name: &str| (machine.user)(name).is_ok();
     if settings.taskd.user.is_none() && exists(DAEMON) {
         settings.taskd.user = Some(DAEMON.to_owned());
     }
@@ -62,7 +99,7 @@ fn fill_as_root(settings: &mut Settings, lookup: Lookup<'_>) -> Vec<String> {
         pool.user.clone_from(&default);
     }
     let mut faults = Vec::new();
-    let mut find = |user: &str, whose: &str| match lookup(user) {
+    let mut find = |user: &str, whose: &str| match (machine.user)(user) {
         Ok(account) => Some(account.uid),
         Err(fault) => {
             faults.push(format!("{whose}: {fault}"));
@@ -79,29 +116,74 @@ fn fill_as_root(settings: &mut Settings, lookup: Lookup<'_>) -> Vec<String> {
         }
     }
     faults.extend(shared);
+    let unknown = |(group, whose): (&str, String)| {
+        (machine.group)(group).err().map(|fault| format!("{whose}: {fault}"))
+    };
+    faults.extend(task_groups(settings).into_iter().filter_map(unknown));
+    faults.extend(lacking(settings, machine));
     faults
 }
 
-fn fill_as_user(settings: &mut Settings, who: &Who) -> Vec<String> {
-    let strange: Vec<(String, String)> = settings
+/// What tasks ask for that root itself may not do here.
+fn lacking(settings: &Settings, machine: &Machine<'_>) -> Vec<String> {
+    let mut faults = Vec::new();
+    for task in settings.tasks.values().filter(|t| settings.needs_root_before(t)) {
+        let asked = &task.surroundings;
+        let above = asked.limit_nofile.zip(settings.hard_nofile).is_some_and(|(n, hard)| n > hard);
+        for (key, wanted, (bit, name)) in [
+            ("a negative nice", asked.nice.is_some_and(|n| n < 0), SYS_NICE),
+            ("io_class = \"realtime\"", asked.io_class == Some(IoClass::Realtime), SYS_NICE),
+            ("limit_nofile above the hard limit of taskd", above, SYS_RESOURCE),
+        ] {
+            if wanted && machine.capabilities & (1 << bit) == 0 {
+                let task = &task.name;
+                faults.push(format!(
+                    "[tasks.{task}]: {key} needs {name}, which taskd was started without; grant it or remove the key"
+                ));
+            }
+        }
+    }
+    faults
+}
+
+fn fill_as_user(settings: &mut Settings, who: &Who, machine: &Machine<'_>) -> Vec<String> {
+    let me = &who.name;
+    let only_root = |what: &str, whose: &str, key: &str| {
+        format!(
+            "{whose}: only root can run things {what}, and taskd was started by {me}; start it as root or remove `{key}`"
+        )
+    };
+    let mut faults: Vec<String> = settings
         .taskd
         .user
         .iter()
-        .map(|u| (u.clone(), "[taskd] user".to_owned()))
-        .chain(task_users(settings).into_iter().map(|(u, whose)| (u.to_owned(), whose)))
+        .map(|u| (u.as_str(), "[taskd] user".to_owned()))
+        .chain(task_users(settings))
         .filter(|(user, _)| *user != who.name)
+        .map(|(user, whose)| only_root(&format!("as {user}"), &whose, "user"))
         .collect();
-    // One's own name is the same as none.
+    for (group, whose) in task_groups(settings) {
+        match (machine.group)(group) {
+            Err(fault) => faults.push(format!("{whose}: {fault}")),
+            Ok(gid) if gid == who.gid || who.groups.contains(&gid) => {}
+            Ok(_) => faults.push(only_root(&format!("in the group {group}"), &whose, "group")),
+        }
+    }
+    let other_primary = |group: &str| (machine.group)(group).is_ok_and(|gid| gid != who.gid);
+    for (group, whose) in primary_groups(settings) {
+        if faults.is_empty() && other_primary(group) {
+            faults.push(only_root(&format!("with the primary group {group}"), &whose, "group"));
+        }
+    }
+    // One's own name is the same as none, and one has one's groups anyway.
     settings.taskd.user = None;
-    settings.pools.values_mut().for_each(|p| p.user = None);
-    settings.tasks.values_mut().for_each(|t| t.user = None);
-    let me = &who.name;
-    strange
-        .into_iter()
-        .map(|(user, whose)| {
-            format!("{whose}: only root can run things as {user}, and taskd was started by {me}; start it as root or remove `user`")
-        })
-        .collect()
+    for pool in settings.pools.values_mut() {
+        (pool.user, pool.group, pool.supplementary_groups) = (None, None, Vec::new());
+    }
+    for task in settings.tasks.values_mut() {
+        (task.user, task.group, task.supplementary_groups) = (None, None, Vec::new());
+    }
+    faults
 }
 
 /// Every user that a pool or a task names, once, and where.
@@ -110,6 +192,25 @@ fn task_users(settings: &Settings) -> Vec<(&str, String)> {
     let pools = settings.pools.values().map(|p| (p.user.as_deref(), format!("[pools.{}]", p.name)));
     let tasks = settings.tasks.values().map(|t| (t.user.as_deref(), format!("[tasks.{}]", t.name)));
     pools.chain(tasks).filter_map(|(u, whose)| Some((u?, whose))).filter(|(u, _)| seen.insert(*u)).collect()
+}
+
+/// Every primary group that a pool or a task names, once, and where.
+fn primary_groups(settings: &Settings) -> Vec<(&str, String)> {
+    let mut seen = BTreeSet::new();
+    let pools = settings.pools.values().map(|p| (p.group.as_deref(), format!("[pools.{}]", p.name)));
+    let tasks = settings.tasks.values().map(|t| (t.group.as_deref(), format!("[tasks.{}]", t.name)));
+    pools.chain(tasks).filter_map(|(g, whose)| Some((g?, whose))).filter(|(g, _)| seen.insert(*g)).collect()
+}
+
+/// Every group that a pool or a task names, primary or not, once, and where.
+fn task_groups(settings: &Settings) -> Vec<(&str, String)> {
+    let pools = settings.pools.values().map(|p| (&p.supplementary_groups, format!("[pools.{}]", p.name)));
+    let tasks = settings.tasks.values().map(|t| (&t.supplementary_groups, format!("[tasks.{}]", t.name)));
+    let more = pools
+        .chain(tasks)
+        .flat_map(|(groups, whose)| groups.iter().map(move |g| (g.as_str(), whose.clone())));
+    let mut seen = BTreeSet::new();
+    primary_groups(settings).into_iter().chain(more).filter(|(g, _)| seen.insert(*g)).collect()
 }
 
 fn sentence(settings: &Settings, who: &Who) -> String {
@@ -135,31 +236,38 @@ fn sentence(settings: &Settings, who: &Who) -> String {
     }
 }
 
-/// The user of a task in this pool; empty: whoever runs taskd.
-fn user_in<'a>(pool: &'a Pool, task: &'a Task) -> &'a str {
-    task.user.as_deref().or(pool.user.as_deref()).unwrap_or_default()
+/// Whether a runner of this pool and key may run this task: its key is that in this pool and in the pool that
+/// it is routed to. So a message that was sent to another queue still runs, but a task without a user of its
+/// own never gets the rights of another pool's user that way.
+pub(super) fn may_run(settings: &Settings, pool: &Pool, key: &str, task: &Task) -> bool {
+    let at_home = || settings.pool_of(settings.route(task)).map(|home| settings.runner_key(home, task));
+    !matches!(task.program, Program::Worker)
+        && settings.runner_key(pool, task) == key
+        && at_home().as_deref() == Some(key)
 }
 
-/// The tasks that a runner of this pool and user may run: those whose user it is in this pool and in the
-/// pool that they are routed to. So a message that was sent to another queue still runs, but a task without
-/// a user of its own never gets the rights of another pool's user that way.
-pub(super) fn tasks_of(settings: &Settings, pool: &Pool, user: &str) -> BTreeMap<String, Task> {
-    let at_home =
-        |task: &Task| settings.pool_of(settings.route(task)).map(|home| user_in(home, task) == user);
-    settings
-        .tasks
-        .iter()
-        .filter(|(_, task)| !matches!(task.program, Program::Worker))
-        .filter(|(_, task)| user_in(pool, task) == user && at_home(task) == Some(true))
-        .map(|(name, task)| (name.clone(), task.clone()))
-        .collect()
+/// The tasks that a runner of this pool and key may run.
+pub(super) fn tasks_of(settings: &Settings, pool: &Pool, key: &str) -> BTreeMap<String, Task> {
+    let mine = settings.tasks.iter().filter(|(_, task)| may_run(settings, pool, key, task));
+    mine.map(|(name, task)| (name.clone(), task.clone())).collect()
 }
 
-/// The tasks of a child that the daemon asks for.
+/// What a child that the daemon asks for is.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    /// The tasks that it may run.
+    pub(super) tasks: BTreeMap<String, Task>,
+    /// Who it is to be.
+    pub(super) identity: Identity,
+    /// The one task for which something is set up before root is given up.
+    pub(super) alone: Option<String>,
+}
+
+/// What a child that the daemon asks for is, by the config alone.
 ///
 /// # Errors
 /// Why the config does not declare such a child.
-pub(super) fn admit(settings: &Settings, slot: &Slot, user: &str) -> Result<BTreeMap<String, Task>, String> {
+pub(super) fn admit(settings: &Settings, slot: &Slot, key: &str) -> Result<Admitted, String> {
     let Some(pool) = settings.pools.get(&slot.pool) else {
         return Err(format!("no pool {:?} is declared", slot.pool));
     };
@@ -169,159 +277,26 @@ pub(super) fn admit(settings: &Settings, slot: &Slot, user: &str) -> Result<BTre
             pool.name, pool.processes
         ));
     }
-    let tasks = tasks_of(settings, pool, user);
-    if tasks.is_empty() && pool.user.as_deref().unwrap_or_default() != user {
-        return Err(format!("no task of the pool {} runs as {user:?}", pool.name));
+    let of_pool = Settings::identity(pool, None);
+    if pool.worker.is_some() {
+        // One program as one user, whatever the tasks say.
+        let refused =
+            || format!("the worker of the pool {} runs as {:?}, not as {key:?}", pool.name, of_pool.key());
+        let fits = of_pool.key() == key;
+        let admitted = Admitted { tasks: BTreeMap::new(), identity: of_pool.clone(), alone: None };
+        return if fits { Ok(admitted) } else { Err(refused()) };
     }
-    Ok(tasks)
+    let tasks = tasks_of(settings, pool, key);
+    // All tasks of one key have the same identity: it is in the key.
+    let identity = match tasks.values().next() {
+        Some(task) => Settings::identity(pool, Some(task)),
+        None if of_pool.key() == key => of_pool,
+        None => return Err(format!("no task of the pool {} runs as {key:?}", pool.name)),
+    };
+    let alone = tasks.values().find(|t| settings.needs_root_before(t)).map(|t| t.name.clone());
+    Ok(Admitted { tasks, identity, alone })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::settings::{Access, Queue, Results, Taskd};
-
-    fn task(name: &str, user: Option<&str>, queue: Option<&str>) -> (String, Task) {
-        let task = Task {
-            queue: queue.map(str::to_owned),
-            user: user.map(str::to_owned),
-            ..Task::new(name, Program::Command("true".to_owned()))
-        };
-        (name.to_owned(), task)
-    }
-
-    fn pool(name: &str, user: Option<&str>) -> (String, Pool) {
-        (name.to_owned(), Pool { user: user.map(str::to_owned), ..Pool::new(name, 2) })
-    }
-
-    fn queue(name: &str) -> (String, Queue) {
-        let pool = name.to_owned();
-        let queue = Queue {
-            name: name.to_owned(),
-            pool,
-            weight: 1,
-            strict: false,
-            concurrency: None,
-            max_length: None,
-        };
-        (name.to_owned(), queue)
-    }
-
-    fn settings(pools: Vec<(String, Pool)>, tasks: Vec<(String, Task)>) -> Settings {
-        Settings {
-            generation: 1,
-            taskd: Taskd {
-                node: "n".to_owned(),
-                broker: "embedded".to_owned(),
-                results: "broker".to_owned(),
-                state_dir: "/nowhere".into(),
-                socket: "/nowhere/s".into(),
-                timezone: None,
-                max_memory_pressure: None,
-                shutdown_grace_ms: 0,
-                log_level: "info".to_owned(),
-                user: None,
-            },
-            results: Results {
-                expires_ms: 0,
-                max_size: 0,
-                max_records: 0,
-                output_max_size: 0,
-                output_rate: 0,
-            },
-            access: Access { read: Vec::new(), enqueue: Vec::new(), admin: Vec::new() },
-            queues: pools.iter().map(|(name, _)| queue(name)).collect(),
-            pools: pools.into_iter().collect(),
-            routes: Vec::new(),
-            tasks: tasks.into_iter().collect(),
-        }
-    }
-
-    /// A machine on which these users exist.
-    fn machine(names: &'static [(&'static str, u32)]) -> impl Fn(&str) -> Result<Account, PrivilegeFault> {
-        move |name| {
-            let found = names.iter().find(|(known, _)| *known == name);
-            let (name, uid) = found.ok_or_else(|| PrivilegeFault::Unknown(name.to_owned()))?;
-            Ok(Account {
-                name: (*name).to_owned(),
-                uid: *uid,
-                gid: *uid,
-                groups: vec![*uid],
-                home: "/".into(),
-                shell: "/bin/sh".into(),
-            })
-        }
-    }
-
-    fn root() -> Who {
-        Who { uid: 0, name: "root".to_owned() }
-    }
-
-    #[test]
-    fn the_packages_users_are_the_default_where_they_exist() {
-        let loaded =
-            settings(vec![pool("default", None), pool("web", Some("www"))], vec![task("t", None, None)]);
-        let packaged = machine(&[("taskd", 100), ("taskd-run", 101), ("www", 33)]);
-        let (filled, sentence) = resolve(&loaded, &root(), &packaged).unwrap();
-        assert_eq!(filled.taskd.user.as_deref(), Some("taskd"));
-        assert_eq!(filled.pools["default"].user.as_deref(), Some("taskd-run"));
-        assert_eq!(filled.pools["web"].user.as_deref(), Some("www"));
-        assert_eq!(sentence, "the daemon runs as taskd, tasks as taskd-run or www");
-        let loaded = settings(vec![pool("default", None)], vec![task("t", None, None)]);
-        let (filled, sentence) = resolve(&loaded, &root(), &machine(&[])).unwrap();
-        assert_eq!((&filled.taskd.user, &filled.pools["default"].user), (&None, &None));
-        assert!(sentence.starts_with("everything runs as root"), "{sentence}");
-    }
-
-    #[test]
-    fn all_faults_come_at_once_and_shared_uids_are_one() {
-        let tasks = vec![
-            task("a", Some("taskd"), None),
-            task("b", Some("ghost"), None),
-            task("c", Some("twin"), None),
-        ];
-        let loaded = settings(vec![pool("default", None)], tasks);
-        let fault = resolve(&loaded, &root(), &machine(&[("taskd", 100), ("twin", 100)])).unwrap_err();
-        assert_eq!(fault.lines().count(), 3, "{fault}");
-        assert!(
-            fault.contains("[tasks.a]") && fault.contains("ghost") && fault.contains("[tasks.c]"),
-            "{fault}"
-        );
-    }
-
-    #[test]
-    fn an_ordinary_user_runs_all_and_refuses_others() {
-        let me = Who { uid: 1000, name: "me".to_owned() };
-        let loaded = settings(vec![pool("default", Some("me"))], vec![task("t", Some("me"), None)]);
-        let (filled, sentence) = resolve(&loaded, &me, &machine(&[])).unwrap();
-        assert_eq!((&filled.pools["default"].user, &filled.tasks["t"].user), (&None, &None));
-        assert_eq!(sentence, "everything runs as me, who started taskd");
-        let loaded = settings(vec![pool("default", Some("root"))], vec![]);
-        assert!(resolve(&loaded, &me, &machine(&[])).unwrap_err().contains("[pools.default]"));
-    }
-
-    #[test]
-    fn a_runner_gets_the_tasks_of_its_pool_and_user_only() {
-        let pools =
-            vec![pool("default", Some("low")), pool("admin", Some("high")), pool("more", Some("low"))];
-        let tasks = vec![
-            task("plain", None, None),
-            task("own", Some("high"), None),
-            task("routed", None, Some("admin")),
-        ];
-        let settings = settings(pools, tasks);
-        let of = |pool: &str, user: &str| {
-            tasks_of(&settings, &settings.pools[pool], user).into_keys().collect::<Vec<_>>()
-        };
-        assert_eq!(of("default", "low"), ["plain"]);
-        assert_eq!(of("default", "high"), ["own"], "`routed` has no user of its own: here it would be low");
-        assert_eq!(of("admin", "high"), ["own", "routed"], "`plain` must not become high by its queue");
-        assert_eq!(of("more", "low"), ["plain"], "the same user: a message may be sent there");
-        assert!(of("default", "").is_empty());
-        let slot = |pool: &str, index| Slot { pool: pool.to_owned(), index };
-        assert!(admit(&settings, &slot("more", 1), "low").is_ok());
-        assert!(admit(&settings, &slot("more", 2), "low").is_err());
-        assert!(admit(&settings, &slot("more", 0), "").is_err());
-        assert!(admit(&settings, &slot("none", 0), "low").is_err());
-    }
-}
+#[path = "users_tests.rs"]
+mod tests;

@@ -7,16 +7,19 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getegid, geteuid};
 
 use super::environment::{Identity, Naming};
+use super::supervision::Supervision;
 use super::verdict::{self, Ending};
 use crate::model::outcome::{CancelReason, Outcome, Usage};
 use crate::model::params;
 use crate::model::task::{Program, Stdin, Task};
 use crate::model::time::Wall;
 use crate::process::descendants::{self, Reaped, Status};
+use crate::process::launch::LeafUsage;
 use crate::process::protocol::Run;
+use crate::process::sandbox::Prepared;
 use crate::process::spawn::{self, Spawn, SpawnError, Stdio};
 
 /// What a canceled attempt gets between SIGTERM and SIGKILL.
@@ -77,6 +80,10 @@ pub struct Attempt {
     ending: Option<Ending>,
     status: Option<(Instant, Status)>,
     usage: Usage,
+    /// Where no control group enforces its limits.
+    supervision: Option<Supervision>,
+    memory_max: Option<u64>,
+    leaf: Option<LeafUsage>,
     over: bool,
     stuck: bool,
     feed: Option<Feed>,
@@ -100,7 +107,8 @@ pub struct Pipes {
 }
 
 impl Attempt {
-    /// Starts the program of `task` for `run`; limits count from `received`.
+    /// Starts the program of `task` for `run`; limits count from `received`. `leaf` is the `cgroup.procs` of
+    /// its control group; without one its memory and its number of tasks are looked after from here.
     ///
     /// # Errors
     /// Why nothing was started; nothing is left behind.
@@ -110,6 +118,7 @@ impl Attempt {
         run: &Run,
         received: Instant,
         output: Stdio<'_>,
+        leaf: Option<BorrowedFd<'_>>,
     ) -> Result<(Self, Pipes), StartError> {
         let bound = params::bind(task, &run.args, &run.kwargs).map_err(StartError::Arguments)?;
         let naming = Naming { id: &run.id, queue: &run.queue, attempt: run.attempt };
@@ -124,6 +133,9 @@ impl Attempt {
         let argv = argv.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>().map_err(nul)?;
         let of_task = &task.surroundings;
         let cwd = CString::new(of_task.working_directory.as_deref().unwrap_or("/")).map_err(nul)?;
+        let memory_max = task.limits.memory_at(run.memory_retries);
+        let sandbox = Prepared::new(&of_task.sandbox, geteuid().as_raw(), getegid().as_raw(), memory_max)
+            .map_err(StartError::Environment)?;
         let spawned = Spawn {
             program: &program,
             argv: &argv,
@@ -132,7 +144,9 @@ impl Attempt {
             umask: Some(of_task.umask.unwrap_or(0o022)),
             nice: of_task.nice,
             nofile: of_task.limit_nofile,
-            cgroup_procs: None,
+            io_class: of_task.io_class,
+            sandbox: sandbox.as_ref(),
+            cgroup_procs: leaf,
             stdin: match task.stdin {
                 Stdin::None => Stdio::Fd(kit.null.as_fd()),
                 Stdin::Json => Stdio::Pipe,
@@ -163,6 +177,12 @@ impl Attempt {
             ending: None,
             status: None,
             usage: Usage::default(),
+            supervision: match leaf {
+                Some(_) => None,
+                None => Supervision::new(memory_max, task.limits.tasks_max, begun),
+            },
+            memory_max,
+            leaf: None,
             over: false,
             stuck: false,
             feed,
@@ -197,7 +217,11 @@ impl Attempt {
     /// When [`Self::tick`] is to be called at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        [self.soft_at, self.hard_at, self.kill_at, self.give_up_at, self.sweep_at].into_iter().flatten().min()
+        let look = self.supervision.filter(|_| self.status.is_none()).map(|s| s.next());
+        [self.soft_at, self.hard_at, self.kill_at, self.give_up_at, self.sweep_at, look]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Ends it: SIGTERM to its process group, after [`GRACE`] SIGKILL to everything. One that has ended by
@@ -210,7 +234,7 @@ impl Attempt {
                     self.ending = Some(Ending::Canceled(reason));
                 }
             }
-            Some(Ending::Hard) => {}
+            Some(Ending::Hard | Ending::Beyond(_)) => {}
             None | Some(Ending::Soft) => {
                 if self.ended_by_itself() {
                     return;
@@ -262,6 +286,22 @@ impl Attempt {
                 self.signal(self.task.soft_signal);
             }
         }
+        if self.supervision.is_some_and(|s| s.next() <= now) {
+            self.look(now);
+        }
+    }
+
+    /// Looks whether it is beyond a limit, and ends it with all that it started if so.
+    fn look(&mut self, now: Instant) {
+        let Some(excess) = self.supervision.as_mut().and_then(|s| s.look(now)) else { return };
+        if self.ended_by_itself() {
+            return;
+        }
+        self.ending = self.ending.or(Some(Ending::Beyond(excess)));
+        self.supervision = None;
+        self.kill(now);
+        // What it started must not go on until its end was noticed: it may be forking.
+        descendants::kill_all();
     }
 
     /// A child changed its state: takes what ended off the table.
@@ -372,6 +412,11 @@ impl Attempt {
         }
     }
 
+    /// What its control group counted.
+    pub fn counted(&mut self, leaf: LeafUsage) {
+        self.leaf = Some(leaf);
+    }
+
     /// How it ended. `printed` is what was kept of its output.
     #[must_use]
     pub fn outcome(self, printed: verdict::Printed) -> Outcome {
@@ -381,6 +426,8 @@ impl Attempt {
             usage: self.usage,
             started: self.started,
             stuck: self.stuck,
+            leaf: self.leaf,
+            memory_max: self.memory_max,
         };
         verdict::outcome(&self.task, facts, printed)
     }

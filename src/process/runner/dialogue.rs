@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::attempt::{Attempt, StartError};
+use super::leaves::{Leaves, PATIENCE, Told};
 use super::outbound::encode;
 use super::verdict;
-use super::{HUSH, Phase, Runner, Work};
+use super::{HUSH, Leaf, Phase, Runner, Work};
 use crate::model::outcome::{CancelReason, Cause, Outcome, SPAWN_AGAIN};
 use crate::model::task::Program;
+use crate::process::launch::RunnerAsk;
 use crate::process::output_sink::Source;
 use crate::process::protocol::{FromChild, Run, ToChild, VERSION};
-use crate::process::spawn::{SpawnError, Stdio};
+use crate::process::spawn::Stdio;
 
 /// Outcomes that are held for a daemon to commit; beyond it no run is taken.
 const MAX_UNSETTLED: usize = 64;
@@ -95,8 +97,8 @@ impl Runner<'_> {
                 return;
             }
         };
-        self.work =
-            Some(Work { run, task, received: now, phase: Phase::Waiting { at: now, pause: AGAIN.0 } });
+        let phase = Phase::Waiting { at: now };
+        self.work = Some(Work { run, task, received: now, pause: AGAIN.0, phase, leaf: Leaf::None });
         self.begin(now);
     }
 
@@ -122,13 +124,38 @@ impl Runner<'_> {
         Ok(Arc::clone(task))
     }
 
-    /// Starts the program of the run that was taken, or ends the run.
+    /// Starts the program of the run that was taken, in a control group of its own where there are any, or
+    /// ends the run.
     pub(super) fn begin(&mut self, now: Instant) {
         let Some(work) = &mut self.work else { return };
         // Before the program can look.
         (self.title)(&format!("{} {} {}", self.name, work.run.task, work.run.id));
-        match Attempt::start(&self.kit, &work.task, &work.run, work.received, Stdio::Pipe) {
+        if let (Some(leaves), Leaf::None) = (&mut self.leaves, &work.leaf) {
+            let ask =
+                RunnerAsk::Leaf { task: work.run.task.clone(), memory_retries: work.run.memory_retries };
+            match leaves.ask(&ask) {
+                Ok(number) => {
+                    work.leaf = Leaf::Asked(number);
+                    work.phase = Phase::Waiting { at: now + PATIENCE };
+                }
+                Err(e) => {
+                    self.fail(Cause::SpawnFailed, format!("asking the launcher for a control group: {e}"))
+                }
+            }
+            return;
+        }
+        let procs = match &work.leaf {
+            Leaf::Made(procs) => Some(procs.as_fd()),
+            Leaf::Asked(_) => {
+                let seconds = PATIENCE.as_secs();
+                return self.no_room(format!("the launcher made no control group within {seconds} s"), false);
+            }
+            _ => None,
+        };
+        match Attempt::start(&self.kit, &work.task, &work.run, work.received, Stdio::Pipe, procs) {
             Ok((mut attempt, pipes)) => {
+                // From here on the program must not find it open anywhere.
+                work.leaf = if procs.is_some() { Leaf::Used } else { Leaf::None };
                 let (run, pid) = (work.run.run.clone(), attempt.pid());
                 let source = Source {
                     id: work.run.id.clone(),
@@ -144,11 +171,11 @@ impl Runner<'_> {
                 self.hush = now.checked_add(HUSH).map(|until| (until, line));
             }
             Err(StartError::Spawn(e)) if e.again() => {
-                let Phase::Waiting { pause, .. } = work.phase else { return };
-                if pause > AGAIN.1 {
-                    self.no_room(&e);
-                } else if let Some(at) = now.checked_add(pause) {
-                    work.phase = Phase::Waiting { at, pause: pause * 2 };
+                if work.pause > AGAIN.1 {
+                    self.no_room(e.to_string(), e.errno == Errno::ETXTBSY);
+                } else if let Some(at) = now.checked_add(work.pause) {
+                    work.phase = Phase::Waiting { at };
+                    work.pause *= 2;
                 }
             }
             Err(StartError::Spawn(e)) => self.fail(Cause::SpawnFailed, e.to_string()),
@@ -157,12 +184,65 @@ impl Runner<'_> {
         }
     }
 
-    /// The run goes back: not its fault, and (but for a program that is being written) not this runner's.
-    fn no_room(&mut self, error: &SpawnError) {
+    /// The launcher answered: an attempt can begin, or is counted.
+    pub(super) fn hear_launcher(&mut self, now: Instant) {
+        while let Some((number, told)) = self.leaves.as_mut().and_then(Leaves::hear) {
+            let Some(work) = &mut self.work else { continue };
+            match (&work.leaf, told) {
+                (Leaf::Asked(asked), Told::Leaf(procs)) if *asked == number => {
+                    work.leaf = Leaf::Made(procs);
+                    self.begin(now);
+                }
+                (Leaf::Asked(asked), Told::Refused(why)) if *asked == number => {
+                    self.fail(Cause::SpawnFailed, why);
+                }
+                (Leaf::Leaving { asked, .. }, told) if *asked == number => {
+                    work.leaf = Leaf::None;
+                    match (told, &mut work.phase) {
+                        (Told::Done(usage), Phase::Running(attempt)) => attempt.counted(usage),
+                        (Told::Refused(why), _) => self.printing.note(&format!("{}: {why}", self.name)),
+                        _ => {}
+                    }
+                }
+                // The answer for a run that was canceled or given back meanwhile.
+                _ => {}
+            }
+        }
+    }
+
+    /// The main process ended: the launcher is to kill what is left in its control group, and to count.
+    pub(super) fn leave(&mut self, now: Instant) {
+        let Some(Work { leaf, phase: Phase::Running(attempt), .. }) = &mut self.work else { return };
+        match leaf {
+            Leaf::Used if attempt.ended_at().is_some() => {
+                let asked = self.leaves.as_mut().and_then(|l| l.ask(&RunnerAsk::Done).ok());
+                *leaf = asked.map_or(Leaf::None, |asked| Leaf::Leaving { asked, until: now + PATIENCE });
+            }
+            Leaf::Leaving { until, .. } if *until <= now => {
+                *leaf = Leaf::None;
+                let seconds = PATIENCE.as_secs();
+                self.printing.note(&format!("{}: the launcher did not count within {seconds} s", self.name));
+            }
+            _ => {}
+        }
+    }
+
+    /// A run ends that never began: its control group, made or asked for, is not needed.
+    fn give_up_leaf(&mut self, work: &Work) {
+        if let (Some(leaves), Leaf::Made(_) | Leaf::Asked(_)) = (&mut self.leaves, &work.leaf) {
+            // Its answer is one that nobody waits for; unsaid, the leaf is removed before the next attempt.
+            let _ = leaves.ask(&RunnerAsk::Done);
+        }
+    }
+
+    /// The run goes back: not its fault, and (but for a `busy` program, one that is being written) not this
+    /// runner's.
+    fn no_room(&mut self, why: String, busy: bool) {
         let Some(work) = self.work.take() else { return };
         (self.title)(&self.name);
-        let (run, why) = (work.run.run, error.to_string());
-        if error.errno == Errno::ETXTBSY {
+        self.give_up_leaf(&work);
+        let run = work.run.run;
+        if busy {
             return self.tell(&FromChild::Refused { run, why });
         }
         let mut outcome = Outcome::of_cause(Cause::SpawnFailed, why);
@@ -191,6 +271,7 @@ impl Runner<'_> {
     fn fail(&mut self, cause: Cause, message: String) {
         if let Some(work) = self.work.take() {
             (self.title)(&self.name);
+            self.give_up_leaf(&work);
             self.report(work.run.run, Outcome::of_cause(cause, message));
         }
     }

@@ -5,7 +5,7 @@ use std::ffi::CString;
 
 use super::environment_file;
 use crate::model::params::Bound;
-use crate::model::task::Task;
+use crate::model::task::{Surroundings, Task};
 
 /// Where programs are looked for, and `PATH` of every task that sets none.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -68,17 +68,7 @@ impl Identity {
         bound: &Bound,
         naming: Naming<'_>,
     ) -> Result<(Vec<CString>, String), String> {
-        let mut all = self.base.clone();
-        let of_task = &task.surroundings;
-        for name in &of_task.pass_environment {
-            if let Ok(value) = std::env::var(name) {
-                all.insert(name.clone(), value);
-            }
-        }
-        if let Some(path) = &of_task.environment_file {
-            all.extend(environment_file::read(path)?);
-        }
-        all.extend(of_task.environment.clone());
+        let mut all = self.surrounded(&task.surroundings)?;
         all.extend(bound.environment(task).iter().cloned());
         all.extend(self.own.iter().cloned());
         for (name, value) in [
@@ -89,14 +79,50 @@ impl Identity {
         ] {
             all.insert(name.to_owned(), value.to_owned());
         }
-        let path = all.get("PATH").cloned().unwrap_or_default();
-        let lines = all
-            .into_iter()
-            .map(|(name, value)| {
-                CString::new(format!("{name}={value}"))
-                    .map_err(|_| format!("the value of the environment variable {name:?} has a NUL byte"))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok((lines, path))
+        lines(all)
     }
+
+    /// The whole environment of a resident worker, and the `PATH` in it. Later wins: the base, what is passed
+    /// on, the file, its own, taskd's, `own`.
+    ///
+    /// # Errors
+    /// As for [`Identity::environment`].
+    pub fn of_worker(
+        &self,
+        surroundings: &Surroundings,
+        own: BTreeMap<&str, String>,
+    ) -> Result<(Vec<CString>, String), String> {
+        let mut all = self.surrounded(surroundings)?;
+        all.extend(self.own.iter().cloned());
+        all.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        lines(all)
+    }
+
+    /// The base and what the config adds to it.
+    fn surrounded(&self, surroundings: &Surroundings) -> Result<BTreeMap<String, String>, String> {
+        let mut all = self.base.clone();
+        for name in &surroundings.pass_environment {
+            if let Ok(value) = std::env::var(name) {
+                all.insert(name.clone(), value);
+            }
+        }
+        if let Some(path) = &surroundings.environment_file {
+            all.extend(environment_file::read(path)?);
+        }
+        all.extend(surroundings.environment.clone());
+        Ok(all)
+    }
+}
+
+/// As execve(2) wants them, and the `PATH` among them.
+fn lines(all: BTreeMap<String, String>) -> Result<(Vec<CString>, String), String> {
+    let path = all.get("PATH").cloned().unwrap_or_default();
+    let lines = all
+        .into_iter()
+        .map(|(name, value)| {
+            CString::new(format!("{name}={value}"))
+                .map_err(|_| format!("the value of the environment variable {name:?} has a NUL byte"))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok((lines, path))
 }

@@ -45,7 +45,7 @@ pub fn run_once(task: &Task, message: &Message, node: &str, instance: &str) -> O
         soft_deadline_ms: None,
         memory_retries: 0,
     };
-    let mut attempt = match Attempt::start(&kit, &task, &run, Instant::now(), Stdio::Inherit) {
+    let mut attempt = match Attempt::start(&kit, &task, &run, Instant::now(), Stdio::Inherit, None) {
         Ok((attempt, _)) => attempt,
         Err(StartError::Arguments(faults)) => return Outcome::of_cause(Cause::Rejected, faults.join("; ")),
         Err(StartError::Environment(why)) => return failed(why),

@@ -11,11 +11,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use self::attempt::{Attempt, Kit};
 use self::inbound::Inbound;
+use self::leaves::Leaves;
 use self::outbound::Outbound;
 use self::printing::Printing;
 use super::launch::RunnerPart;
 use super::output::Read;
 use super::output_sink::Sink;
+use super::packet::Packets;
 use super::protocol::{Run, Stream};
 use super::signals::Signals;
 use crate::model::task::Task;
@@ -26,11 +28,13 @@ mod environment;
 mod environment_file;
 mod foreground;
 mod inbound;
+mod leaves;
 mod outbound;
 mod printing;
+mod supervision;
 mod verdict;
 
-pub use environment::PATH;
+pub use environment::{Identity, PATH};
 pub use foreground::run_once;
 
 /// A process outside the attempt may hold its pipes: they are read this long after its end.
@@ -44,8 +48,14 @@ const HUSH: Duration = Duration::from_millis(4);
 const DRAIN_READS: usize = 32;
 
 /// Runs what the daemon on `socket` orders until it says no more: end of file or SIGTERM mean "finish what
-/// runs, then exit". `title` gets the whole process title at each change.
-pub fn serve(part: RunnerPart, socket: OwnedFd, title: &mut dyn FnMut(&str)) -> ExitCode {
+/// runs, then exit". `launcher` is where leaves are asked for ([`RunnerPart::leaves`]). `title` gets the whole
+/// process title at each change.
+pub fn serve(
+    part: RunnerPart,
+    socket: OwnedFd,
+    launcher: Option<Packets>,
+    title: &mut dyn FnMut(&str),
+) -> ExitCode {
     let mut sink = Sink::new(part.journal);
     let signals = match Signals::new() {
         Ok(signals) => signals,
@@ -69,6 +79,7 @@ pub fn serve(part: RunnerPart, socket: OwnedFd, title: &mut dyn FnMut(&str)) -> 
         socket: Some(socket),
         inbound: Inbound::default(),
         outbound: Outbound::default(),
+        leaves: launcher.map(Leaves::new),
         signals,
         kit,
         printing: Printing::new(sink, part.output_rate, now),
@@ -92,6 +103,8 @@ struct Runner<'t> {
     socket: Option<OwnedFd>,
     inbound: Inbound,
     outbound: Outbound,
+    /// Where control groups are in force.
+    leaves: Option<Leaves>,
     signals: Signals,
     kit: Kit,
     printing: Printing,
@@ -110,12 +123,29 @@ struct Work {
     run: Box<Run>,
     task: Arc<Task>,
     received: Instant,
+    /// Before the kernel is asked once more for a process, where it had none to give.
+    pause: Duration,
     phase: Phase,
+    leaf: Leaf,
+}
+
+/// The control group of the run.
+enum Leaf {
+    /// None, or none any more.
+    None,
+    /// It was asked for.
+    Asked(u64),
+    /// Its `cgroup.procs`.
+    Made(OwnedFd),
+    /// The program is in it.
+    Used,
+    /// It is being emptied and counted.
+    Leaving { asked: u64, until: Instant },
 }
 
 enum Phase {
-    /// The kernel had no process left to give; tried again at this time.
-    Waiting { at: Instant, pause: Duration },
+    /// The kernel had no process left to give, or a control group was asked for; tried again at this time.
+    Waiting { at: Instant },
     /// It runs, or what it left behind is being ended.
     Running(Box<Attempt>),
 }
@@ -124,6 +154,7 @@ enum Phase {
 #[derive(Clone, Copy, Debug, Default)]
 struct Found {
     socket_in: bool,
+    launcher: bool,
     signals: bool,
     output: [bool; 2],
     feed: bool,
@@ -145,6 +176,9 @@ impl Runner<'_> {
             }
             if found.socket_in {
                 self.hear(now);
+            }
+            if found.launcher {
+                self.hear_launcher(now);
             }
             if self.hush.as_ref().is_some_and(|(until, _)| *until <= now) {
                 self.end_hush();
@@ -176,8 +210,8 @@ impl Runner<'_> {
 
     /// Sleeps until something is to be done; without an attempt that has a limit, for ever.
     fn wait(&self) -> Found {
-        let mut fds = Vec::with_capacity(5);
-        let mut what = Vec::with_capacity(5);
+        let mut fds = Vec::with_capacity(6);
+        let mut what = Vec::with_capacity(6);
         fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
         what.push(Watched::Signals);
         if let Some(socket) = &self.socket {
@@ -185,6 +219,10 @@ impl Runner<'_> {
             events.set(PollFlags::POLLOUT, self.outbound.waits());
             fds.push(PollFd::new(socket.as_fd(), events));
             what.push(Watched::Socket);
+        }
+        if let Some(launcher) = self.leaves.as_ref().and_then(Leaves::awaited) {
+            fds.push(PollFd::new(launcher, PollFlags::POLLIN));
+            what.push(Watched::Launcher);
         }
         for (i, pipe) in self.printing.pipes().into_iter().enumerate() {
             if let Some(pipe) = pipe.filter(|_| self.hush.is_none()) {
@@ -208,6 +246,7 @@ impl Runner<'_> {
             match what {
                 Watched::Signals => found.signals = true,
                 Watched::Socket => found.socket_in = came.intersects(!PollFlags::POLLOUT),
+                Watched::Launcher => found.launcher = true,
                 Watched::Output(i) => {
                     if let Some(flag) = found.output.get_mut(i) {
                         *flag = true;
@@ -236,19 +275,26 @@ impl Runner<'_> {
     fn deadline(&self) -> Option<Instant> {
         let work = self.work.as_ref()?;
         match &work.phase {
-            Phase::Waiting { at, .. } => Some(*at),
-            Phase::Running(attempt) if attempt.is_over() => {
-                attempt.ended_at().and_then(|at| at.checked_add(DRAIN))
-            }
+            Phase::Waiting { at } => Some(*at),
+            Phase::Running(attempt) if attempt.is_over() => match &work.leaf {
+                // Until then it is not concluded, whatever else is done.
+                Leaf::Leaving { until, .. } => Some(*until),
+                _ => attempt.ended_at().and_then(|at| at.checked_add(DRAIN)),
+            },
             Phase::Running(attempt) => attempt.deadline(),
         }
+    }
+
+    /// The control group of the run has not been counted yet.
+    fn is_counting(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| matches!(work.leaf, Leaf::Leaving { .. }))
     }
 
     /// Brings the run that was taken as far as it goes now.
     fn work_on(&mut self, found: Found, now: Instant) {
         let over = match &mut self.work {
             None => return,
-            Some(Work { phase: Phase::Waiting { at, .. }, .. }) => {
+            Some(Work { phase: Phase::Waiting { at }, .. }) => {
                 if *at <= now {
                     self.begin(now);
                 }
@@ -262,6 +308,7 @@ impl Runner<'_> {
                 attempt.is_over()
             }
         };
+        self.leave(now);
         if over {
             // Its start goes before what it printed.
             self.end_hush();
@@ -279,7 +326,10 @@ impl Runner<'_> {
                 }
             }
         }
-        if over && (self.printing.is_closed() || self.deadline().is_none_or(|at| at <= now)) {
+        if over
+            && !self.is_counting()
+            && (self.printing.is_closed() || self.deadline().is_none_or(|at| at <= now))
+        {
             self.conclude(now);
         }
     }
@@ -289,6 +339,7 @@ impl Runner<'_> {
 enum Watched {
     Signals,
     Socket,
+    Launcher,
     Output(usize),
     Feed,
 }

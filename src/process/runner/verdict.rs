@@ -1,17 +1,23 @@
 //! What the end of an attempt means: exit code, signal, limit or cancel, and output become an outcome, and an
 //! outcome a line of the protocol.
 
+use nix::libc;
 use serde_json::{Map, Value};
 
+use super::supervision::Excess;
 use crate::model::outcome::{CancelReason, Cause, Failure, Outcome, RetryAsked, Usage};
 use crate::model::params::Bound;
 use crate::model::task::{ResultKind, Task};
 use crate::model::time::Wall;
 use crate::process::descendants::Status;
+use crate::process::launch::LeafUsage;
 use crate::process::protocol::{Detail, FromChild, MAX_LINE, Run};
 
 /// `EX_TEMPFAIL` of sysexits.h: the program asks to be run again.
 pub const TRY_AGAIN: i32 = 75;
+
+/// Kind of the failure where `tasks_max` was exceeded and no control group refused the processes.
+pub const TASKS_MAX: &str = "TasksMaxExceeded";
 
 /// Why taskd ended an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +28,8 @@ pub enum Ending {
     Hard,
     /// The daemon or a person said so.
     Canceled(CancelReason),
+    /// It was found beyond a limit that no control group enforces.
+    Beyond(Excess),
 }
 
 /// What is known of an attempt that is over.
@@ -37,6 +45,39 @@ pub struct Facts {
     pub started: Wall,
     /// Something of it is left that SIGKILL does not end.
     pub stuck: bool,
+    /// What its control group counted, where it had one.
+    pub leaf: Option<LeafUsage>,
+    /// Its `memory_max`, in bytes.
+    pub memory_max: Option<u64>,
+}
+
+impl Facts {
+    /// The figures of the attempt: those of its control group where that counted them, which also knows of
+    /// what nobody waited for.
+    fn usage(&self) -> Usage {
+        let mut usage = self.usage.clone();
+        if let Some(leaf) = &self.leaf {
+            if leaf.user_us + leaf.system_us > 0 {
+                usage.user_us = leaf.user_us;
+                usage.system_us = leaf.system_us;
+            }
+            usage.memory_peak = leaf.memory_peak;
+            usage.tasks_peak = leaf.tasks_peak;
+            usage.read_bytes = leaf.read_bytes;
+            usage.written_bytes = leaf.written_bytes;
+            // Both kill what is left, and each sees some of it die.
+            usage.killed_leftovers = usage.killed_leftovers.max(leaf.killed);
+        }
+        usage
+    }
+
+    /// The kernel ended it, or something it needed, for want of memory. One that reached its own good end is
+    /// no such case: then it was a leftover.
+    fn out_of_memory(&self, task: &Task) -> bool {
+        let good = |code: i32| code == 0 || task.retry.success_on.contains(&code);
+        self.leaf.as_ref().is_some_and(|leaf| leaf.out_of_memory)
+            && !matches!(self.status, Some(Status::Exited(code)) if good(code))
+    }
 }
 
 /// What was kept of its output.
@@ -55,7 +96,7 @@ pub struct Printed {
 /// The outcome of an attempt.
 #[must_use]
 pub fn outcome(task: &Task, facts: Facts, printed: Printed) -> Outcome {
-    let mut usage = facts.usage;
+    let mut usage = facts.usage();
     usage.dropped_output = printed.dropped;
     let ended = |cause: Cause, message: String| {
         let mut outcome = Outcome::of_cause(cause, message);
@@ -80,6 +121,25 @@ pub fn outcome(task: &Task, facts: Facts, printed: Printed) -> Outcome {
         }
         (Some(Ending::Canceled(CancelReason::Interrupted)), _) => {
             ended(Cause::Interrupted, format!("interrupted {after}"))
+        }
+        (Some(Ending::Beyond(Excess::Memory { limit, found })), _) => ended(
+            Cause::Memory,
+            format!("memory_max: killed {after}, {} in use where {} are allowed", bytes(found), bytes(limit)),
+        ),
+        (Some(Ending::Beyond(Excess::Tasks { limit, found })), _) => {
+            let message = format!(
+                "tasks_max: killed {after}, {found} or more processes and threads where {limit} are allowed"
+            );
+            let mut failed = ended(Cause::Signal { signal: libc::SIGKILL, core: false }, message);
+            if let Some(failure) = &mut failed.failure {
+                TASKS_MAX.clone_into(&mut failure.kind);
+            }
+            failed
+        }
+        (None, _) if facts.out_of_memory(task) => {
+            let limit = facts.memory_max.map_or_else(String::new, |max| format!(" of {}", bytes(max)));
+            let peak = usage.memory_peak.map_or_else(String::new, |peak| format!(" (peak {})", bytes(peak)));
+            ended(Cause::Memory, format!("memory_max{limit}: killed by the kernel {after}{peak}"))
         }
         (None, Some(Status::Signaled { signal, core })) => {
             ended(Cause::Signal { signal, core }, format!("killed by {}", signal_name(signal)))
@@ -187,6 +247,15 @@ pub fn stdin(run: &Run, bound: &Bound) -> Vec<u8> {
 fn signal_name(signal: i32) -> String {
     nix::sys::signal::Signal::try_from(signal)
         .map_or_else(|_| format!("signal {signal}"), |named| format!("{} ({signal})", named.as_str()))
+}
+
+/// As the config writes sizes, where that is exact enough.
+fn bytes(n: u64) -> String {
+    match n {
+        0..10_240 => format!("{n} bytes"),
+        10_240..10_485_760 => format!("{} KiB", n >> 10),
+        _ => format!("{} MiB", n >> 20),
+    }
 }
 
 fn seconds(ms: u64) -> String {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use taskd::model::message::Message;
-use taskd::model::op::{Fault, Op, Reply, Settle};
+use taskd::model::op::{Fault, MemoryRetry, Op, Reply, Settle};
 use taskd::model::outcome::Outcome;
 use taskd::model::state::State;
 
@@ -63,6 +63,43 @@ pub fn a_retry_keeps_its_id_and_counts(h: &mut dyn Harness) {
         assert_eq!(count(h), (0, 1, 0, 0));
         assert_eq!(leased_ids(h, 1, ms), Vec::<String>::new());
         assert_eq!(sweep(h, ms + 50).queues, ["q"]);
+    }
+}
+
+pub fn a_retry_with_more_memory_is_counted_apart_and_may_change_its_queue(h: &mut dyn Harness) {
+    // A long message stands elsewhere than a short one.
+    for (name, text) in [("a", "short".to_owned()), ("b", "long ".repeat(1_000))] {
+        h.ok(publish(vec![Message { args: vec![json!(text)], ..msg(name) }]));
+        let token = lease(h, 1)[0].token;
+        let again = |queue: Option<&str>| Some(MemoryRetry { queue: queue.map(str::to_owned) });
+        let retry = |token| Settle { due: Some(at(0)), ..settle(name, token, State::Retry) };
+        assert!(end(h, Settle { memory: again(Some("big")), ..retry(token) }).0);
+        h.restart();
+        let record = get(h, name).unwrap();
+        assert_eq!((record.state, record.message.queue.as_str()), (State::Retry, "big"));
+        assert_eq!((record.message.memory_retries, record.message.retries), (1, 0));
+        assert_eq!(record.message.args, [json!(text)]);
+        assert_eq!(count(h), (0, 0, 0, 0), "it left its queue");
+        assert_eq!(sweep(h, 0).queues, ["big"]);
+        let d = deliveries(h.ok(Op::Lease { queue: "big".to_owned(), credit: 1, now: at(0) }));
+        assert_eq!((d[0].attempt, d[0].message.memory_retries), (2, 1));
+        assert!(end(h, Settle { memory: again(None), ..retry(d[0].token) }).0);
+        let record = get(h, name).unwrap();
+        assert_eq!((record.message.queue.as_str(), record.message.memory_retries), ("big", 2));
+        sweep(h, 0);
+        let d = deliveries(h.ok(Op::Lease { queue: "big".to_owned(), credit: 1, now: at(0) }));
+        assert!(end(h, retry(d[0].token)).0);
+        let message = get(h, name).unwrap().message;
+        assert_eq!((message.memory_retries, message.retries), (2, 1), "a plain retry counts as such");
+        sweep(h, 0);
+        let d = deliveries(h.ok(Op::Lease { queue: "big".to_owned(), credit: 1, now: at(0) }));
+        let ended = Settle { memory: again(None), ..settle(name, d[0].token, State::Failure) };
+        assert!(matches!(h.one(Op::Settle(Box::new(ended))), Err(Fault::Refused(_))));
+        assert!(end(h, settle(name, d[0].token, State::Failure)).0);
+        h.ok(Op::Requeue { id: id(name), now: at(1) });
+        let message = get(h, name).unwrap().message;
+        assert_eq!((message.memory_retries, message.retries), (0, 0), "a new life begins at zero");
+        h.ok(Op::Revoke { id: id(name), now: at(2) });
     }
 }
 

@@ -1,0 +1,74 @@
+//! A resident worker that does nothing, as fast as it can: every run is a success without a result. For the
+//! benches and the soak test, and a picture of the child protocol in one page.
+//!
+//! `NOOP_CAPACITY` is how many runs it takes at once (default 1).
+
+use std::collections::BTreeSet;
+
+use nix::sys::socket::{MsgFlags, recv, send};
+use serde_json::{Value, json};
+
+/// Where taskd puts the socket (`TASKD_FD`).
+const SOCKET: i32 = 3;
+
+fn main() -> nix::Result<()> {
+    let capacity = std::env::var("NOOP_CAPACITY").ok().and_then(|n| n.parse::<u32>().ok()).unwrap_or(1);
+    let mut worker = Noop { capacity, unsettled: BTreeSet::new(), answers: Vec::new() };
+    let (mut chunk, mut rest) = (vec![0; 64 << 10], Vec::new());
+    loop {
+        let n = recv(SOCKET, &mut chunk, MsgFlags::empty())?;
+        if n == 0 {
+            return Ok(());
+        }
+        rest.extend_from_slice(chunk.get(..n).unwrap_or_default());
+        let whole = rest.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        for line in rest.drain(..whole).collect::<Vec<_>>().split(|b| *b == b'\n') {
+            // A line that is none, such as a torn one, is not for us.
+            if let Ok(said) = serde_json::from_slice::<Value>(line) {
+                worker.hear(&said);
+            }
+        }
+        // One write for all that was asked at once.
+        let mut answers = worker.answers.as_slice();
+        while !answers.is_empty() {
+            let n = send(SOCKET, answers, MsgFlags::MSG_NOSIGNAL)?;
+            answers = answers.get(n..).unwrap_or_default();
+        }
+        worker.answers.clear();
+    }
+}
+
+struct Noop {
+    capacity: u32,
+    /// What the store does not have yet is said again to a new daemon.
+    unsettled: BTreeSet<String>,
+    answers: Vec<u8>,
+}
+
+impl Noop {
+    fn hear(&mut self, said: &Value) {
+        let run = said.get("run").and_then(Value::as_str).unwrap_or_default();
+        match said.get("op").and_then(Value::as_str) {
+            Some("hello") => {
+                // The newline ends a line that the death of a daemon may have torn.
+                self.answers.push(b'\n');
+                self.say(&json!({"op": "ready", "v": 1, "capacity": self.capacity, "resume": true}));
+                for run in self.unsettled.clone() {
+                    self.say(&json!({"op": "success", "run": run}));
+                }
+                self.say(&json!({"op": "resumed"}));
+            }
+            Some("run") => {
+                self.say(&json!({"op": "success", "run": run}));
+                self.unsettled.insert(run.to_owned());
+            }
+            Some("settled") => drop(self.unsettled.remove(run)),
+            _ => {}
+        }
+    }
+
+    fn say(&mut self, line: &Value) {
+        self.answers.extend_from_slice(line.to_string().as_bytes());
+        self.answers.push(b'\n');
+    }
+}

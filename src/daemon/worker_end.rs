@@ -1,0 +1,201 @@
+//! What a resident worker says of the end of a run, held against what the task declares and what is known
+//! here: bounds, the cause, and the figures that only the daemon can measure.
+
+use serde_json::Value;
+
+use super::clock;
+use super::state::RunInfo;
+use crate::config::settings::Settings;
+use crate::model::outcome::{CancelReason, Cause, Failure, Outcome, Usage};
+use crate::model::task::ResultKind;
+use crate::process::protocol::FromChild;
+
+/// Longest `type` of a failure, in bytes.
+const MAX_KIND: usize = 256;
+
+/// Longest `message` of a failure or of a progress report, in bytes.
+pub const MAX_MESSAGE: usize = 4 << 10;
+
+/// Longest `traceback`, in bytes; the end of it is kept.
+const MAX_TRACEBACK: usize = 64 << 10;
+
+/// The outcome that a worker's `success`, `failure` or `retry` states. `detail` is a runner's and is not
+/// believed here. A result beyond `result_max_size` is cut where it is a text, and turns the run into a
+/// failure where it is anything else, as a runner's do. `info` is absent for an end that a child tells a new
+/// daemon before the store has told it of the run: then it has no figures and the bound of `[results]`.
+#[must_use]
+pub fn outcome(line: FromChild, info: Option<&RunInfo>, settings: &Settings) -> Option<Outcome> {
+    let task = info.and_then(|i| settings.task(&i.task));
+    let fatal = matches!(line, FromChild::Failure { retry: Some(false), .. });
+    let retry = matches!(line, FromChild::Retry { .. });
+    let (_, mut outcome) = line.into_outcome()?;
+    outcome.truncated = false;
+    outcome.usage = info.map_or_else(Usage::default, |i| Usage {
+        wall_ms: clock::now().mono.since(i.since),
+        dropped_output: i.dropped,
+        ..Usage::default()
+    });
+    outcome.started = info.map(|i| i.began);
+    if outcome.success {
+        outcome.cause = Cause::Exit { code: 0 };
+        if task.is_some_and(|t| t.ignore_result || t.result == ResultKind::None) {
+            outcome.result = None;
+        }
+        bound_result(&mut outcome, task.map_or(settings.results.max_size, |t| t.result_max_size));
+        return Some(outcome);
+    }
+    let mut failure = outcome.failure.take().unwrap_or_else(|| Failure {
+        kind: "Retry".to_owned(),
+        message: "the task asked to be run again".to_owned(),
+        traceback: String::new(),
+    });
+    failure.kind = cut(failure.kind, MAX_KIND);
+    failure.message = cut(failure.message, MAX_MESSAGE);
+    failure.traceback = tail(failure.traceback, MAX_TRACEBACK);
+    outcome.failure = Some(failure);
+    outcome.cause = match info.and_then(|i| i.canceled) {
+        Some(CancelReason::Revoked) if !retry => Cause::Revoked,
+        Some(CancelReason::Interrupted) if !retry => Cause::Interrupted,
+        Some(CancelReason::TimeLimit) if !retry => Cause::TimeLimit { soft: true },
+        _ => Cause::Error { fatal },
+    };
+    Some(outcome)
+}
+
+fn bound_result(outcome: &mut Outcome, most: u64) {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    match &mut outcome.result {
+        None => {}
+        Some(Value::String(text)) => {
+            outcome.truncated = text.len() > most;
+            *text = cut(std::mem::take(text), most);
+        }
+        Some(value) => {
+            // A tree of strings, numbers and maps with string keys has no way to fail.
+            let size = serde_json::to_vec(value).map_or(0, |bytes| bytes.len());
+            if size > most {
+                outcome.success = false;
+                outcome.result = None;
+                outcome.cause = Cause::Error { fatal: false };
+                outcome.failure = Some(Failure {
+                    kind: "ResultTooLarge".to_owned(),
+                    message: format!(
+                        "the task succeeded, but its result is {size} bytes of JSON, more than the {most} bytes of a result (`max_size` of [results])"
+                    ),
+                    traceback: String::new(),
+                });
+            }
+        }
+    }
+}
+
+/// At most `most` bytes from the beginning, no character cut.
+pub fn cut(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        let at = (0..=most).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(at);
+    }
+    text
+}
+
+/// At most `most` bytes from the end, no character cut.
+fn tail(text: String, most: usize) -> String {
+    if text.len() <= most {
+        return text;
+    }
+    let from = text.len() - most;
+    let at = (from..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+    text.get(at..).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::engine::event::ChildKey;
+    use crate::model::task::{Program, Task};
+    use crate::model::time::{Mono, Wall};
+
+    fn info(canceled: Option<CancelReason>) -> RunInfo {
+        RunInfo {
+            id: "m".into(),
+            task: "t".into(),
+            queue: "q".into(),
+            attempt: 1,
+            child: ChildKey(1),
+            pid: None,
+            since: Mono(0),
+            began: Wall(7),
+            begun: true,
+            canceled,
+            printed: false,
+            dropped: 3,
+            progress: None,
+            ended: false,
+        }
+    }
+
+    fn ended(line: Value, task: &Task, canceled: Option<CancelReason>) -> Outcome {
+        let env = crate::config::Env::made("me", 1000, &[]);
+        let mut settings = crate::config::load_texts(&[("f", "")], &env).unwrap().settings;
+        settings.tasks.insert("t".to_owned(), task.clone());
+        outcome(serde_json::from_value(line).unwrap(), Some(&info(canceled)), &settings).unwrap()
+    }
+
+    fn task(change: impl FnOnce(&mut Task)) -> Task {
+        let mut task = Task::new("t", Program::Worker);
+        change(&mut task);
+        task
+    }
+
+    #[test]
+    fn results_are_any_json_within_the_bound() {
+        let small = task(|t| t.result_max_size = 10);
+        let success =
+            |result: Value| ended(json!({"op": "success", "run": "1", "result": result}), &small, None);
+        let good = success(json!({"a": 1}));
+        assert!(good.success && good.result == Some(json!({"a": 1})));
+        assert_eq!((good.started, good.usage.dropped_output), (Some(Wall(7)), 3));
+        let text = success(json!("ééééééé"));
+        assert!(text.success && text.truncated && text.result == Some(json!("ééééé")));
+        let large = success(json!({"abcdefgh": 1}));
+        assert!(!large.success && large.result.is_none());
+        assert_eq!(large.failure.unwrap().kind, "ResultTooLarge");
+        let ignored = task(|t| t.ignore_result = true);
+        let line = json!({"op": "success", "run": "1", "result": [1]});
+        assert_eq!(ended(line, &ignored, None).result, None);
+    }
+
+    #[test]
+    fn a_failure_is_bounded_and_its_cause_is_not_the_workers_to_say() {
+        let line = json!({"op": "failure", "run": "1", "type": "E".repeat(999), "message": "é".repeat(9999),
+            "traceback": "x".repeat(99_999) + "end",
+            "detail": {"cause": {"kind": "memory"}, "usage": {"wall_ms": 1, "user_us": 1, "system_us": 1, "max_rss": 1}}});
+        let failed = ended(line, &task(|_| ()), None);
+        assert_eq!((failed.cause, failed.retry), (Cause::Error { fatal: false }, None));
+        let failure = failed.failure.unwrap();
+        assert_eq!((failure.kind.len(), failure.message.len()), (MAX_KIND, MAX_MESSAGE));
+        assert!(failure.traceback.len() == MAX_TRACEBACK && failure.traceback.ends_with("end"));
+    }
+
+    #[test]
+    fn what_a_worker_asks_for_is_kept_and_what_it_was_told_is_the_cause() {
+        let t = task(|_| ());
+        let failure =
+            |retry: Value| json!({"op": "failure", "run": "1", "type": "E", "message": "m", "retry": retry});
+        assert_eq!(ended(failure(json!(false)), &t, None).cause, Cause::Error { fatal: true });
+        assert!(ended(failure(json!(true)), &t, None).retry.is_some());
+        let asked = ended(json!({"op": "retry", "run": "1", "delay_ms": 5}), &t, None);
+        assert_eq!(asked.retry.unwrap().delay_ms, Some(5));
+        for (reason, cause) in [
+            (CancelReason::Revoked, Cause::Revoked),
+            (CancelReason::Interrupted, Cause::Interrupted),
+            (CancelReason::TimeLimit, Cause::TimeLimit { soft: true }),
+        ] {
+            assert_eq!(ended(failure(Value::Null), &t, Some(reason)).cause, cause);
+        }
+        let done = ended(json!({"op": "success", "run": "1"}), &t, Some(CancelReason::Revoked));
+        assert!(done.success, "it was done before it heard of the cancel");
+    }
+}

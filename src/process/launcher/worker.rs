@@ -1,0 +1,311 @@
+//! Resident workers: the user's own program as a child.
+//!
+//! The launcher starts this very program in the role `@worker` (a socket, the sealed [`WorkerPart`] and a
+//! pipe as descriptors 3 to 5, stdout and stderr in pipes of their own). That one becomes the worker's user,
+//! ties its life to the launcher's and executes the program; PDEATHSIG survives that. The pipe is closed by
+//! the execution, or says why there was none: only then the daemon hears of the child, so nothing here ever
+//! waits for a name service or a file system.
+#![allow(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::{getegid, geteuid};
+use serde::{Deserialize, Serialize};
+
+use super::core::Core;
+use super::daemon::signal;
+use super::entry;
+use super::exec::{self, Dress, FIRST_FD};
+use super::groups::Cell;
+use crate::config::settings::{Identity, Worker};
+use crate::process::instance::VARIABLE;
+use crate::process::launch::{Child, ChildId, Slot, ToDaemon, WorkerPart};
+use crate::process::privileges::{self, Setup};
+use crate::process::runner;
+use crate::process::sandbox::Prepared;
+use crate::process::spawn::{self, SpawnError, Stage};
+use crate::process::{memfd, protocol};
+
+/// A child that has not executed its program after this time is killed.
+const EXEC_WITHIN: Duration = Duration::from_secs(60);
+
+/// Most bytes of a reason: what a pipe takes at once (`PIPE_BUF`, pipe(7)).
+const MAX_REASON: usize = 4096;
+
+/// A child on its way to its program.
+#[derive(Debug)]
+pub(super) struct Starting {
+    /// Closed when the program is executed.
+    pipe: OwnedFd,
+}
+
+/// Why the program was not executed.
+#[derive(Debug, Serialize, Deserialize)]
+struct Reason {
+    text: String,
+    /// Worth trying again.
+    again: bool,
+}
+
+impl Starting {
+    /// The pipe.
+    pub(super) fn pipe(&self) -> &OwnedFd {
+        &self.pipe
+    }
+
+    /// One that an earlier program of this process started.
+    pub(super) fn taken_over(pipe: OwnedFd) -> Self {
+        Self { pipe }
+    }
+}
+
+impl Core<'_> {
+    /// Starts the process that becomes the worker; the daemon is told once it did ([`Core::hear_starting`]).
+    pub(super) fn start_worker(
+        &mut self,
+        slot: &Slot,
+        user: &str,
+        identity: Identity,
+        worker: &Worker,
+    ) -> io::Result<()> {
+        // Asked for by a daemon that is gone: the new one gets that one.
+        if self
+            .children
+            .values()
+            .any(|c| c.child.slot == *slot && c.child.user == user && c.starting.is_some())
+        {
+            return Ok(());
+        }
+        let name = identity.user.clone();
+        let part = WorkerPart {
+            slot: slot.clone(),
+            identity,
+            node: self.settings.taskd.node.clone(),
+            instance: self.state.instance.clone(),
+            argv: worker.argv.clone(),
+            surroundings: worker.surroundings.clone(),
+            memory_max: worker.limits.memory_max,
+        };
+        let mut environment = exec::environment();
+        environment.push((VARIABLE.to_owned(), self.state.instance.clone().into()));
+        super::child::pass(&worker.surroundings.pass_environment, &mut environment);
+        let part = memfd::write_sealed("taskd-worker", &serde_json::to_vec(&part)?)?;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+        let (out, out_end) = pipe()?;
+        let (err, err_end) = pipe()?;
+        let (told, tells) = pipe()?;
+        self.last_child += 1;
+        let id = ChildId(self.last_child);
+        let cell = self.cell(id, slot, name.as_deref(), worker.limits.clone())?;
+        let door = cell.as_ref().map(Cell::door).transpose()?;
+        let fds = [theirs.as_fd(), part.as_fd(), tells.as_fd()];
+        let dress = Dress::new(&fds, Some(self.open_files), door.as_ref().map(AsFd::as_fd));
+        let mut command = Command::new(&self.options.worker.path);
+        command.arg0("taskd").args(&self.options.worker.args).env_clear().envs(environment);
+        command.stdin(Stdio::null()).stdout(out_end).stderr(err_end);
+        // SAFETY: between fork and exec only async-signal-safe calls are made (write, fcntl, dup2,
+        // setsid, sigprocmask, setrlimit), nothing allocates.
+        unsafe {
+            command.pre_exec(move || {
+                // A session of its own: no terminal reaches it, and its group is killed as one.
+                nix::unistd::setsid()?;
+                dress.put_on()
+            });
+        }
+        let pid = match command.spawn() {
+            Ok(started) => started.id(),
+            Err(error) => {
+                if let Some(cell) = cell {
+                    cell.discard();
+                }
+                return Err(error);
+            }
+        };
+        // The pipes' other ends are with the command: nothing here may hold the worker's output open.
+        drop(command);
+        let child = Child {
+            child: id,
+            slot: slot.clone(),
+            user: user.to_owned(),
+            generation: self.settings.generation,
+            pid,
+            age_ms: 0,
+            worker: true,
+        };
+        tracing::debug!(TASKD_SLOT = %slot, TASKD_PID = pid, TASKD_USER = user, "worker starting");
+        let descriptors = [ours, out, err].map(Rc::new).to_vec();
+        self.keep_child(child, descriptors, cell, Some(Starting { pipe: told }));
+        Ok(())
+    }
+
+    /// The pipes of all children that have not executed their program yet.
+    pub(super) fn starting_pipes(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
+        self.children.values().filter_map(|c| c.starting.as_ref()).map(|s| s.pipe.as_fd())
+    }
+
+    /// When the first of them had its time.
+    pub(super) fn starting_deadline(&self) -> Option<Instant> {
+        self.children.values().filter(|c| c.starting.is_some()).map(|c| c.since + EXEC_WITHIN).min()
+    }
+
+    /// Looks at every child on its way to its program.
+    pub(super) fn look_at_starting(&mut self) {
+        let starting: Vec<ChildId> =
+            self.children.iter().filter(|(_, c)| c.starting.is_some()).map(|(id, _)| *id).collect();
+        for id in starting {
+            self.hear_starting(id);
+        }
+    }
+
+    /// Tells the daemon of a child that executed its program, or why it did not. False: the daemon has not
+    /// been told of this child and never will be.
+    pub(super) fn hear_starting(&mut self, id: ChildId) -> bool {
+        let Some(living) = self.children.get_mut(&id) else { return false };
+        let Some(starting) = &living.starting else { return living.is_told() };
+        let mut text = [0; MAX_REASON];
+        let reason = match nix::unistd::read(&starting.pipe, &mut text) {
+            Ok(0) => None,
+            Ok(n) => Some(text.get(..n).unwrap_or_default()),
+            Err(_) if living.since.elapsed() < EXEC_WITHIN => return false,
+            Err(_) => {
+                signal(living.child.pid, nix::sys::signal::Signal::SIGKILL);
+                let why = format!("it did not execute its program within {EXEC_WITHIN:?}");
+                return self.starting_failed(id, why, true);
+            }
+        };
+        let Some(reason) = reason else {
+            living.starting = None;
+            let (child, descriptors) = (living.child.clone(), living.descriptors.clone());
+            self.tell(ToDaemon::Child(child), descriptors);
+            return true;
+        };
+        let reason = serde_json::from_slice(reason).unwrap_or_else(|_| Reason {
+            text: "its start failed, and what it said of that is not understood".to_owned(),
+            again: false,
+        });
+        self.starting_failed(id, reason.text, reason.again)
+    }
+
+    /// Nothing of this child is for the daemon but that it was not started; it ends by itself.
+    pub(super) fn starting_failed(&mut self, id: ChildId, error: String, again: bool) -> bool {
+        let Some(living) = self.children.get_mut(&id) else { return false };
+        living.starting = None;
+        living.descriptors.clear();
+        let slot = living.child.slot.clone();
+        self.tell(ToDaemon::SpawnFailed { slot, error, again }, Vec::new());
+        false
+    }
+}
+
+/// A pipe, close-on-exec; our end, the first, never blocks.
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((read, write))
+}
+
+/// The role `@worker`: becomes the program. Returns only when it could not; the launcher knows why then.
+#[must_use]
+pub fn worker_main() -> ExitCode {
+    let taken = entry::take(3).map(<[OwnedFd; 3]>::try_from);
+    entry::close_from(FIRST_FD + 3);
+    let Ok(Ok([socket, part, tells])) = taken else {
+        crate::observe::log::say("this is started by `taskd run`, not by hand");
+        return ExitCode::from(70);
+    };
+    let Err(mut reason) = become_worker(&socket, part);
+    let most = MAX_REASON / 2 / 6;
+    if let Some((at, _)) = reason.text.char_indices().nth(most) {
+        reason.text.truncate(at);
+    }
+    // Every character may grow sixfold as JSON, so this fits, and it has no way to fail.
+    let text = serde_json::to_vec(&reason).unwrap_or_default();
+    // Where nobody reads any more, nobody is to be told.
+    let _ = std::fs::File::from(tells).write_all(&text);
+    ExitCode::from(70)
+}
+
+impl From<String> for Reason {
+    fn from(text: String) -> Self {
+        Self { text, again: false }
+    }
+}
+
+impl From<SpawnError> for Reason {
+    fn from(error: SpawnError) -> Self {
+        Self { text: error.to_string(), again: error.again() }
+    }
+}
+
+fn become_worker(socket: &OwnedFd, part: OwnedFd) -> Result<std::convert::Infallible, Reason> {
+    let launcher = entry::creator(socket)?;
+    let part = memfd::read_sealed(part).map_err(|e| format!("reading the worker's settings: {e}"))?;
+    let part: WorkerPart =
+        serde_json::from_slice(&part).map_err(|e| format!("parsing the worker's settings: {e}"))?;
+    let name = part.argv.first().cloned().unwrap_or_default();
+    // Before the change of user: only root may go beyond what it has.
+    Setup::of(&part.surroundings).apply().map_err(|e| e.to_string())?;
+    entry::become_user(&part.identity)?;
+    let (environment, path) = environment(&part)?;
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    let sandbox = Prepared::new(&part.surroundings.sandbox, uid, gid, part.memory_max)?;
+    if let Some(sandbox) = &sandbox
+        && let Err(step) = sandbox.enter()
+    {
+        return Err(sandbox.explain(step, Errno::last()).into());
+    }
+    if let Some(n) = part.surroundings.limit_nofile {
+        let fail = |errno| SpawnError { stage: Stage::Nofile, errno, subject: name.clone() };
+        setrlimit(Resource::RLIMIT_NOFILE, n, n).map_err(fail)?;
+    }
+    // The last change of who it is: the kernel forgets this at each.
+    privileges::die_with_parent(launcher).map_err(|e| e.to_string())?;
+    let file = spawn::resolve(&name, &path)?;
+    go_to(part.surroundings.working_directory.as_deref().unwrap_or("/"))?;
+    let umask = part.surroundings.umask.unwrap_or(0o022);
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(umask));
+    let argv: Vec<CString> = part
+        .argv
+        .iter()
+        .map(|word| CString::new(word.as_str()).map_err(|_| format!("`worker` has a NUL byte in {word:?}")))
+        .collect::<Result<_, _>>()?;
+    // It is at its place already; only this one is for the program.
+    fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| format!("descriptor 3: {e}"))?;
+    spawn::reset_inherited_signals();
+    match nix::unistd::execve(&file, &argv, &environment) {
+        Ok(never) => match never {},
+        Err(errno) => {
+            let subject = file.to_string_lossy().into_owned();
+            Err(SpawnError { stage: Stage::Exec, errno, subject }.into())
+        }
+    }
+}
+
+fn go_to(directory: &str) -> Result<(), Reason> {
+    let fail = |errno| SpawnError { stage: Stage::Directory, errno, subject: directory.to_owned() };
+    nix::unistd::chdir(directory).map_err(|errno| fail(errno).into())
+}
+
+/// The program's whole environment, and the `PATH` in it.
+fn environment(part: &WorkerPart) -> Result<(Vec<CString>, String), String> {
+    let own = BTreeMap::from([
+        ("TASKD_FD", protocol::FD.to_string()),
+        ("TASKD_POOL", part.slot.pool.clone()),
+        ("TASKD_SLOT", part.slot.to_string()),
+    ]);
+    runner::Identity::new(&part.node, &part.instance).of_worker(&part.surroundings, own)
+}
+
+/// The socket stands where the program looks for it.
+const _: () = assert!(FIRST_FD == protocol::FD);
