@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use taskd::config::settings::Queue;
 use taskd::process::launch::ToLauncher;
 
-use crate::rig::{Daemon, Rig, lives, not_root, send_signal, wait_gone};
+use crate::rig::{Daemon, Rig, lives, not_root, send_signal, task, wait_gone};
 
 /// A copy of this program under this name. By `cp`: a file that this process itself had open for writing
 /// could not be executed while another test's fork still holds it.
@@ -116,7 +116,12 @@ fn many_replacements_leak_nothing() {
     let mut daemon = rig.ready();
     let (id, _) = daemon.child("default", 0, "");
     daemon = replace(&mut rig, &mut daemon);
-    let open = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let open = |pid: u32| {
+        let all = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        let all = all.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        // Ordinary files come and go: /proc when leftovers are looked for, the time zone for the log.
+        all.filter(|to| to.to_string_lossy().contains(':')).collect::<Vec<_>>()
+    };
     let (before, pid) = (open(rig.pid()), rig.pid());
     for round in 2..8 {
         daemon = replace(&mut rig, &mut daemon);
@@ -124,9 +129,42 @@ fn many_replacements_leak_nothing() {
     }
     daemon.order(id, "echo here");
     daemon.said(id, "echo");
-    assert!(open(pid) <= before, "{} descriptors, {before} at first", open(pid));
+    let after = open(pid);
+    assert!(after.len() <= before.len(), "{after:#?}, at first {before:#?}");
     let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
     assert!(String::from_utf8_lossy(&title).contains("@launcher"), "the arguments are those of the start");
+}
+
+#[test]
+fn control_groups_change_hands_with_their_leaves_and_their_limits() {
+    let mut rig = rig().with_groups();
+    let mut heavy = task("heavy");
+    heavy.limits.memory_max = Some(1000);
+    rig.settings.tasks.insert("heavy".to_owned(), heavy);
+    let mut old = rig.ready();
+    let (id, _) = old.child("default", 0, "");
+    let slot = rig.file(&format!("cgroup/slots/default-0.{id}"));
+    let wanted = json!({ "op": "leaf", "task": "heavy", "memory_retries": 0 });
+    let group = |told: &Value| Path::new(told["door"].as_str().unwrap()).parent().unwrap().to_owned();
+    let first = group(&old.ask(id, &wanted));
+    // The new limit is for those who start later.
+    rig.settings.tasks.get_mut("heavy").unwrap().limits.memory_max = Some(5000);
+    rig.write_settings();
+    let mut new = replace(&mut rig, &mut old);
+    new.hear_packet("child");
+    assert_eq!(new.start.supervision, old.start.supervision);
+    assert!(first.exists() && slot.exists(), "what an earlier life left is not what this one took over");
+    let done = new.ask(id, &json!({ "op": "done" }));
+    assert_eq!((&done["told"]["op"], first.exists()), (&json!("done"), false), "{done}");
+    let next = group(&new.ask(id, &wanted));
+    assert!(next.starts_with(&slot) && next != first, "a name is never used twice");
+    assert_eq!(std::fs::read_to_string(next.join("memory.max")).unwrap(), "1000");
+    let (later, _) = new.child("default", 1, "");
+    let next = group(&new.ask(later, &wanted));
+    assert_eq!(std::fs::read_to_string(next.join("memory.max")).unwrap(), "5000");
+    new.order(id, "exit 0");
+    new.hear_packet("exited");
+    assert!(!slot.exists());
 }
 
 #[test]
