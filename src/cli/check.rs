@@ -7,6 +7,7 @@ use super::output::{self, Ending, Failure};
 use super::{ConfigFile, Context};
 use crate::config::{self, Env, Loaded, Source};
 use crate::control::api::ErrorKind;
+use crate::process::launcher::refused_sandboxes;
 
 /// Options of `taskd check`.
 #[derive(Clone, Debug, clap::Args)]
@@ -36,6 +37,16 @@ pub fn run(args: Args, context: &Context) -> ExitCode {
 
 fn check(args: Args, context: &Context) -> Ending {
     let loaded = load(&Source::find(args.file.or(args.config.config)), context)?;
+    let refused = refused_sandboxes(&loaded.settings);
+    if !refused.is_empty() {
+        if context.json {
+            let faults: Vec<_> = refused.iter().map(|why| serde_json::json!({ "message": why })).collect();
+            output::json(serde_json::json!({ "faults": faults }).to_string().as_bytes())?;
+        } else {
+            refused.iter().try_for_each(|why| output::complain(&format!("error: {why}\n")))?;
+        }
+        return Err(Failure::Quiet(ErrorKind::Config.exit_code()));
+    }
     if context.json {
         output::json(br#"{"faults":[]}"#)?;
         return Ok(0);

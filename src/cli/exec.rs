@@ -12,10 +12,10 @@ use crate::daemon::clock;
 use crate::daemon::handle::enqueue::suggestion;
 use crate::model::message::Message;
 use crate::model::name::MessageId;
-use crate::model::outcome::Cause;
+use crate::model::outcome::{Cause, Failure as Stated};
 use crate::model::params::bind;
 use crate::process::privileges::{self, Account};
-use crate::process::runner::run_once;
+use crate::process::runner::{TASKS_MAX, run_once};
 
 /// Options of `taskd exec`.
 #[derive(Clone, Debug, clap::Args)]
@@ -102,9 +102,12 @@ fn exec(args: Args, context: &Context) -> Ending {
             (usage.user_us + usage.system_us) / 1000,
             usage.max_rss / 1024
         ));
-        if let Some(failure) =
-            outcome.failure.as_ref().filter(|_| matches!(outcome.cause, Cause::SpawnFailed))
-        {
+        // An exit code says it all; what taskd did or could not do needs its sentence.
+        let by_taskd = |failure: &&Stated| {
+            matches!(outcome.cause, Cause::SpawnFailed | Cause::Memory | Cause::WorkerLost)
+                || failure.kind == TASKS_MAX
+        };
+        if let Some(failure) = outcome.failure.as_ref().filter(by_taskd) {
             output::note(&failure.message);
         }
     }

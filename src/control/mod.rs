@@ -10,4 +10,5 @@ mod route_input;
 pub mod server;
 mod server_answer;
 mod server_io;
+mod status;
 pub mod verbs;

@@ -1,8 +1,8 @@
 //! Children that come, stay, fail, and are replaced by a reload.
 
-use super::super::testbed::Bed;
 use super::*;
 use crate::engine::event::Event;
+use crate::engine::testbed::Bed;
 
 #[test]
 fn pauses_grow_to_their_bound() {

@@ -18,7 +18,8 @@ pub enum Cause {
         /// The code.
         code: i32,
     },
-    /// The main process died of this signal, sent by somebody else than taskd.
+    /// The main process died of this signal, sent by somebody else than taskd; or by taskd for `tasks_max`,
+    /// which the failure says then (`TasksMaxExceeded`).
     Signal {
         /// The signal's number.
         signal: i32,
@@ -95,7 +96,8 @@ pub struct Usage {
     pub user_us: u64,
     /// CPU time in the kernel, in microseconds.
     pub system_us: u64,
-    /// Largest resident set of any one process, in bytes.
+    /// Largest resident set of any one process, in bytes; never below that of taskd's runner (a few MiB), whose
+    /// image each process has until it executes its program. `memory_peak` is free of that.
     pub max_rss: u64,
     /// Largest memory of the whole attempt, in bytes (`memory.peak` of its control group); absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

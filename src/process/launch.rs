@@ -35,7 +35,7 @@ pub struct Child {
     pub child: ChildId,
     /// Its place.
     pub slot: Slot,
-    /// The name of the user it runs as; empty: whoever runs taskd.
+    /// Its runner key: who it runs as, and for which tasks (`Settings::runner_key`).
     pub user: String,
     /// The generation of the settings it was given.
     pub generation: u64,
@@ -167,11 +167,12 @@ pub enum ToLauncher {
     },
     /// A real round of the daemon's loop was made.
     Alive,
-    /// Start a child for this place; the user must be one that a declared task of the pool runs as.
+    /// Start a child for this place, at most two at once; the key must be that of the pool or of a declared task
+    /// in it.
     Spawn {
         /// The place.
         slot: Slot,
-        /// The user's name; empty: whoever runs taskd.
+        /// The runner key (`Settings::runner_key`).
         user: String,
     },
     /// End a child with all it started: SIGTERM to it, or SIGKILL to everything.
@@ -227,7 +228,7 @@ pub enum ToLauncher {
 pub struct RunnerPart {
     /// Its place, for its title and logs.
     pub slot: Slot,
-    /// The user it must be; empty: whoever runs taskd.
+    /// The user that it was made; empty: whoever runs taskd.
     pub user: String,
     /// This node's name (`TASKD_NODE`).
     pub node: String,

@@ -21,4 +21,5 @@ pub mod sandbox_step;
 pub mod signals;
 pub mod spawn;
 pub mod spawn_error;
+pub mod spawn_report;
 pub mod title;

@@ -27,7 +27,7 @@ const KERNEL: [&str; 3] = ["/dev", "/proc", "/sys"];
 /// Directories of `private_tmp`.
 const TEMPORARY: [(&CStr, &str); 2] = [(c"/tmp", "/tmp"), (c"/var/tmp", "/var/tmp")];
 
-/// A directory of `private_tmp` holds at most this part of the machine's memory.
+/// A directory of `private_tmp` holds at most this part of the machine's memory where nothing else is said.
 const TMP_PERCENT: u64 = 25;
 
 /// The steps that build a sandbox, with every text that they need: doing them is system calls only.
@@ -49,7 +49,7 @@ struct Step {
 
 impl Prepared {
     /// Plans a sandbox for a process of this user; `None` where nothing is asked for. `tmp_max` bounds each
-    /// directory of `private_tmp`, in bytes (beside a quarter of the machine's memory).
+    /// directory of `private_tmp`, in bytes; absent: a quarter of the machine's memory.
     ///
     /// # Errors
     /// A sentence that names the key: a path that does not exist, or too many of them.
@@ -172,12 +172,10 @@ impl Prepared {
     /// # Errors
     /// The number of the step that failed, for [`Self::explain`]; errno is the kernel's answer.
     pub fn enter(&self) -> Result<(), u32> {
-        let mut number = 0;
-        for step in &self.steps {
+        for (number, step) in (0..).zip(&self.steps) {
             if !step.action.run(&self.kept) {
                 return Err(number);
             }
-            number += 1;
         }
         Ok(())
     }

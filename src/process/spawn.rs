@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -19,6 +19,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use super::privileges::Account;
 use super::sandbox::Prepared;
 pub use super::spawn_error::{SpawnError, Stage};
+use super::spawn_report::{Report, SharedReport};
 use crate::model::task::IoClass;
 
 /// Bytes of stack for the child between clone and execve; it calls nothing deep.
@@ -123,54 +124,6 @@ struct Plan<'p> {
     standard: [RawFd; 3],
     parent: i32,
     report: &'p Report,
-}
-
-/// What the new process tells us: the step that failed, or nothing.
-#[derive(Debug, Default)]
-struct Report {
-    stage: AtomicU32,
-    errno: AtomicI32,
-    /// The step of the sandbox.
-    step: AtomicU32,
-}
-
-impl Report {
-    fn get(&self) -> Option<(Stage, Errno)> {
-        let errno = self.errno.load(Ordering::Acquire);
-        (errno != 0).then(|| (Stage::from_number(self.stage.load(Ordering::Acquire)), Errno::from_raw(errno)))
-    }
-}
-
-/// A [`Report`] that two processes share although their memories differ.
-struct SharedReport(std::ptr::NonNull<Report>);
-
-impl SharedReport {
-    fn new() -> Result<Self, Errno> {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-        // SAFETY: a new mapping at a place that the kernel chooses.
-        let at = unsafe { libc::mmap(std::ptr::null_mut(), size_of::<Report>(), protection, flags, -1, 0) };
-        if at == libc::MAP_FAILED {
-            return Err(Errno::last());
-        }
-        std::ptr::NonNull::new(at.cast::<Report>()).map(Self).ok_or(Errno::ENOMEM)
-    }
-}
-
-impl std::ops::Deref for SharedReport {
-    type Target = Report;
-
-    fn deref(&self) -> &Report {
-        // SAFETY: mapped until dropped, page-aligned, and all zeros is a valid report of atomics.
-        unsafe { self.0.as_ref() }
-    }
-}
-
-impl Drop for SharedReport {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made by `new` with this size, and nobody refers to it any more.
-        unsafe { libc::munmap(self.0.as_ptr().cast(), size_of::<Report>()) };
-    }
 }
 
 impl Spawn<'_> {

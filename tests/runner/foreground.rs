@@ -53,3 +53,41 @@ fn an_interrupt_cancels_it() {
     assert_eq!(outcome.cause, Cause::Revoked);
     within(|| (!lives(pid)).then_some(()));
 }
+
+/// A task with a descendant in a session of its own, which writes its number to `file`.
+fn escaping(file: &std::path::Path) -> Task {
+    command(&format!("setsid sh -c 'echo $$ >{}; exec sleep 600' & sleep 600", file.display()))
+}
+
+fn kill(pid: u32) {
+    let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+#[test]
+fn nothing_survives_the_one_that_was_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pid");
+    let (_at, mut child) = start(&escaping(&file));
+    let pid = number(&file);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    within(|| (!lives(pid)).then_some(()));
+}
+
+#[test]
+fn nothing_survives_the_one_that_looks_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pid");
+    let (at, child) = start(&escaping(&file));
+    let pid = number(&file);
+    let task = format!("/proc/{}/task", child.id());
+    let children: String = fs::read_dir(task)
+        .unwrap()
+        .map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).unwrap())
+        .collect();
+    kill(children.trim().parse().unwrap());
+    let (outcome, _) = finish(&at, child);
+    assert_eq!(outcome.cause, Cause::WorkerLost);
+    assert!(!lives(pid));
+}

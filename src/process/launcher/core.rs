@@ -14,6 +14,7 @@ use super::exec::OpenFiles;
 use super::family;
 use super::groups::{self, Cell, Waits};
 use super::reexec::Reexec;
+use super::sandboxes;
 use super::signals::Signals;
 use super::state_dir::{Owner, StateDir};
 use super::stop::Phase;
@@ -112,6 +113,7 @@ impl<'log> Core<'log> {
         // Before the daemon is started, which lives in a group of it, too.
         let (groups, supervision) = options.groups.take(options.limits.gone_within);
         groups::check(&settings, groups.as_ref()).map_err(StartFault::config)?;
+        sandboxes::check(&settings).map_err(StartFault::config)?;
         let control = ControlSocket::open(&settings.taskd.socket).map_err(|fault| {
             if fault.passes() { StartFault::busy(fault) } else { StartFault::config(fault) }
         })?;

@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::child::KeptEnd;
 use super::groups::{self, KeptCell};
 use super::users::{self, Machine};
-use super::{LauncherOptions, reload};
+use super::{LauncherOptions, reload, sandboxes};
 use crate::config::settings::Settings;
 use crate::process::cgroup::{Kept, Tree};
 use crate::process::launch::Child;
@@ -238,7 +238,9 @@ pub(super) struct Fit {
 pub fn upgrade_check(options: &LauncherOptions) -> Result<String, String> {
     let told = io::stdin().as_fd().try_clone_to_owned().and_then(memfd::read_sealed);
     let told = told.map_err(|_| "this is started by `taskd reload --binary`, not by hand".to_owned())?;
-    State::parse(&told)?.next_settings(options)?;
+    let next = State::parse(&told)?.next_settings(options)?;
+    let (resolved, _) = users::resolve(&next, &users::Who::now(), &Machine::real())?;
+    sandboxes::check(&resolved)?;
     let fit = Fit { taskd: env!("CARGO_PKG_VERSION").to_owned(), format: FORMAT };
     serde_json::to_string(&fit).map_err(|e| e.to_string())
 }

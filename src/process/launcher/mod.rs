@@ -15,6 +15,7 @@ mod heritage;
 mod inherit;
 mod reexec;
 mod reload;
+mod sandboxes;
 mod signals;
 mod state_dir;
 mod stop;
@@ -34,6 +35,7 @@ pub use entry::{daemon_start, runner_start};
 pub use exec::Program;
 pub use groups::Hierarchy;
 pub use inherit::{Origin, upgrade_check};
+pub use sandboxes::refused_sandboxes;
 pub use worker::worker_main;
 
 /// First argument of the process that is the daemon.

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::core::{Core, seal};
 use super::users::{self, Machine};
-use super::{LauncherOptions, groups};
+use super::{LauncherOptions, groups, sandboxes};
 use crate::config::settings::Settings;
 use crate::observe::fields;
 use crate::process::launch::{MAX_PACKET, ToDaemon};
@@ -69,6 +69,7 @@ impl Core<'_> {
         let Some((loaded, changes)) = next(&self.options, &self.loaded, keep)? else { return Ok(Vec::new()) };
         let (settings, sentence) = users::resolve(&loaded, &self.who, &Machine::real())?;
         groups::check(&settings, self.groups.as_ref())?;
+        sandboxes::check(&settings)?;
         let sealed = seal(&settings).map_err(|e| format!("cannot hand over the settings: {e}"))?;
         self.apply_level(&settings);
         self.loaded = loaded;

@@ -36,6 +36,7 @@ mod verdict;
 
 pub use environment::{Identity, PATH};
 pub use foreground::run_once;
+pub use verdict::TASKS_MAX;
 
 /// A process outside the attempt may hold its pipes: they are read this long after its end.
 const DRAIN: Duration = Duration::from_secs(1);
