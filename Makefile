@@ -14,7 +14,7 @@ help:
 	@echo 'make run    build taskd and start it with config/quickstart.toml (Ctrl-C stops it)'
 	@echo 'make test   everything that must hold: format, lints, all tests'
 	@echo 'make check  format, lints, and the dependency checks whose tools are installed'
-	@echo 'make soak   the long form of the fault tests: 300 kill cycles, a million simulated lives and messages'
+	@echo 'make soak   the long form of the fault tests: 300 kill cycles, 100 daemon crashes, a million simulated lives and messages'
 	@echo 'make bench  every figure beside its baseline, with a verdict (target/bench/*.json)'
 	@echo 'make clean  remove what was built'
 
@@ -50,6 +50,7 @@ check:
 soak:
 	@bash tests/needs.sh test
 	CYCLES=$${CYCLES:-300} $(CARGO) test --test it -- kill:: --nocapture
+	CRASHES=$${CRASHES:-100} $(CARGO) test --test it -- crashes:: --nocapture
 	ATTEMPTS=$${ATTEMPTS:-200} $(CARGO) test --test runner -- bounds:: --nocapture
 	RUNS=$${RUNS:-1000000} $(CARGO) test --test sim -- --nocapture
 	MESSAGES=$${MESSAGES:-1000000} $(CARGO) test --test it -- resident::many_messages --nocapture

@@ -19,13 +19,13 @@ use super::parse;
 const POLL: Duration = Duration::from_secs(20);
 
 /// Bears a daemon that is being replaced, for as long as an answer may take.
-struct Patience {
+pub(super) struct Patience {
     bound: Duration,
     since: Option<Instant>,
 }
 
 impl Patience {
-    const fn new(bound: Duration) -> Self {
+    pub(super) const fn new(bound: Duration) -> Self {
         Self { bound, since: None }
     }
 
@@ -35,7 +35,7 @@ impl Patience {
     }
 
     /// Waits a little after an error that passes; gives the others back.
-    async fn bear(&mut self, e: ClientError) -> Result<(), ClientError> {
+    pub(super) async fn bear(&mut self, e: ClientError) -> Result<(), ClientError> {
         let passes = match &e {
             ClientError::Broken(_)
             | ClientError::NoSocket(_)

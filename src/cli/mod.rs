@@ -264,7 +264,7 @@ pub fn checked<'a>(what: &str, text: &'a str) -> Result<&'a str, Failure> {
 pub fn main() -> ExitCode {
     let line: Vec<OsString> = std::env::args_os().collect();
     if let Some(role) = line.get(1).and_then(|a| a.to_str()).and_then(|a| a.strip_prefix('@')) {
-        return roles::run(role);
+        return roles::play(role);
     }
     let cli = match Cli::try_parse_from(line) {
         Ok(cli) => cli,

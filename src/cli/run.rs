@@ -36,10 +36,16 @@ pub struct Args {
 /// Runs the command.
 #[must_use]
 pub fn run(args: Args, context: &Context) -> ExitCode {
+    launcher::run(options(args, context))
+}
+
+/// What the launcher works with.
+#[must_use]
+pub fn options(args: Args, context: &Context) -> LauncherOptions {
     let source = Source::find(args.config.config).with_flags(args.state_dir, context.socket_flag.clone());
     let load = move || match config::load(&source, &Env::real()) {
         Ok(loaded) => Ok(loaded.settings),
         Err(report) => Err(report.render(false)),
     };
-    launcher::run(LauncherOptions::new(Box::new(load), Box::new(config::changes), Target::detect()))
+    LauncherOptions::new(Box::new(load), Box::new(config::changes), Target::detect())
 }

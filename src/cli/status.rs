@@ -295,6 +295,8 @@ mod tests {
             since: 0,
             epoch: 1,
             generation: 2,
+            upgrades: 0,
+            upgrade_failure: None,
             broker: "embedded, /var/lib/taskd".into(),
             supervision: "process groups".into(),
             users: "all as uid 1000".into(),

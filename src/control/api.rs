@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use super::status::{ChildState, ChildView, CountsView, PoolView, ReplacedView, RunningView, StatusView};
+pub use super::verbs::{BackupBody, DrainBody, ReloadBody, StopBody};
 use crate::model::outcome::Outcome;
 use crate::model::state::State;
 
@@ -105,7 +106,10 @@ pub enum Request {
         queue: String,
     },
     /// `POST /v1/reload`
-    Reload,
+    Reload {
+        /// Replace the program too, by the one that is installed now.
+        binary: bool,
+    },
     /// `POST /v1/drain`: take nothing new off any queue until a restart (`off = true` takes it back).
     Drain {
         /// Take it back.
@@ -237,30 +241,6 @@ impl Error {
 
 /// Most messages of one request, enqueued or imported.
 pub const MAX_BATCH: usize = 10_000;
-
-/// Body of `POST /v1/drain`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct DrainBody {
-    /// Take it back.
-    pub off: bool,
-}
-
-/// Body of `POST /v1/stop`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct StopBody {
-    /// Do not wait for running attempts.
-    pub now: bool,
-}
-
-/// Body of `POST /v1/store/backup`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct BackupBody {
-    /// Absolute path of the copy, as the daemon sees it.
-    pub path: String,
-}
 
 /// One message to enqueue.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

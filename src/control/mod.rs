@@ -11,3 +11,4 @@ pub mod server;
 mod server_answer;
 mod server_io;
 mod status;
+pub mod verbs;

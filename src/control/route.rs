@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use super::access::Policy;
 use super::api::{
     BackupBody, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported, LogLine, MessageView, Peer,
-    QueueView, Request, Rights, StatusView, StopBody, TaskView, WhyView,
+    QueueView, ReloadBody, Request, Rights, StatusView, StopBody, TaskView, WhyView,
 };
 use super::route_input as input;
 use super::route_input::Input;
@@ -296,6 +296,7 @@ pub static ROUTES: &[Route] = &[
         path: "/v1/reload",
         name: "reload",
         about: "Read and check the config again, and use it if it has no fault.",
+        body: body::<ReloadBody>(SMALL, true),
         parse: input::reload,
         ..POST
     },

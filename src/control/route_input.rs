@@ -12,7 +12,8 @@ use crate::model::name;
 use crate::model::state::State;
 
 use super::api::{
-    BackupBody, DrainBody, Enqueue, Error, ErrorKind, Exported, ListQuery, MAX_BATCH, Request, StopBody,
+    BackupBody, DrainBody, Enqueue, Error, ErrorKind, Exported, ListQuery, MAX_BATCH, ReloadBody, Request,
+    StopBody,
 };
 use super::route::{Route, SINGLE};
 
@@ -349,8 +350,8 @@ pub(super) fn purge(input: &Input<'_>) -> Result<Request, Error> {
     Ok(Request::Purge { queue: input.name()? })
 }
 
-pub(super) fn reload(_: &Input<'_>) -> Result<Request, Error> {
-    Ok(Request::Reload)
+pub(super) fn reload(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Reload { binary: input.options::<ReloadBody>()?.binary })
 }
 
 pub(super) fn drain(input: &Input<'_>) -> Result<Request, Error> {

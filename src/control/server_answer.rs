@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
@@ -13,6 +14,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep};
 
 use super::api::{self, Answer, Call, Error, ErrorKind, Peer};
 use super::route::{self, Found};
@@ -23,6 +25,10 @@ use crate::link::stream::Stream;
 
 /// Largest head of a request, in bytes: paths, queries and the few headers of a client.
 const HEAD_BYTES: usize = 16 << 10;
+
+/// A server that stops waits so long for the first request of a peer that has connected just before; less
+/// than the time for all answers under way.
+const FIRST: Duration = Duration::from_secs(1);
 
 /// Most lines that are put into one chunk of a streamed answer, in bytes.
 const CHUNK: usize = 64 << 10;
@@ -65,6 +71,7 @@ impl Connection {
     pub(super) async fn serve(self: Arc<Self>, stream: Stream, mut closing: watch::Receiver<bool>) {
         let io = TokioIo::new(Watched::new(stream, self.phase.clone(), self.shared.limits.clone()));
         let keep_alive = self.refusal.is_none();
+        let phase = self.phase.clone();
         let service = service_fn(move |request| {
             let connection = Arc::clone(&self);
             async move { Ok::<_, Infallible>(connection.answer(request).await) }
@@ -78,11 +85,23 @@ impl Connection {
                 .keep_alive(keep_alive)
                 .serve_connection(io, service)
         );
-        // How a connection ends (closed, reset, timed out, not HTTP) is its peer's affair.
+        // How a connection ends (closed, reset, timed out, not HTTP) is its peer's affair. What it sent already
+        // is read first.
         tokio::select! {
+            biased;
             _ = connection.as_mut() => return,
-            _ = closing.wait_for(|closing| *closing) => connection.as_mut().graceful_shutdown(),
+            _ = closing.wait_for(|closing| *closing) => {}
         }
+        // hyper would close a connection on which nothing came yet, and its peer, whom the kernel has told
+        // that somebody listens, would be refused.
+        let until = Instant::now() + FIRST;
+        while phase.is_head() && Instant::now() < until {
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = sleep(FIRST / 100) => {}
+            }
+        }
+        connection.as_mut().graceful_shutdown();
         let _ = connection.await;
     }
 

@@ -40,6 +40,11 @@ impl Phase {
         Calling { phase: self.clone(), kept }
     }
 
+    /// Whether a request is awaited, or its head: the first one, or one that has begun to come.
+    pub(super) fn is_head(&self) -> bool {
+        self.get() == HEAD
+    }
+
     fn get(&self) -> u8 {
         self.0.load(Ordering::Relaxed)
     }

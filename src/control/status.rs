@@ -18,6 +18,12 @@ pub struct StatusView {
     pub epoch: u64,
     /// Generation of the settings.
     pub generation: u64,
+    /// How often taskd's program was replaced while it ran.
+    #[serde(default)]
+    pub upgrades: u64,
+    /// Why the program could not be replaced when it was tried last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade_failure: Option<String>,
     /// The store.
     pub broker: String,
     /// How processes are kept together.

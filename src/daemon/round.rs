@@ -45,7 +45,7 @@ pub struct Inputs {
     /// The server of the control socket; it ends only when `stop` is told or its socket is gone.
     pub serving: tokio::task::JoinHandle<io::Result<()>>,
     /// Tells the server to take no more connections and to finish what it answers.
-    pub stop: tokio::sync::oneshot::Sender<()>,
+    pub stop: Option<tokio::sync::oneshot::Sender<()>>,
 }
 
 /// What woke the loop.
@@ -55,6 +55,7 @@ enum Woke {
     Heard(Vec<Heard>),
     Call(Call),
     Imported,
+    Served,
     Time,
 }
 
@@ -75,6 +76,7 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
             Some(call) = inputs.later.recv() => Woke::Call(call),
             Some(call) = inputs.calls.recv() => Woke::Call(call),
             () = imported.notified() => Woke::Imported,
+            _ = &mut inputs.serving, if d.handing_over => Woke::Served,
             () = rest(sleep) => Woke::Time,
         };
         match woke {
@@ -87,6 +89,7 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
             Woke::Heard(heard) => heard.into_iter().for_each(|heard| hear(&mut d, heard)),
             Woke::Call(call) => handle::dispatch(&mut d, call),
             Woke::Imported => handle::store::imported(&mut d),
+            Woke::Served => return hand_over(d, inputs).await,
             Woke::Time => {}
         }
         for _ in 0..LOT {
@@ -133,12 +136,20 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
         if d.finished {
             return finish(d, inputs).await;
         }
+        if d.handing_over
+            && let Some(stop) = inputs.stop.take()
+        {
+            // What clients asked for is answered; those who connect from now on wait for the next daemon.
+            let _ = stop.send(());
+        }
     }
 }
 
 /// The store is closed before the launcher hears that all is settled.
 async fn finish(mut d: Daemon, inputs: Inputs) -> ExitCode {
-    let _ = inputs.stop.send(());
+    if let Some(stop) = inputs.stop {
+        let _ = stop.send(());
+    }
     drop((inputs.calls, inputs.later));
     let _ = inputs.serving.await;
     let spool = std::sync::Arc::clone(&d.spool);
@@ -147,6 +158,29 @@ async fn finish(mut d: Daemon, inputs: Inputs) -> ExitCode {
     d.launcher.send(ToLauncher::Finished);
     // The launcher ends everything, this process included; without it there is nothing left to do.
     while d.launcher.recv().await.is_ok() {
+        d.launcher.flush();
+    }
+    ExitCode::SUCCESS
+}
+
+/// All clients are answered. What is on its way to the store gets there; what children say from now on, they
+/// say again to the next daemon.
+async fn hand_over(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
+    d.children.values().for_each(|living| living.link.flush());
+    // The launcher bounds this: a store that does not answer is left.
+    while d.flush_all() {
+        let Some(done) = inputs.store.recv().await else { break };
+        stored(&mut d, done);
+    }
+    d.look_at_store();
+    let spool = std::sync::Arc::clone(&d.spool);
+    let _ = tokio::task::spawn_blocking(move || spool.sync()).await;
+    let whole = d.trouble.is_none();
+    d.store.close();
+    if whole {
+        d.launcher.send(ToLauncher::HandedOver { draining: d.draining });
+    }
+    while d.launcher.behind() && d.launcher.recv().await.is_ok() {
         d.launcher.flush();
     }
     ExitCode::SUCCESS
@@ -200,6 +234,8 @@ fn launcher(d: &mut Daemon, packet: ToDaemon, fds: Vec<OwnedFd>) {
         ToDaemon::ReloadAsked => handle::reload::asked(d),
         ToDaemon::Settings { changes, .. } => handle::reload::swapped(d, fds, changes),
         ToDaemon::SettingsRefused { report } => handle::reload::refused(d, &report),
+        ToDaemon::ReexecRefused { report } => handle::reload::kept(d, &report),
+        ToDaemon::HandOver { version } => handle::reload::hand_over(d, &version),
         ToDaemon::Stop { now } => {
             d.stopping = true;
             d.step(Event::Stop { now });

@@ -15,7 +15,7 @@ use crate::broker::sqlite::{Options, Sqlite};
 use crate::config::settings::Settings;
 use crate::control::access::{Policy, System};
 use crate::control::server;
-use crate::engine::event::Event;
+use crate::engine::event::{Ask, Event};
 use crate::observe::log::{self, Log, Target};
 use crate::process::launch::{Child, Start, ToDaemon, ToLauncher};
 use crate::process::packet::Packets;
@@ -154,10 +154,14 @@ fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
     for (child, fds) in children {
         child_up(&mut daemon, child, fds, true);
     }
+    if daemon.start.draining {
+        daemon.draining = true;
+        daemon.ask(Ask::Drain { on: true }, Box::new(|_, _| {}));
+    }
     daemon.step(Event::Adopt { children_lost, fresh });
     daemon.flush(clock::now().mono);
     super::perform::collect_output(&daemon);
-    Ok((daemon, Inputs { store: store_done, calls: calls_in, later: later_in, serving, stop }))
+    Ok((daemon, Inputs { store: store_done, calls: calls_in, later: later_in, serving, stop: Some(stop) }))
 }
 
 /// The access rules of these settings, with every name resolved now; names that nobody has are told.

@@ -147,6 +147,8 @@ pub struct Daemon {
     pub draining: bool,
     /// Everything is settled after a stop.
     pub finished: bool,
+    /// The daemon of a new program comes: no more clients, and then the end.
+    pub handing_over: bool,
     /// READY was told.
     pub ready: bool,
     /// The store has the end of everything that ended while no daemon lived, and the launcher knows.
@@ -156,6 +158,8 @@ pub struct Daemon {
     /// Keeps the log; absent where it could not be started.
     pub log: Option<Log>,
     ops: Vec<(Ticket, Op)>,
+    /// Operations that the store has and did not answer yet.
+    under_way: usize,
     /// One of `ops` cannot wait.
     urgent: bool,
     /// When `ops` are submitted at the latest, where all of them can wait.
@@ -216,11 +220,13 @@ impl Daemon {
             stopping: false,
             draining: false,
             finished: false,
+            handing_over: false,
             ready: false,
             recovered: false,
             failed: None,
             log: parts.log,
             ops: Vec::new(),
+            under_way: 0,
             urgent: false,
             linger: None,
             tell_at: None,
@@ -283,6 +289,7 @@ impl Daemon {
 
     /// An operation was completed.
     pub fn completed(&mut self, ticket: Ticket, result: Result<Reply, Fault>) {
+        self.under_way = self.under_way.saturating_sub(1);
         if ticket.0 >= OWN_TICKETS {
             if let Some(then) = self.then.remove(&ticket) {
                 then(self, result);
@@ -343,7 +350,16 @@ impl Daemon {
         }
         self.urgent = false;
         self.linger = None;
+        self.under_way += self.ops.len();
         self.store.submit(std::mem::take(&mut self.ops));
+    }
+
+    /// Hands everything to the store that is there, whether it could wait or not. Whether the store has
+    /// something left to answer.
+    pub fn flush_all(&mut self) -> bool {
+        self.urgent = true;
+        self.flush(clock::now().mono);
+        self.under_way > 0
     }
 
     /// An outcome is committed. A child that is busy need not be woken for it.

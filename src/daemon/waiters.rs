@@ -12,11 +12,16 @@ pub const MAX: usize = 4096;
 pub struct Waiters {
     by_id: BTreeMap<String, Vec<oneshot::Sender<()>>>,
     count: usize,
+    closed: bool,
 }
 
 impl Waiters {
-    /// Resolves when the message is final, or is dropped with the daemon. None: too many wait already.
+    /// Resolves when the message is final; with an error when nobody may wait here any longer (the daemon
+    /// hands over to another one). None: too many wait already.
     pub fn wait(&mut self, id: &str) -> Option<oneshot::Receiver<()>> {
+        if self.closed {
+            return Some(oneshot::channel().1);
+        }
         if self.count >= MAX {
             self.forget_gone();
             if self.count >= MAX {
@@ -41,6 +46,11 @@ impl Waiters {
             self.count -= 1;
             let _ = tx.send(());
         }
+    }
+
+    /// Everybody who waits, now or from now on, is to ask the next daemon.
+    pub fn close(&mut self) {
+        *self = Self { closed: true, ..Self::default() };
     }
 
     fn forget_gone(&mut self) {
@@ -69,5 +79,8 @@ mod tests {
         assert!(w.wait("z").is_none(), "the bound is not kept");
         drop(many);
         assert!(w.wait("z").is_some(), "those who left still count");
+        w.close();
+        assert!(other.try_recv().is_err() && other.is_terminated());
+        assert!(w.wait("y").unwrap().try_recv().is_err() && !w.has("y"));
     }
 }

@@ -86,6 +86,8 @@ events! {
     GIVEN_BACK "an attempt was interrupted and its message goes back to its queue" "5f0f4e5f4a414b52a0ce3c7f9ef0cb5e",
     RELOADED "the settings were reloaded" "819877a4ae7f4db5a512ecd5764cbaac",
     RELOAD_REFUSED "a reload was refused" "98da1271e12049bfa44720aaa0aaf4ca",
+    UPGRADED "the program was replaced while it ran" "c849f4e9321c40d4a8d0f3d45cf33852",
+    UPGRADE_REFUSED "a replacement of the program was refused" "a2a8dbf6141f44ab8976a88c88cb83b2",
 }
 
 #[cfg(test)]

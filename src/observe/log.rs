@@ -71,6 +71,11 @@ impl Log {
         Ok(())
     }
 
+    /// Waits until what was logged so far is written, for a second at most.
+    pub fn flush(&self) {
+        self.relay.flush(FLUSH);
+    }
+
     /// Lines dropped so far because the log was not read fast enough.
     #[must_use]
     pub fn dropped(&self) -> u64 {
@@ -80,7 +85,7 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.relay.flush(FLUSH);
+        self.flush();
     }
 }
 

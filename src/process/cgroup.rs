@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::{Deserialize, Serialize};
 
 use super::launch::LeafUsage;
 use super::privileges;
@@ -96,7 +97,8 @@ fn unescaped(field: &str) -> String {
 }
 
 /// A controller that limits something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Controller {
     /// `memory`, without which control groups are of no use here.
     Memory,
@@ -130,6 +132,13 @@ pub struct Limit {
     pub cpu: Option<u32>,
     /// Processes and threads.
     pub tasks: Option<u64>,
+}
+
+/// A [`Tree`] as the next program of this process finds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    root: PathBuf,
+    controllers: Vec<Controller>,
 }
 
 /// The launcher's own group, taken over.
@@ -186,6 +195,24 @@ impl Tree {
         let _ = write(&self.root.join("cgroup.subtree_control"), &off.join(" "));
         let _ = write(&self.root.join("cgroup.procs"), "0");
         let _ = (self.kernel.remove)(&self.root.join(SUPERVISOR));
+    }
+
+    /// What [`Tree::taken_over`] needs to know of it.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        Kept { root: self.root.clone(), controllers: self.controllers.clone() }
+    }
+
+    /// One that an earlier program of this process took: nothing of it is touched.
+    #[must_use]
+    pub fn taken_over(kept: Kept, kernel: Kernel) -> Self {
+        Self { root: kept.root, controllers: kept.controllers, kernel }
+    }
+
+    /// A group of it that an earlier program of this process made.
+    #[must_use]
+    pub fn group(&self, path: PathBuf) -> Group {
+        Group { path, kernel: self.kernel }
     }
 
     /// Whether this controller is there.

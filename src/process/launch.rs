@@ -103,6 +103,17 @@ pub enum ToDaemon {
         /// The faults, rendered.
         report: String,
     },
+    /// The program is not replaced ([`ToLauncher::Reexec`]), and nothing changed.
+    ReexecRefused {
+        /// Why, with what the new program printed.
+        report: String,
+    },
+    /// The new program is good: answer whom you can, bring what is under way to the store, say
+    /// [`ToLauncher::HandedOver`], and end.
+    HandOver {
+        /// Version of the new program.
+        version: String,
+    },
     /// SIGTERM (warm) or a second one (now) came.
     Stop {
         /// Do not wait for running attempts.
@@ -132,6 +143,12 @@ pub struct Start {
     pub children_lost: bool,
     /// When the launcher started, milliseconds since the epoch.
     pub since: i64,
+    /// How often the launcher's program was replaced while it ran.
+    pub upgrades: u64,
+    /// Why it could not be replaced when it was tried last, after the daemon had handed over already.
+    pub upgrade_failure: Option<String>,
+    /// Start nothing new: the daemon before this one was told so and handed it over.
+    pub draining: bool,
 }
 
 /// From the daemon to the launcher: all that it may ask for.
@@ -176,6 +193,17 @@ pub enum ToLauncher {
         /// Queues that hold messages: settings without one of them are refused.
         #[serde(default)]
         keep: Vec<String>,
+    },
+    /// Replace this program by the one that is installed now; answered by [`ToDaemon::HandOver`] or
+    /// [`ToDaemon::ReexecRefused`].
+    Reexec {
+        /// As for [`ToLauncher::Reload`].
+        keep: Vec<String>,
+    },
+    /// Everything that this daemon was told before [`ToDaemon::HandOver`] is in the store; it ends now.
+    HandedOver {
+        /// Nothing new was to be started (`taskd drain`): the next daemon goes on so.
+        draining: bool,
     },
     /// Running attempts are being waited for; keep systemd patient this much longer.
     Draining {

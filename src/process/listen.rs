@@ -85,6 +85,18 @@ impl ControlSocket {
         bind(path)
     }
 
+    /// One that an earlier program of this process opened, with what [`ControlSocket::bound`] said there.
+    #[must_use]
+    pub fn taken_over(listener: OwnedFd, bound: Option<(PathBuf, u64, u64)>) -> Self {
+        Self { listener: listener.into(), bound }
+    }
+
+    /// Path, device and inode of the socket's file; none where systemd holds it too.
+    #[must_use]
+    pub fn bound(&self) -> Option<&(PathBuf, u64, u64)> {
+        self.bound.as_ref()
+    }
+
     /// The path clients connect to, as the kernel knows it.
     #[must_use]
     pub fn path(&self) -> Option<PathBuf> {

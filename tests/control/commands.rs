@@ -99,7 +99,7 @@ fn daemon(state: &'static str, outcome: Value) -> Fake {
                 let Answer::Json(one) = view(state, &outcome) else { return None };
                 Answer::Json(format!("[{}]", vec![one; 3000].join(",")))
             }
-            Request::Reload => Answer::Error(Error {
+            Request::Reload { .. } => Answer::Error(Error {
                 kind: ErrorKind::Config,
                 message: "the config has 2 faults".into(),
                 details: vec!["taskd.toml:3:1: unknown key".into(), "taskd.toml:9:5: no such queue".into()],

@@ -26,10 +26,10 @@ enum Target {
 }
 
 /// Moments of the kills, from a seed.
-struct Draw(u64);
+pub struct Draw(pub u64);
 
 impl Draw {
-    fn below(&mut self, n: u64) -> u64 {
+    pub fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -37,23 +37,23 @@ impl Draw {
     }
 }
 
-fn wall_ms() -> i64 {
+pub fn wall_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis().try_into().unwrap()
 }
 
-fn setting(name: &str, default: u64) -> u64 {
+pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
 /// A client that never gives up: it makes the id, and repeats the request until it is answered.
-struct Load {
+pub struct Load {
     accepted: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Load {
-    fn start(socket: PathBuf) -> Self {
+    pub fn start(socket: PathBuf) -> Self {
         let (accepted, stop) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicBool>::default());
         let (into, until_stop) = (Arc::clone(&accepted), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
@@ -75,11 +75,11 @@ impl Load {
         Self { accepted, stop, thread: Some(thread) }
     }
 
-    fn ids(&self) -> Vec<String> {
+    pub fn ids(&self) -> Vec<String> {
         self.accepted.lock().unwrap().clone()
     }
 
-    fn end(mut self) -> Vec<String> {
+    pub fn end(mut self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap();
         self.ids()

@@ -14,6 +14,7 @@ mod harness;
 mod cancel;
 mod check;
 mod config;
+mod crashes;
 mod drain;
 mod enqueue;
 mod exec;
@@ -35,6 +36,7 @@ mod status;
 mod stop;
 mod store;
 mod tasks;
+mod upgrade;
 mod why;
 
 /// Two runners, a short grace: what most tests start with.

@@ -329,6 +329,33 @@ fn a_daemon_that_dies_interrupts_nothing() {
 }
 
 #[test]
+fn a_new_program_interrupts_nothing() {
+    let mut node = prepared(&python("processes = 1", "", 1, ""));
+    super::upgrade::install(super::harness::node::TASKD, &super::upgrade::program(&node));
+    node.setup.binary = Some(super::upgrade::program(&node));
+    let (mut up, mut go) = (node.fifo("up"), node.fifo("go"));
+    node.launch();
+    let first = worker(&node, "py");
+    let id = enqueue(&node, "shop.hold", json!([]));
+    up.line();
+    until("output", || (printed(&node, &id) == ["before"]).then_some(()));
+    super::upgrade::install(super::harness::node::TASKD, &super::upgrade::program(&node));
+    node.ok(&["reload", "--binary"]);
+    node.in_state(&id, "RUNNING");
+    until("its child", || (node.view(&id)["pid"] == first).then_some(()));
+    go.release(1);
+    let done = node.finished(&id);
+    assert_eq!((&done["state"], &done["attempt"]), (&json!("SUCCESS"), &json!(1)), "{done}");
+    assert_eq!(done["outcome"]["result"], first);
+    assert_eq!(printed(&node, &id), ["before", "after"]);
+    // It is of an older generation now, and is replaced by one that works as well.
+    until("another worker", || {
+        (outcome(&node, "shop.pid", json!([]))["outcome"]["result"] != first).then_some(())
+    });
+    assert_eq!(node.stop(), 0);
+}
+
+#[test]
 fn a_worker_that_cannot_resume_is_ended_when_the_daemon_was_replaced() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/examples/worker.sh");
     let config = format!(

@@ -76,6 +76,20 @@ fn five_deaths_end_everything() {
 }
 
 #[test]
+fn a_daemon_that_did_its_work_may_die_as_often_as_it_likes() {
+    let mut rig = Rig::new();
+    rig.options["steady"] = json!(0);
+    let mut daemon = rig.ready();
+    for epoch in 1..=8 {
+        assert_eq!(daemon.start.epoch, epoch);
+        // READY and the end come in this order.
+        daemon.command(&json!({ "exit": 1 }));
+        daemon = rig.daemon();
+        daemon.say(&ToLauncher::Ready);
+    }
+}
+
+#[test]
 fn a_daemon_that_cannot_even_start_ends_everything_too() {
     let mut rig = Rig::new();
     rig.options["daemon"] = json!("@dying-daemon");

@@ -27,7 +27,8 @@ pub fn play(part: &str) -> i32 {
     // What Rust's own start would have done by now.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.unwrap();
     match part {
-        "@launcher" => play_launcher(),
+        "@launcher" => i32::from(launcher::serve(options(2))),
+        "@upgrade-check" => check_upgrade(),
         "@daemon" => play_daemon(),
         "@dying-daemon" => 3,
         "@runner" => play_runner(),
@@ -36,9 +37,23 @@ pub fn play(part: &str) -> i32 {
     }
 }
 
+/// As the new program that is tried: `@upgrade-check @launcher FILE`.
+fn check_upgrade() -> i32 {
+    match launcher::upgrade_check(&options(3)) {
+        Ok(answer) => {
+            let _ = writeln!(std::io::stdout(), "{answer}");
+            0
+        }
+        Err(why) => {
+            let _ = writeln!(std::io::stderr(), "{why}");
+            78
+        }
+    }
+}
+
 /// `@launcher FILE`: options as the rig wrote them.
-fn play_launcher() -> i32 {
-    let file = std::env::args().nth(2).unwrap();
+fn options(place: usize) -> LauncherOptions {
+    let file = std::env::args().nth(place).unwrap();
     let told: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     let settings = told["settings"].as_str().unwrap().to_owned();
     let gate = told["gate"].as_str().unwrap().to_owned();
@@ -70,6 +85,9 @@ fn play_launcher() -> i32 {
         kill_after: time("kill_after", usual.kill_after),
         same_wish: time("same_wish", usual.same_wish),
         gone_within: time("gone_within", usual.gone_within),
+        steady: time("steady", usual.steady),
+        trial: time("trial", usual.trial),
+        hand_over: time("hand_over", usual.hand_over),
         ..usual
     };
     options.daemon = Program::this(told["daemon"].as_str().unwrap_or("@daemon"));
@@ -80,7 +98,10 @@ fn play_launcher() -> i32 {
         // Wherever the tests themselves are is not theirs.
         None => options.groups.own = Err("a test".to_owned()),
     }
-    i32::from(launcher::serve(options))
+    if let Some(path) = told["installed"].as_str() {
+        options.origin.path = path.into();
+    }
+    options
 }
 
 #[derive(Clone)]

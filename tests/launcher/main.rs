@@ -15,6 +15,7 @@ mod daemon;
 mod fake;
 mod journal;
 mod notify;
+mod reexec;
 mod reload;
 mod rig;
 mod start;

@@ -25,6 +25,8 @@ pub struct Rig {
     /// Options of the fake launcher.
     pub options: Value,
     pub environment: BTreeMap<String, String>,
+    /// What plays the launcher.
+    pub program: PathBuf,
     puppets: UnixListener,
     pub launcher: Option<Child>,
     pub notifications: Option<UnixDatagram>,
@@ -96,8 +98,8 @@ impl Rig {
             "settings": dir.path().join("settings.json"),
             "gate": dir.path().join("gate"),
         });
-        let environment = BTreeMap::new();
-        Self { dir, settings, options, environment, puppets, launcher: None, notifications: None }
+        let (environment, program) = (BTreeMap::new(), std::env::current_exe().unwrap());
+        Self { dir, settings, options, environment, program, puppets, launcher: None, notifications: None }
     }
 
     /// With a service manager that listens.
@@ -122,7 +124,7 @@ impl Rig {
     pub fn command(&self) -> Command {
         self.write_settings();
         std::fs::write(self.file("launcher.json"), self.options.to_string()).unwrap();
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut command = Command::new(&self.program);
         command.arg("@launcher").arg(self.file("launcher.json"));
         self.dress(&mut command);
         command

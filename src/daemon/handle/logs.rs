@@ -70,7 +70,15 @@ async fn send(
         let Some(end) = &mut ended else { return };
         let over = tokio::select! {
             changed = grew.changed() => changed.is_err(),
-            _ = end => true,
+            ended = end => {
+                if ended.is_err() {
+                    // The client asks the next daemon for the rest.
+                    let error = serde_json::json!({ "error": super::handing_over() });
+                    let _ = pieces.send(format!("{error}\n")).await;
+                    return;
+                }
+                true
+            }
             () = pieces.closed() => return,
         };
         if over {

@@ -144,7 +144,7 @@ pub fn dispatch(d: &mut Daemon, call: Call) {
         Request::Tasks => tasks::handle(d, asker),
         Request::Pause { queue, paused } => pause::handle(d, asker, queue, paused),
         Request::Purge { queue } => purge::handle(d, asker, queue),
-        Request::Reload => reload::handle(d, asker),
+        Request::Reload { binary } => reload::handle(d, asker, binary),
         Request::Drain { off } => drain::handle(d, asker, off),
         Request::Stop { now } => stop::handle(d, asker, now),
         Request::Backup { path } => store::backup(d, asker, path),
@@ -158,6 +158,12 @@ pub fn dispatch(d: &mut Daemon, call: Call) {
 #[must_use]
 pub fn mismatch() -> Error {
     Error::new(ErrorKind::Internal, "the engine gave an answer to another question; please report this")
+}
+
+/// This daemon hands over to that of a new program.
+#[must_use]
+pub fn handing_over() -> Error {
+    Error::new(ErrorKind::Unavailable, "taskd is being replaced by a new version").hint("try again")
 }
 
 /// taskd has settled everything and takes nothing more.

@@ -1,4 +1,5 @@
-//! `reload`: the launcher reads and checks; the daemon swaps what is good, or hands the faults back.
+//! `reload`: the launcher reads and checks; the daemon swaps what is good, or hands the faults back. With
+//! `binary` the launcher tries the program that is installed now, and this daemon hands over to that one's.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct Reloads {
     now: Vec<Sender<Answer>>,
     /// They came when the launcher may have read the file already: answered by the one after.
     next: Vec<Sender<Answer>>,
+    /// Answered when the new program was tried.
+    binary: Option<Sender<Answer>>,
 }
 
 /// How far a reload is.
@@ -38,8 +41,10 @@ enum Stage {
 }
 
 /// A client asks.
-pub fn handle(d: &mut Daemon, asker: Asker) {
-    if d.reloads.stage == Stage::Told {
+pub fn handle(d: &mut Daemon, asker: Asker, binary: bool) {
+    if binary {
+        replace(d, asker);
+    } else if d.reloads.stage == Stage::Told {
         d.reloads.next.push(asker.answer);
     } else {
         d.reloads.now.push(asker.answer);
@@ -59,7 +64,52 @@ fn begin(d: &mut Daemon) {
     }
 }
 
+fn replace(d: &mut Daemon, asker: Asker) {
+    if d.reloads.binary.as_ref().is_some_and(|other| !other.is_closed()) || d.handing_over {
+        let error = Error::new(ErrorKind::Unavailable, "another replacement of the program is under way");
+        return asker.error(error.hint("try again when it is over"));
+    }
+    d.reloads.binary = Some(asker.answer);
+    d.read(
+        Op::Count,
+        Box::new(|d, reply| {
+            let keep = keep(d, reply);
+            d.launcher.send(ToLauncher::Reexec { keep });
+        }),
+    );
+}
+
+/// The new program is not fit: this one goes on.
+pub fn kept(d: &mut Daemon, report: &str) {
+    let mut e = Error::new(ErrorKind::Config, "the program was not replaced, the old one goes on");
+    e.details = report.lines().map(str::to_owned).collect();
+    if let Some(to) = d.reloads.binary.take() {
+        let _ = to.send(Answer::Error(e));
+    }
+}
+
+/// The new program is fit. No more clients are taken; those who wait for an end are told to ask again.
+pub fn hand_over(d: &mut Daemon, version: &str) {
+    tracing::info!("handing over to the daemon of taskd {version}");
+    d.handing_over = true;
+    d.waiters.close();
+    if let Some(to) = d.reloads.binary.take() {
+        let done = Done { message: format!("taskd is being replaced by {version}"), ..Done::default() };
+        let _ = to.send(
+            serde_json::to_string(&done)
+                .map_or_else(|e| Answer::Error(Error::new(ErrorKind::Internal, e.to_string())), Answer::Json),
+        );
+    }
+}
+
 fn counted(d: &mut Daemon, reply: Result<Reply, Fault>) {
+    let keep = keep(d, reply);
+    d.reloads.stage = Stage::Told;
+    d.launcher.send(ToLauncher::Reload { keep });
+}
+
+/// Queues that hold messages.
+fn keep(d: &Daemon, reply: Result<Reply, Fault>) -> Vec<String> {
     let mut room = MAX_NAMES;
     let keep = match reply {
         Ok(Reply::Counts(counts)) => counts.into_iter().filter(holds).map(|c| c.queue).collect::<Vec<_>>(),
@@ -70,9 +120,7 @@ fn counted(d: &mut Daemon, reply: Result<Reply, Fault>) {
         room = room.saturating_sub(queue.len() + 4);
         room > 0
     };
-    let keep = keep.into_iter().filter(|q| d.settings.queues.contains_key(q)).take_while(fits).collect();
-    d.reloads.stage = Stage::Told;
-    d.launcher.send(ToLauncher::Reload { keep });
+    keep.into_iter().filter(|q| d.settings.queues.contains_key(q)).take_while(fits).collect()
 }
 
 fn holds(c: &QueueCount) -> bool {

@@ -52,6 +52,7 @@ fn whole(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVi
     let running = u64::try_from(d.running()).unwrap_or(u64::MAX);
     let leased: u64 = counts.iter().map(|c| c.leased).sum();
     let mut notes: Vec<String> = trouble.into_iter().chain(d.trouble.clone()).collect();
+    notes.extend(d.start.upgrade_failure.clone());
     notes.extend(pressure(d));
     if d.spool.dropped() > 0 {
         notes.push(format!(
@@ -66,6 +67,8 @@ fn whole(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVi
         since: d.start.since,
         epoch: d.start.epoch,
         generation: d.settings.generation,
+        upgrades: d.start.upgrades,
+        upgrade_failure: d.start.upgrade_failure.clone(),
         broker: d.settings.taskd.broker.clone(),
         supervision: d.start.supervision.clone(),
         users: d.start.users.clone(),

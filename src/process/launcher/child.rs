@@ -10,17 +10,20 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
+use serde::{Deserialize, Serialize};
+
 use super::core::Core;
 use super::daemon::signal;
 use super::entry::Sealed;
 use super::exec;
 use super::family::End;
-use super::groups::{Cell, Remains};
+use super::groups::{Cell, KeptRemains, Remains};
 use super::users::{self, Admitted};
 use super::worker::Starting;
 use crate::config::settings::Settings;
 use crate::model::task::Limits;
 use crate::observe::fields;
+use crate::process::cgroup::Tree;
 use crate::process::instance::VARIABLE;
 use crate::process::launch::{Child, ChildId, RunnerPart, Slot, ToDaemon};
 use crate::process::memory::Family;
@@ -85,7 +88,32 @@ pub(super) struct Ended {
     looked: Instant,
 }
 
+/// An [`Ended`] that the next program of this process takes over.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct KeptEnd {
+    child: ChildId,
+    code: i32,
+    signal: i32,
+    remains: Option<KeptRemains>,
+    out_of_memory: bool,
+}
+
 impl Ended {
+    /// For the next program of this process.
+    pub(super) fn keep(&self) -> KeptEnd {
+        let Self { child, end, out_of_memory, .. } = self;
+        let remains = self.remains.as_ref().map(Remains::keep);
+        KeptEnd { child: *child, code: end.code, signal: end.signal, remains, out_of_memory: *out_of_memory }
+    }
+
+    /// What it left has its time anew.
+    pub(super) fn taken_over(tree: Option<&Tree>, kept: KeptEnd) -> Self {
+        let KeptEnd { child, code, signal, remains, out_of_memory } = kept;
+        let remains = tree.zip(remains).map(|(tree, kept)| Remains::taken_over(tree, kept));
+        let at = Instant::now();
+        Self { child, end: End { code, signal }, at, remains, out_of_memory, looked: at }
+    }
+
     /// When to look again whether what it left is gone, if nobody tells: the end of a process that is not
     /// below the launcher is not told.
     pub(super) fn look_at(&self, patience: Duration) -> Instant {

@@ -13,6 +13,7 @@ use super::daemon::Daemon;
 use super::exec::OpenFiles;
 use super::family;
 use super::groups::{self, Cell, Waits};
+use super::reexec::Reexec;
 use super::sandboxes;
 use super::signals::Signals;
 use super::state_dir::{Owner, StateDir};
@@ -40,7 +41,7 @@ pub(super) struct Core<'log> {
     /// Keeps the lock; names the instance.
     pub(super) state: StateDir,
     /// Kept so that its file is removed at the end.
-    _control: ControlSocket,
+    pub(super) control: ControlSocket,
     /// What the daemon listens on.
     pub(super) listener: Rc<OwnedFd>,
     /// As the config says.
@@ -62,6 +63,8 @@ pub(super) struct Core<'log> {
     pub(super) epoch: u64,
     /// When daemons died lately.
     pub(super) deaths: VecDeque<Instant>,
+    /// Replacing this program.
+    pub(super) reexec: Reexec,
     /// When to try again to start a daemon, after the system had no room for one.
     pub(super) retry_daemon: Option<Instant>,
     pub(super) children: BTreeMap<ChildId, Living>,
@@ -114,10 +117,7 @@ impl<'log> Core<'log> {
         let control = ControlSocket::open(&settings.taskd.socket).map_err(|fault| {
             if fault.passes() { StartFault::busy(fault) } else { StartFault::config(fault) }
         })?;
-        let busy = |what: &'static str| move |e| StartFault::busy(format!("cannot {what}: {e}"));
-        exec::reserve_numbers().map_err(busy("open /dev/null"))?;
         let open_files = OpenFiles::raise().map_err(busy("raise the limit of open files"))?;
-        nix::sys::prctl::set_child_subreaper(true).map_err(|e| busy("become a sub-reaper")(e.into()))?;
         if control.is_passed() && control.path().as_ref() != Some(&settings.taskd.socket) {
             tracing::warn!(
                 "the socket that systemd holds is not `socket` = {}",
@@ -126,10 +126,34 @@ impl<'log> Core<'log> {
         }
         tracing::info!("{users}");
         tracing::info!("{supervision}");
+        let (settings, groups) = ((settings, users), (groups, supervision));
+        let mut core =
+            Self::build(options, signals, log, who, open_files, state, control, loaded, settings, groups)?;
+        core.notify.status("starting");
+        core.start_daemon();
+        Ok(core)
+    }
+
+    /// A launcher without a daemon.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of it")]
+    pub(super) fn build(
+        options: LauncherOptions,
+        signals: Signals,
+        log: &'log Log,
+        who: Who,
+        open_files: OpenFiles,
+        state: StateDir,
+        control: ControlSocket,
+        loaded: Settings,
+        (settings, users): (Settings, String),
+        (groups, supervision): (Option<Tree>, String),
+    ) -> Result<Self, StartFault> {
+        exec::reserve_numbers().map_err(busy("open /dev/null"))?;
+        nix::sys::prctl::set_child_subreaper(true).map_err(|e| busy("become a sub-reaper")(e.into()))?;
         let listener = control.as_fd().try_clone_to_owned().map_err(busy("keep the socket"))?;
         let sealed = seal(&settings).map_err(busy("hand over the settings"))?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let mut core = Self {
+        Ok(Self {
             options,
             signals,
             log,
@@ -137,7 +161,7 @@ impl<'log> Core<'log> {
             who,
             open_files,
             state,
-            _control: control,
+            control,
             listener: Rc::new(listener),
             loaded,
             settings: Rc::new(settings),
@@ -149,6 +173,7 @@ impl<'log> Core<'log> {
             daemon: None,
             epoch: 0,
             deaths: VecDeque::new(),
+            reexec: Reexec::default(),
             retry_daemon: None,
             children: BTreeMap::new(),
             last_child: 0,
@@ -162,10 +187,7 @@ impl<'log> Core<'log> {
             last_ping: Instant::now(),
             since: i64::try_from(since).unwrap_or(i64::MAX),
             look_around: false,
-        };
-        core.notify.status("starting");
-        core.start_daemon();
-        Ok(core)
+        })
     }
 
     /// Whether a journal takes the logs.
@@ -291,6 +313,7 @@ impl<'log> Core<'log> {
             self.silent_at(),
             self.retry_daemon,
             self.phase.deadline(),
+            self.reexec.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -325,13 +348,16 @@ impl<'log> Core<'log> {
             self.tell_ended(&left);
         }
         self.pass_stop_time(now);
+        self.pass_reexec_time(now);
     }
 
     /// Takes in every end, ends what was left behind, tells the daemon once that is gone.
-    fn reap_all(&mut self) {
+    pub(super) fn reap_all(&mut self) {
         while let Some((pid, end)) = family::reap() {
             if self.daemon.as_ref().is_some_and(|d| d.pid == pid) {
                 self.daemon_died(end);
+            } else if self.trial_ended(pid, end) {
+                // It had no children of its own that were declared.
             } else if let Some(id) = self.child_of_pid(pid) {
                 self.child_ended(id, end);
             }
@@ -352,12 +378,17 @@ impl<'log> Core<'log> {
             .filter(|d| !d.gone)
             .map(|d| d.pid)
             .chain(self.children.values().map(|c| c.child.pid))
+            .chain(self.reexec.trial_pid())
             .collect()
     }
 
     fn child_of_pid(&self, pid: u32) -> Option<ChildId> {
         self.children.values().find(|c| c.child.pid == pid).map(|c| c.child.child)
     }
+}
+
+fn busy(what: &'static str) -> impl Fn(std::io::Error) -> StartFault {
+    move |e| StartFault::busy(format!("cannot {what}: {e}"))
 }
 
 /// What poll(2) looked at.

@@ -45,6 +45,8 @@ pub(super) struct Daemon {
     pub(super) ready: bool,
     /// What ended before it is in the store.
     pub(super) recovered: bool,
+    /// Since when it is.
+    pub(super) ready_since: Option<Instant>,
 }
 
 impl Core<'_> {
@@ -72,6 +74,7 @@ impl Core<'_> {
             queue,
             heard,
             ready: false,
+            ready_since: None,
             recovered: false,
         });
         tracing::info!(TASKD_EPOCH = self.epoch, TASKD_PID = pid, "daemon started");
@@ -91,6 +94,9 @@ impl Core<'_> {
             owner: self.who.uid,
             children_lost: self.children_lost,
             since: self.since,
+            upgrades: self.reexec.done,
+            upgrade_failure: self.reexec.failure.clone(),
+            draining: std::mem::take(&mut self.reexec.draining),
         };
         self.tell(ToDaemon::Start(Box::new(start)), vec![self.sealed.clone(), self.listener.clone()]);
         // By their ids: those of one slot in order of age.
@@ -114,7 +120,7 @@ impl Core<'_> {
             self.retry_daemon = Some(Instant::now() + NO_ROOM);
         } else {
             tracing::error!("cannot start the daemon {}: {error}", self.options.daemon.path.display());
-            self.replace_daemon(&format!("{error}"));
+            self.replace_daemon(&format!("{error}"), false);
         }
     }
 
@@ -185,6 +191,8 @@ impl Core<'_> {
             ToLauncher::End { child, kill } => self.end_child(child, kill),
             ToLauncher::Measure { child } => self.measure(child),
             ToLauncher::Reload { keep } => self.reload(&keep),
+            ToLauncher::Reexec { keep } => self.wish_to_reexec(keep),
+            ToLauncher::HandedOver { draining } => self.handed_over(draining),
             ToLauncher::Draining { extend_ms, running } => self.draining(extend_ms, running),
             ToLauncher::Finished => self.finished(),
             ToLauncher::Failed { code, message } => {
@@ -198,6 +206,7 @@ impl Core<'_> {
     fn daemon_ready(&mut self) {
         if let Some(daemon) = self.daemon.as_mut() {
             daemon.ready = true;
+            daemon.ready_since.get_or_insert_with(Instant::now);
         }
         if !std::mem::replace(&mut self.ready, true) {
             self.notify.ready();
@@ -228,7 +237,7 @@ impl Core<'_> {
     }
 
     /// Nothing more is heard from it; its end is then seen like any other.
-    fn kill_daemon(&mut self, why: &str) {
+    pub(super) fn kill_daemon(&mut self, why: &str) {
         let Some(daemon) = self.daemon.as_mut() else { return };
         daemon.socket = None;
         if !why.is_empty() {
@@ -247,21 +256,31 @@ impl Core<'_> {
         // Its last words may be the reason, or that it is done.
         while self.hear_daemon() {}
         let Some(daemon) = self.daemon.take() else { return };
+        let handed_over = self.daemon_handed_over();
         let unsent = daemon.queue.iter().any(|(m, _)| matches!(m, ToDaemon::Exited { .. }));
         // It may have heard of an end and died before the store had it, however long ago: the store may have
         // been refusing writes since.
         self.children_lost |= unsent || std::mem::take(&mut self.told_an_end);
         // Nor what the life before this one left, where the first daemon did not come to it.
         self.children_lost |= self.epoch == 1 && !daemon.recovered;
-        if !self.phase.is_ending() {
-            self.replace_daemon(&end.to_string());
+        if self.phase.is_ending() {
+            return;
         }
+        if handed_over {
+            return self.become_new();
+        }
+        let steady = daemon.ready_since.is_some_and(|at| at.elapsed() >= self.options.limits.steady);
+        self.replace_daemon(&end.to_string(), steady);
     }
 
-    fn replace_daemon(&mut self, how: &str) {
+    /// `steady`: it had served well. Only a daemon that dies again and again before it does anything is given
+    /// up: to give up ends the running attempts, which is what its replacement is there to avoid.
+    fn replace_daemon(&mut self, how: &str, steady: bool) {
         let now = Instant::now();
         let (most, within) = (self.options.limits.deaths, self.options.limits.deaths_within);
-        self.deaths.push_back(now);
+        if !steady {
+            self.deaths.push_back(now);
+        }
         self.deaths.retain(|at| now.duration_since(*at) <= within);
         let deaths = self.deaths.len();
         tracing::error!(
@@ -270,7 +289,7 @@ impl Core<'_> {
             "the daemon ended ({how}), {} children live on",
             self.children.len()
         );
-        if deaths >= most {
+        if deaths >= most && !steady {
             let text = format!("the daemon ended {deaths} times within {within:?}; giving up");
             tracing::error!("{text}");
             self.notify.status(&text);

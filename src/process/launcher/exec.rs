@@ -85,6 +85,16 @@ impl OpenFiles {
         setrlimit(Resource::RLIMIT_NOFILE, hard.min(MOST_OPEN_FILES).max(soft), hard)?;
         Ok(Self { soft, hard })
     }
+
+    /// Soft and hard limit.
+    pub(super) fn numbers(self) -> (u64, u64) {
+        (self.soft, self.hard)
+    }
+
+    /// What an earlier program of this process found; the raised limit outlived it.
+    pub(super) fn found(numbers: (u64, u64)) -> Self {
+        Self { soft: numbers.0, hard: numbers.1 }
+    }
 }
 
 /// Starts a program with these descriptors as 3 and following and this limit of open files (absent: the

@@ -5,9 +5,11 @@
 //! limits of the launcher's copy of the config, one at a time.
 
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
 
 use super::core::Core;
 use super::users;
@@ -113,7 +115,70 @@ enum Then {
     Make { task: String, memory_retries: u32 },
 }
 
+/// A [`Cell`] that the next program of this process takes over.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct KeptCell {
+    group: PathBuf,
+    pub(super) asks: Option<RawFd>,
+    leaf: Option<KeptLeaf>,
+    owner: Option<u32>,
+    made: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct KeptLeaf {
+    group: PathBuf,
+    ending: Option<KeptEnding>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct KeptEnding {
+    killed: u32,
+    /// Task and `memory_retries` of the leaf that the runner wants next; absent: its usage is told.
+    next: Option<(String, u32)>,
+}
+
+/// [`Remains`] that the next program of this process takes over.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct KeptRemains {
+    group: PathBuf,
+    killed: bool,
+    out_of_memory: bool,
+}
+
 impl Cell {
+    /// For the next program of this process.
+    pub(super) fn keep(&self) -> KeptCell {
+        let next = |then: &Then| match then {
+            Then::Report => None,
+            Then::Make { task, memory_retries } => Some((task.clone(), *memory_retries)),
+        };
+        let leaf = self.leaf.as_ref().map(|leaf| KeptLeaf {
+            group: leaf.group.path().to_owned(),
+            ending: leaf.ending.as_ref().map(|e| KeptEnding { killed: e.killed, next: next(&e.then) }),
+        });
+        let asks = self.asks.as_ref().map(AsRawFd::as_raw_fd);
+        KeptCell { group: self.group.path().to_owned(), asks, leaf, owner: self.owner, made: self.made }
+    }
+
+    /// What is dying in a leaf has until then.
+    pub(super) fn taken_over(tree: &Tree, kept: KeptCell, asks: Option<Packets>, until: Instant) -> Self {
+        let then = |next: Option<(String, u32)>| {
+            next.map_or(Then::Report, |(task, memory_retries)| Then::Make { task, memory_retries })
+        };
+        let leaf = kept.leaf.map(|leaf| {
+            let group = tree.group(leaf.group);
+            let ending = |e: KeptEnding| Ending {
+                watch: group.watch().ok(),
+                until,
+                killed: e.killed,
+                then: then(e.next),
+            };
+            Leaf { ending: leaf.ending.map(ending), group }
+        });
+        Self { group: tree.group(kept.group), asks, leaf, owner: kept.owner, made: kept.made }
+    }
+
     /// Makes the group of a child that is about to be started.
     ///
     /// # Errors
@@ -200,6 +265,17 @@ pub(super) struct Remains {
 }
 
 impl Remains {
+    /// For the next program of this process.
+    pub(super) fn keep(&self) -> KeptRemains {
+        let Self { group, killed, out_of_memory } = self;
+        KeptRemains { group: group.path().to_owned(), killed: *killed, out_of_memory: *out_of_memory }
+    }
+
+    pub(super) fn taken_over(tree: &Tree, kept: KeptRemains) -> Self {
+        let KeptRemains { group, killed, out_of_memory } = kept;
+        Self { group: tree.group(group), killed, out_of_memory }
+    }
+
     /// Removes it once it is empty. Tells whether it is gone.
     pub(super) fn remove(&mut self) -> bool {
         // A child that was forked right before its parent's end may have come after the first kill.

@@ -11,6 +11,9 @@ mod entry;
 mod exec;
 mod family;
 mod groups;
+mod heritage;
+mod inherit;
+mod reexec;
 mod reload;
 mod sandboxes;
 mod signals;
@@ -20,6 +23,7 @@ mod supervise;
 mod users;
 mod worker;
 
+use std::ffi::CStr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,6 +34,7 @@ use crate::process::title;
 pub use entry::{daemon_start, runner_start};
 pub use exec::Program;
 pub use groups::Hierarchy;
+pub use inherit::{Origin, upgrade_check};
 pub use sandboxes::refused_sandboxes;
 pub use worker::worker_main;
 
@@ -41,6 +46,9 @@ pub const RUNNER: &str = "@runner";
 
 /// First argument of a process that is to become a resident worker's program.
 pub const WORKER: &str = "@worker";
+/// First argument of a program that is tried before it replaces the running one; what that was started with
+/// follows, the state comes on stdin.
+pub const UPGRADE_CHECK: &CStr = c"@upgrade-check";
 
 /// Exit code when the config (or what it asks for) is wrong: systemd does not restart after it.
 pub const EXIT_CONFIG: u8 = 78;
@@ -73,6 +81,8 @@ pub struct LauncherOptions {
     pub worker: Program,
     /// Where control groups may be.
     pub groups: Hierarchy,
+    /// How this program was started, for the one that replaces it.
+    pub origin: Origin,
     /// Times and bounds.
     pub limits: Limits,
 }
@@ -82,7 +92,9 @@ pub struct LauncherOptions {
 pub struct Limits {
     /// `WatchdogSec=`; absent: nobody watches, and nobody is woken for it.
     pub watchdog: Option<Duration>,
-    /// So many deaths of the daemon …
+    /// A daemon that was ready for so long did its work: its death is not counted.
+    pub steady: Duration,
+    /// So many other deaths of the daemon …
     pub deaths: usize,
     /// … within this time end everything.
     pub deaths_within: Duration,
@@ -94,18 +106,25 @@ pub struct Limits {
     pub same_wish: Duration,
     /// Processes of an earlier life, and what an ended child left, get this long to be gone after SIGKILL.
     pub gone_within: Duration,
+    /// A new program that is tried gets this long to answer.
+    pub trial: Duration,
+    /// A daemon that hands over to the one of a new program gets this long.
+    pub hand_over: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             watchdog: None,
+            steady: Duration::from_secs(1),
             deaths: 5,
             deaths_within: Duration::from_secs(60),
             finish_margin: Duration::from_secs(10),
             kill_after: Duration::from_secs(5),
             same_wish: Duration::from_millis(200),
             gone_within: Duration::from_secs(5),
+            trial: Duration::from_secs(10),
+            hand_over: Duration::from_secs(5),
         }
     }
 }
@@ -123,6 +142,7 @@ impl LauncherOptions {
             runner: Program::this(RUNNER),
             worker: Program::this(WORKER),
             groups: Hierarchy::real(),
+            origin: Origin::now(),
             limits: Limits { watchdog, ..Limits::default() },
         }
     }
@@ -165,7 +185,23 @@ pub fn serve(options: LauncherOptions) -> u8 {
             return EXIT_BUSY;
         }
     };
-    let settings = match (options.load)() {
+    let inherited = match inherit::inherited() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            log::say(&format!("cannot take over from the program before this one: {error}"));
+            return EXIT_BUSY;
+        }
+    };
+    let mut late_fault = None;
+    let settings = match &inherited {
+        None => (options.load)(),
+        // It was good a moment ago, when this program was tried.
+        Some(i) => i.state.next_settings(&options).or_else(|report| {
+            late_fault = Some(report);
+            i.state.old_settings()
+        }),
+    };
+    let settings = match settings {
         Ok(settings) => settings,
         Err(report) => {
             log::say(&format!("the config has faults\n{}", report.trim_end()));
@@ -179,7 +215,14 @@ pub fn serve(options: LauncherOptions) -> u8 {
             return EXIT_CONFIG;
         }
     };
-    let code = match core::Core::start(options, signals, settings, &log) {
+    if let Some(report) = late_fault {
+        tracing::error!("the config has faults, the old one stays in force: {report}");
+    }
+    let core = match inherited {
+        None => core::Core::start(options, signals, settings, &log),
+        Some(inherited) => core::Core::take_over(options, signals, settings, &log, inherited),
+    };
+    let code = match core {
         Ok(mut core) => core.serve(),
         Err(fault) => {
             tracing::error!("{}", fault.message);

@@ -3,9 +3,8 @@
 use std::rc::Rc;
 
 use super::core::{Core, seal};
-use super::groups;
-use super::sandboxes;
 use super::users::{self, Machine};
+use super::{LauncherOptions, groups, sandboxes};
 use crate::config::settings::Settings;
 use crate::observe::fields;
 use crate::process::launch::{MAX_PACKET, ToDaemon};
@@ -61,35 +60,13 @@ impl Core<'_> {
         }
     }
 
-    fn refuse(&mut self, mut report: String) {
-        let mut end = report.len().min(MAX_TEXT);
-        while !report.is_char_boundary(end) {
-            end -= 1;
-        }
-        report.truncate(end);
-        self.tell(ToDaemon::SettingsRefused { report }, Vec::new());
+    fn refuse(&mut self, report: String) {
+        self.tell(ToDaemon::SettingsRefused { report: cut(report) }, Vec::new());
     }
 
     /// Swaps, or changes nothing. An unchanged config keeps its generation, so that no runner is replaced.
     fn read_again(&mut self, keep: &[String]) -> Result<Vec<String>, String> {
-        let mut loaded = (self.options.load)()?;
-        loaded.generation = self.loaded.generation;
-        if loaded == self.loaded {
-            return Ok(Vec::new());
-        }
-        let changes = (self.options.diff)(&self.loaded, &loaded)
-            .map_err(|keys| format!("these need a restart of taskd: {}", keys.join(", ")))?;
-        let gone =
-            |queue: &&String| self.loaded.queues.contains_key(*queue) && !loaded.queues.contains_key(*queue);
-        let lost: Vec<String> = keep.iter().filter(gone).map(|q| format!("[queues.{q}]")).collect();
-        if !lost.is_empty() {
-            return Err(format!(
-                "messages are in {}, which the new config does not have: let them run or `taskd purge` them \
-                 first, or keep the queue",
-                lost.join(", ")
-            ));
-        }
-        loaded.generation += 1;
+        let Some((loaded, changes)) = next(&self.options, &self.loaded, keep)? else { return Ok(Vec::new()) };
         let (settings, sentence) = users::resolve(&loaded, &self.who, &Machine::real())?;
         groups::check(&settings, self.groups.as_ref())?;
         sandboxes::check(&settings)?;
@@ -107,6 +84,43 @@ impl Core<'_> {
             tracing::warn!("{error}");
         }
     }
+}
+
+/// What the config says now as the generation after `old`, with what changes; nothing where it is the same.
+/// `keep`: queues that cannot go.
+pub(super) fn next(
+    options: &LauncherOptions,
+    old: &Settings,
+    keep: &[String],
+) -> Result<Option<(Settings, Vec<String>)>, String> {
+    let mut loaded = (options.load)()?;
+    loaded.generation = old.generation;
+    if loaded == *old {
+        return Ok(None);
+    }
+    let changes = (options.diff)(old, &loaded)
+        .map_err(|keys| format!("these need a restart of taskd: {}", keys.join(", ")))?;
+    let gone = |queue: &&String| old.queues.contains_key(*queue) && !loaded.queues.contains_key(*queue);
+    let lost: Vec<String> = keep.iter().filter(gone).map(|q| format!("[queues.{q}]")).collect();
+    if !lost.is_empty() {
+        return Err(format!(
+            "messages are in {}, which the new config does not have: let them run or `taskd purge` them \
+             first, or keep the queue",
+            lost.join(", ")
+        ));
+    }
+    loaded.generation += 1;
+    Ok(Some((loaded, changes)))
+}
+
+/// The beginning of a text that surely fits into a packet.
+pub(super) fn cut(mut text: String) -> String {
+    let mut end = text.len().min(MAX_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
 }
 
 /// As many lines as surely fit into a packet.

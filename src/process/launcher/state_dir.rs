@@ -25,7 +25,7 @@ const INSTANCE: &str = "instance";
 pub(super) struct StateDir {
     /// `TASKD_INSTANCE` of this store.
     pub(super) instance: String,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl StateDir {
@@ -35,7 +35,19 @@ impl StateDir {
         check(path, owner)?;
         let lock = lock(path)?;
         let instance = instance(path)?;
-        Ok(Self { instance, _lock: lock })
+        Ok(Self { instance, lock })
+    }
+
+    /// One that an earlier program of this process opened: the lock belongs to the open file and is still held.
+    pub(super) fn taken_over(instance: String, lock: File) -> Result<Self, StartFault> {
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, e)| StartFault::busy(format!("the lock of the state directory was lost: {e}")))?;
+        Ok(Self { instance, lock })
+    }
+
+    /// The locked file.
+    pub(super) fn lock(&self) -> &File {
+        &self.lock
     }
 }
 

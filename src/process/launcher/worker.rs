@@ -58,6 +58,18 @@ struct Reason {
     again: bool,
 }
 
+impl Starting {
+    /// The pipe.
+    pub(super) fn pipe(&self) -> &OwnedFd {
+        &self.pipe
+    }
+
+    /// One that an earlier program of this process started.
+    pub(super) fn taken_over(pipe: OwnedFd) -> Self {
+        Self { pipe }
+    }
+}
+
 impl Core<'_> {
     /// Starts the process that becomes the worker; the daemon is told once it did ([`Core::hear_starting`]).
     pub(super) fn start_worker(

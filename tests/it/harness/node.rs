@@ -298,7 +298,12 @@ impl Node {
     pub fn ended(&mut self) -> i32 {
         use std::os::unix::process::ExitStatusExt;
         let child = self.started.as_mut().unwrap();
-        let status = until("the launcher's end", || child.try_wait().unwrap());
+        let notify = &mut self.notify;
+        let status = until("the launcher's end", || {
+            // As systemd does: a full notify socket would hold the launcher up.
+            notify.read(Duration::from_millis(1));
+            child.try_wait().unwrap()
+        });
         self.started = None;
         status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
     }

@@ -1,0 +1,37 @@
+//! What the verbs of the API take as their bodies.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Body of `POST /v1/reload`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReloadBody {
+    /// Replace the program too, by the one that is installed now. The answer comes before it is replaced: it
+    /// is done once `upgrades` of the status is higher; `upgrade_failure` says why it is not.
+    pub binary: bool,
+}
+
+/// Body of `POST /v1/drain`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DrainBody {
+    /// Take it back.
+    pub off: bool,
+}
+
+/// Body of `POST /v1/stop`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StopBody {
+    /// Do not wait for running attempts.
+    pub now: bool,
+}
+
+/// Body of `POST /v1/store/backup`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackupBody {
+    /// Absolute path of the copy, as the daemon sees it.
+    pub path: String,
+}
