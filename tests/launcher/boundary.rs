@@ -12,15 +12,16 @@ fn pid(value: &serde_json::Value) -> u32 {
 }
 
 #[test]
-fn a_third_child_of_a_place_is_refused_and_a_dead_one_makes_room() {
+fn a_fourth_child_of_a_place_is_refused_and_a_dead_one_makes_room() {
     let mut rig = Rig::new();
     let mut daemon = rig.ready();
     let (first, _) = daemon.child("default", 0, "");
     let (successor, _) = daemon.child("default", 0, "");
+    daemon.child("default", 0, "");
     for _ in 0..50 {
         daemon.spawn("default", 0, "");
         let refused = daemon.hear_packet("spawn_failed");
-        assert!(refused["packet"]["error"].as_str().unwrap().contains("a third one"), "{refused}");
+        assert!(refused["packet"]["error"].as_str().unwrap().contains("one more"), "{refused}");
     }
     daemon.child("default", 1, "");
     daemon.say(&ToLauncher::End { child: ChildId(first), kill: true });
@@ -28,7 +29,7 @@ fn a_third_child_of_a_place_is_refused_and_a_dead_one_makes_room() {
     daemon.child("default", 0, "");
     daemon.order(successor, "echo here");
     daemon.said(successor, "echo");
-    rig.logged("a third one is refused", 50);
+    rig.logged("one more is refused", 50);
 }
 
 #[test]

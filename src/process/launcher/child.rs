@@ -30,8 +30,8 @@ use crate::process::memory::Family;
 use crate::process::privileges::{self, Setup};
 use crate::process::{memfd, protocol};
 
-/// Children of one place that may live at once: one, and its successor.
-const PER_SLOT: usize = 2;
+/// Children of one place that may live at once: one that ends, one that works and one that is coming.
+const PER_SLOT: usize = 3;
 
 /// Names that a task's `pass_environment` cannot bring into a runner: they would change the runner itself,
 /// or tell it of sockets that are not its own.
@@ -136,7 +136,7 @@ impl Core<'_> {
         let there = self.children.values().filter(|c| c.child.slot == slot).count();
         let answer = match admitted {
             Ok(_) if there >= PER_SLOT => {
-                let error = format!("{there} children of {slot} are alive, a third one is refused");
+                let error = format!("{there} children of {slot} are alive, one more is refused");
                 tracing::error!(TASKD_SLOT = %slot, TASKD_USER = user, "{error}");
                 failed(error, true)
             }
