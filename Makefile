@@ -37,6 +37,7 @@ test:
 	$(CARGO) clippy --all-targets -- -D warnings
 	@mkdir -p target
 	$(CARGO) test --no-fail-fast 2>&1 | tee target/test.log || failed=1; \
+	bash tests/uml/prove.sh 2>&1 | tee -a target/test.log || failed=1; \
 	echo; echo '--- what ran'; \
 	grep -E '^ +(Running|Doc-tests)|^test result:|^test .* FAILED' target/test.log || true; \
 	exit $${failed:-0}

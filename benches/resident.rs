@@ -101,10 +101,11 @@ fn bullmq(dir: &Path, n: usize) -> f64 {
     (used() - before) as f64 / 1000.0 / n as f64
 }
 
-/// taskd with this worker.
-fn taskd(worker: &str, n: usize) -> f64 {
+/// taskd with this worker, which takes so many messages at once.
+fn taskd(worker: &str, capacity: u32, n: usize) -> f64 {
     let config = format!(
-        "[results]\nmax_records = 1000000\n[pools.default]\nprocesses = 2\nworker = {worker}\n[tasks.noop]\n"
+        "[results]\nmax_records = 1000000\n[pools.default]\nprocesses = 2\nworker = {worker}\n\
+         environment = {{ NOOP_CAPACITY = \"{capacity}\" }}\n[tasks.noop]\n"
     );
     let node = Node::start_with(Setup::new(&config));
     node.all_finished(&node.enqueue_many("noop", 200));
@@ -138,25 +139,30 @@ fn main() -> std::process::ExitCode {
         root().display()
     );
     let unit = "µs CPU a message";
-    let what = "no-op, pool of 2 resident workers, CPU";
-    let mut of_celery =
-        Figure::new("resident", what, unit, "Celery 5.7 prefork -c 2", Some((Better::Lower, 0.05)));
-    let what = "the same beside BullMQ";
-    let mut of_bullmq =
-        Figure::new("resident_bullmq", what, unit, "BullMQ -c 2", Some((Better::Lower, 1.0 / 3.0)));
-    let what = "the same with a Python worker";
-    let mut of_python = Figure::new("resident_python", what, unit, "Celery 5.7 prefork -c 2", None);
+    let (twentieth, third) = (Some((Better::Lower, 0.05)), Some((Better::Lower, 1.0 / 3.0)));
+    let (prefork, bull) = ("Celery 5.7 prefork -c 2", "BullMQ -c 2");
+    let what = "no-op, 2 resident workers, one message at a time";
+    let mut one_celery = Figure::new("resident_1", what, unit, prefork, twentieth);
+    let mut one_bullmq = Figure::new("resident_1_bullmq", what, unit, bull, third);
+    let what = "no-op, 2 resident workers of capacity 16";
+    let mut of_celery = Figure::new("resident_16", what, unit, prefork, twentieth);
+    let mut of_bullmq = Figure::new("resident_16_bullmq", what, unit, bull, third);
+    let what = "no-op, 2 Python workers, one message at a time";
+    let mut of_python = Figure::new("resident_python", what, unit, prefork, None);
     for _ in 0..rounds {
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let celery = celery(dirs[0].path(), peers);
         let bullmq = bullmq(dirs[1].path(), peers * 2);
         println!("  peers: {celery:.0} and {bullmq:.0} {unit}");
-        let ours = taskd(&compiled, n);
+        let one = taskd(&compiled, 1, n);
+        one_celery.round(celery, one);
+        one_bullmq.round(bullmq, one);
+        let ours = taskd(&compiled, 16, n);
         of_celery.round(celery, ours);
         of_bullmq.round(bullmq, ours);
-        of_python.round(celery, taskd(&python, n / 5));
+        of_python.round(celery, taskd(&python, 1, n / 5));
     }
-    let holds = [of_celery.end(), of_bullmq.end()];
+    let holds = [one_celery.end(), one_bullmq.end(), of_celery.end(), of_bullmq.end()];
     of_python.end();
     figure::exit(&holds)
 }

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs a command as root under a kernel of its own, User Mode Linux (Debian's 6.1 as an ordinary process), whose cgroup
 # v2 has cpu, io, memory and pids: a container shares the host's kernel and cannot prove a limit there. The root file
-# system is the host's own; /tmp, /run and /dev are fresh. Up in 2 s; about 50 ms per process started inside.
+# system is the host's own; /tmp, /run and /dev/shm are fresh. Up in 2 s; about 50 ms per process started inside.
 #
 #   tests/uml/boot.sh [-t SECONDS] [-m MEGABYTES] COMMAND [ARGUMENT…]
 #
@@ -38,12 +38,16 @@ flock -u 9
 run=$(mktemp -d "$home/run.XXXXXX")
 trap 'rm -rf "$run"' EXIT
 export -p | grep -E '^declare -x (TASKD_TEST_|RUST_|PATH=|CYCLES=|SEED=)' >"$run/environment"
-printf '%q ' "$@" >"$run/command"
+{ printf 'exec '; printf '%q ' "$@"; } >"$run/command"
 cat >"$run/init" <<INIT
 #!/bin/bash
 mount -t proc proc /proc
 mount -t sysfs sys /sys
-for d in /run /tmp /var/tmp; do mount -t tmpfs -o mode=1777 none \$d; done
+for d in /run /tmp /var/tmp; do
+    # A clone below one of them must stay in sight.
+    case '$PWD/' in \$d/*) ;; *) mount -t tmpfs -o mode=1777 none \$d ;; esac
+done
+mkdir -p -m 1777 /run/tmp
 [ -e /dev/null ] || mount -t devtmpfs dev /dev
 mkdir -p /dev/shm && mount -t tmpfs none /dev/shm
 mount -t cgroup2 none /sys/fs/cgroup
@@ -51,7 +55,7 @@ ip link set lo up 2>/dev/null
 echo '+cpu +io +memory +pids' >/sys/fs/cgroup/cgroup.subtree_control
 mkdir /sys/fs/cgroup/taskd.service
 . '$run/environment'
-export TASKD_TEST_CGROUP=1
+export TASKD_TEST_CGROUP=1 TMPDIR=/run/tmp
 cd '$PWD' || exit
 (echo 0 >/sys/fs/cgroup/taskd.service/cgroup.procs; . '$run/command') >'$run/output' 2>&1 </dev/null
 echo \$? >'$run/code'

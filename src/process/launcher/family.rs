@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use crate::process::instance::{self, PidFd};
@@ -48,6 +49,10 @@ pub(super) fn reap() -> Option<(u32, End)> {
 /// there still (dying or not), so that the caller looks again when the next one was reaped.
 pub(super) fn kill_strangers(known: &BTreeSet<u32>) -> Vec<u32> {
     let me = std::process::id();
+    // A walk over all of /proc costs as much as a program: not for nothing, where the kernel tells the children.
+    if children().is_some_and(|children| children.iter().all(|pid| known.contains(pid))) {
+        return Vec::new();
+    }
     let parents: BTreeMap<u32, u32> =
         instance::all().filter_map(|pid| Some((pid, instance::parent(pid)?.0))).collect();
     let strangers: Vec<u32> = parents
@@ -74,6 +79,23 @@ pub(super) fn kill_strangers(known: &BTreeSet<u32>) -> Vec<u32> {
         kill_if_child_of(pid, parents.get(&pid).copied());
     }
     strangers
+}
+
+/// Every child of this process that was not reaped, as the kernel tells it (proc(5), `/proc/PID/task/TID/children`).
+/// Absent where it does not, and where a child ended meanwhile: then the list may lack others.
+fn children() -> Option<Vec<u32>> {
+    let mut children = Vec::new();
+    for task in std::fs::read_dir("/proc/self/task").ok()? {
+        let list = std::fs::read_to_string(task.ok()?.path().join("children")).ok()?;
+        for pid in list.split_ascii_whitespace() {
+            children.push(pid.parse().ok()?);
+        }
+    }
+    // Only this process reaps: one that ended while the list was read still waits for that.
+    match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT) {
+        Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => Some(children),
+        _ => None,
+    }
 }
 
 /// Opened first, checked after: a number that went to another process meanwhile has another parent. One
