@@ -112,7 +112,7 @@ pub enum Op {
     },
     /// Bring back every message of these tasks from the `unknown` sets (a reload declared them).
     Known {
-        /// Declared task names that match.
+        /// Declared task names, and patterns of names (`shop.*`).
         tasks: Vec<String>,
         /// The wall clock.
         now: Wall,

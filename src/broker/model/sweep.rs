@@ -40,8 +40,9 @@ impl Model {
     }
 
     pub(super) fn known(&mut self, tasks: &[String]) -> Reply {
-        let declared =
-            |seq: &u64| self.shelf.at(*seq).is_some_and(|row| tasks.contains(&row.record.message.task));
+        let matches =
+            |task: &str| tasks.iter().any(|t| t == task || crate::model::name::glob_matches(t, task));
+        let declared = |seq: &u64| self.shelf.at(*seq).is_some_and(|row| matches(&row.record.message.task));
         let seqs: Vec<u64> =
             self.shelf.unknown.iter().copied().filter(declared).take(rules::SWEEP_ROWS).collect();
         let more = seqs.len() == rules::SWEEP_ROWS;

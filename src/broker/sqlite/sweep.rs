@@ -170,14 +170,22 @@ impl Shelf {
     }
 
     pub(super) fn known(&mut self, tasks: &[String]) -> Result<Reply, Stop> {
-        let tasks = serde_json::to_string(tasks).map_err(|e| Fault::Refused(e.to_string()))?;
+        let json = |list: &[&String]| serde_json::to_string(list).map_err(|e| Fault::Refused(e.to_string()));
+        let (patterns, names): (Vec<&String>, Vec<&String>) =
+            tasks.iter().partition(|task| task.contains(['*', '?']));
+        // Names have none of the characters that GLOB alone gives a meaning. Without patterns the index serves.
+        let matched = if patterns.is_empty() {
+            ""
+        } else {
+            "OR EXISTS (SELECT 1 FROM json_each(?3) WHERE unknown GLOB value)"
+        };
         let rows: Vec<(i64, QueueNo)> = self
             .c
-            .prepare_cached(
-                "SELECT seq, queue FROM live WHERE unknown IS NOT NULL \
-                 AND unknown IN (SELECT value FROM json_each(?1)) ORDER BY seq LIMIT ?2",
-            )?
-            .query_map((tasks, rules::SWEEP_ROWS as i64), |row| {
+            .prepare_cached(&format!(
+                "SELECT seq, queue FROM live WHERE unknown IS NOT NULL AND ?3 IS NOT NULL \
+                 AND (unknown IN (SELECT value FROM json_each(?1)) {matched}) ORDER BY seq LIMIT ?2"
+            ))?
+            .query_map((json(&names)?, rules::SWEEP_ROWS as i64, json(&patterns)?), |row| {
                 Ok((row.get(0)?, ledger::index(row.get(1)?)))
             })?
             .collect::<Result<_, _>>()?;

@@ -134,6 +134,11 @@ impl Core<'_> {
         let failed = |error: String, again: bool| ToDaemon::SpawnFailed { slot: slot.clone(), error, again };
         let admitted = users::admit(&self.settings, &slot, &user);
         let there = self.children.values().filter(|c| c.child.slot == slot).count();
+        let mut same = self.children.values().filter(|c| c.child.slot == slot && c.child.user == user);
+        if worker.is_some() && same.any(|c| c.starting.is_some()) {
+            // Asked for by a daemon that is gone: the new one gets that one.
+            return;
+        }
         let answer = match admitted {
             Ok(_) if there >= PER_SLOT => {
                 let error = format!("{there} children of {slot} are alive, one more is refused");

@@ -79,14 +79,6 @@ impl Core<'_> {
         identity: Identity,
         worker: &Worker,
     ) -> io::Result<()> {
-        // Asked for by a daemon that is gone: the new one gets that one.
-        if self
-            .children
-            .values()
-            .any(|c| c.child.slot == *slot && c.child.user == user && c.starting.is_some())
-        {
-            return Ok(());
-        }
         let name = identity.user.clone();
         let part = WorkerPart {
             slot: slot.clone(),
