@@ -153,7 +153,7 @@ impl<'a> Builder<'a, '_> {
 
     /// Keys that act on a process of its own, which a task of a resident worker does not have.
     pub(super) fn worker_task(&mut self, section: &Section, pool: &str) {
-        for key in PROCESS_KEYS {
+        for key in POOL_TOO.iter().chain(&OF_A_PROCESS) {
             if let Some(set) = section.get(key) {
                 let message =
                     format!("`{key}` has no effect: the task runs inside the worker of the pool `{pool}`");
@@ -169,37 +169,11 @@ impl<'a> Builder<'a, '_> {
     }
 }
 
-/// Keys of a task that need a process of its own.
-const PROCESS_KEYS: &[&str] = &[
-    "user",
-    "group",
-    "supplementary_groups",
-    "memory_max",
-    "cpu_quota",
-    "tasks_max",
-    "nice",
-    "io_class",
-    "limit_nofile",
-    "umask",
-    "working_directory",
-    "environment",
-    "environment_file",
-    "pass_environment",
-    "no_new_privileges",
-    "private_tmp",
-    "protect_system",
-    "private_network",
-    "read_write_paths",
-    "stdin",
-    "result",
-    "retry_on",
-    "success_on",
-    "soft_signal",
-    "allow_dash",
-    "dash_dash",
-];
+/// Keys of a task that need a process of its own, and that no pool has instead.
+const OF_A_PROCESS: [&str; 7] =
+    ["stdin", "result", "retry_on", "success_on", "soft_signal", "allow_dash", "dash_dash"];
 
-/// Those of them that a pool with a worker has, too.
+/// Keys of a task that need a process of its own; a pool with a worker has them for that.
 pub(super) const POOL_TOO: &[&str] = &[
     "user",
     "group",
