@@ -410,7 +410,9 @@ fn breaking_the_protocol_ends_that_child_and_says_so() {
     }
     assert_eq!(outcome(&node, "ok", json!([]))["state"], "SUCCESS", "other pools work");
     assert!(pool(&node, "default")["degraded"].is_null());
-    assert!(node.log().contains("worker exits/0 stderr | there is no such module"));
+    super::harness::until("what it printed", || {
+        node.log().contains("worker exits/0 stderr | there is no such module").then_some(())
+    });
 }
 
 /// Breaks the protocol in the first attempt of each message.
@@ -438,7 +440,10 @@ fn garbage_in_the_middle_of_a_run_delivers_its_message_again() {
         (&json!("SUCCESS"), &json!(1), &json!(2)),
         "{done}"
     );
-    assert!(node.log().contains("broke the protocol"));
+    // The log has a thread of its own.
+    super::harness::until("the reason in the log", || {
+        node.log().contains("broke the protocol").then_some(())
+    });
 }
 
 #[test]
