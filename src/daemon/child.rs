@@ -54,7 +54,7 @@ struct Inbound {
 }
 
 impl Link {
-    /// Takes over a connected socket and says `hello`.
+    /// Takes over a connected socket and says `hello`. `adopted`: an earlier daemon read from it.
     ///
     /// # Errors
     /// When the socket cannot be registered with the runtime.
@@ -62,6 +62,7 @@ impl Link {
         child: ChildKey,
         socket: std::os::unix::net::UnixStream,
         epoch: u64,
+        adopted: bool,
     ) -> std::io::Result<Self> {
         let link = Self {
             child,
@@ -69,7 +70,7 @@ impl Link {
             backlog: RefCell::default(),
             kept: RefCell::default(),
             finished: std::cell::Cell::default(),
-            inbound: Inbound { buffer: Vec::new(), length: 0, scanned: 0, torn: epoch > 1, over: false },
+            inbound: Inbound { buffer: Vec::new(), length: 0, scanned: 0, torn: adopted, over: false },
         };
         link.write(b"\n");
         link.send(&ToChild::Hello { v: crate::process::protocol::VERSION, epoch });
@@ -191,13 +192,18 @@ impl Inbound {
             let line = filled.get(start..end).unwrap_or_default();
             start = end + 1;
             self.scanned = start;
-            if std::mem::take(&mut self.torn) || line.is_empty() {
-                continue;
+            // Of a line that the old daemon began to read there is a tail here, which means nothing; a child that was
+            // silent then begins with a whole one.
+            let torn = std::mem::take(&mut self.torn);
+            match serde_json::from_slice(line) {
+                _ if line.is_empty() => {}
+                Ok(said) => lines.push(said),
+                Err(_) if torn => {}
+                Err(e) => {
+                    let shown = String::from_utf8_lossy(line.get(..80).unwrap_or(line)).into_owned();
+                    return Err(format!("a line that is not of the child protocol ({e}): {shown:?}"));
+                }
             }
-            lines.push(serde_json::from_slice(line).map_err(|e| {
-                let shown = String::from_utf8_lossy(line.get(..80).unwrap_or(line)).into_owned();
-                format!("a line that is not of the child protocol ({e}): {shown}")
-            })?);
         }
         self.buffer.copy_within(start..self.length, 0);
         self.length -= start;
@@ -230,7 +236,7 @@ mod tests {
     fn says_hello_and_hears_lines_whatever_their_pieces() {
         on_loop(async || {
             let (ours, mut theirs) = Std::pair().unwrap();
-            let mut link = Link::open(ChildKey(7), ours, 1).unwrap();
+            let mut link = Link::open(ChildKey(7), ours, 1, false).unwrap();
             let reader = BufReader::new(theirs.try_clone().unwrap());
             let reading =
                 std::thread::spawn(move || reader.lines().take(2).map(|l| l.unwrap()).collect::<Vec<_>>());
@@ -257,9 +263,25 @@ mod tests {
         on_loop(async || {
             let (ours, mut theirs) = Std::pair().unwrap();
             theirs.write_all(b"rt of a line\n{\"op\":\"running\",\"run\":\"3\"}\n").unwrap();
-            let mut link = Link::open(ChildKey(1), ours, 2).unwrap();
+            let mut link = Link::open(ChildKey(1), ours, 2, true).unwrap();
             let Heard::Lines(_, lines) = poll_fn(|cx| link.poll(cx)).await else { panic!("nothing heard") };
             assert_eq!(lines, vec![FromChild::Running { run: "3".into() }]);
+        });
+    }
+
+    #[test]
+    fn a_child_that_was_silent_when_the_daemon_died_loses_no_line() {
+        on_loop(async || {
+            let (ours, mut theirs) = Std::pair().unwrap();
+            let mut link = Link::open(ChildKey(1), ours, 2, true).unwrap();
+            theirs.write_all(b"{\"op\":\"ready\",\"v\":1}\n{\"op\":\"resumed\"}\n").unwrap();
+            let Heard::Lines(_, lines) = poll_fn(|cx| link.poll(cx)).await else { panic!("nothing heard") };
+            assert_eq!(lines.len(), 2, "{lines:?}");
+            // Only what the old daemon left is forgiven: a new child of a later daemon has no such excuse.
+            let (ours, mut theirs) = Std::pair().unwrap();
+            let mut link = Link::open(ChildKey(2), ours, 2, false).unwrap();
+            theirs.write_all(b"rubbish\n").unwrap();
+            assert!(matches!(poll_fn(|cx| link.poll(cx)).await, Heard::Broken(ChildKey(2), _)));
         });
     }
 
@@ -267,7 +289,7 @@ mod tests {
     fn a_child_that_does_not_read_stops_nobody_and_gets_every_line_later() {
         on_loop(async || {
             let (ours, theirs) = Std::pair().unwrap();
-            let mut link = Link::open(ChildKey(1), ours, 1).unwrap();
+            let mut link = Link::open(ChildKey(1), ours, 1, false).unwrap();
             let big = "x".repeat(100_000);
             for n in 0..40 {
                 link.send(&ToChild::Run(Box::new(Run {

@@ -247,7 +247,7 @@ fn launcher(d: &mut Daemon, packet: ToDaemon, fds: Vec<OwnedFd>) {
 /// A child lives: speaks to it and tells the engine.
 pub fn child_up(d: &mut Daemon, child: Child, fds: Vec<OwnedFd>, adopted: bool) {
     let key = ChildKey(child.child.0);
-    match connect(d, key, &child, fds) {
+    match connect(d, key, &child, fds, adopted) {
         Ok((link, printed)) => {
             let event = Event::ChildUp {
                 child: key,
@@ -273,6 +273,7 @@ fn connect(
     key: ChildKey,
     child: &Child,
     fds: Vec<OwnedFd>,
+    adopted: bool,
 ) -> io::Result<(Link, Option<Printed>)> {
     let missing = || io::Error::other("the launcher did not pass them all");
     let mut fds = fds.into_iter();
@@ -283,7 +284,7 @@ fn connect(
     } else {
         None
     };
-    Ok((Link::open(key, socket.into(), d.start.epoch)?, printed))
+    Ok((Link::open(key, socket.into(), d.start.epoch, adopted)?, printed))
 }
 
 /// How a child ended, in words; with what it said last where that may be the reason.

@@ -379,6 +379,16 @@ fn a_worker_that_cannot_resume_is_ended_when_the_daemon_was_replaced() {
     // It answers the new daemon between two runs only: what it held then is lost, or was just done.
     assert_eq!(done["state"], "SUCCESS", "{done}");
     until("another worker", || (worker(&node, "shell") != first).then_some(()));
+    // That one works, and so does the next one after the death of a daemon while nothing ran.
+    for name in ["two", "three"] {
+        let again = outcome(&node, "shell.hello", json!([name]));
+        assert_eq!(again["outcome"]["result"], format!("hello, {name}"), "{again}");
+        let old = node.daemon();
+        procs::kill9(old);
+        until("a new daemon", || (node.daemon() != old).then_some(()));
+    }
+    let last = outcome(&node, "shell.hello", json!(["four"]));
+    assert_eq!(last["outcome"]["result"], "hello, four");
 }
 
 #[test]

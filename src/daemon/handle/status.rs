@@ -7,13 +7,15 @@ use crate::control::api::{
 };
 use crate::daemon::clock;
 use crate::daemon::state::Daemon;
-use crate::engine::event::ChildKey;
+use crate::engine::event::{ChildKey, Event};
 use crate::engine::view;
 use crate::model::op::{Op, QueueCount, Reply};
 use crate::process::launch::Child;
 
 /// Answers even when the store does not: then without its counts, saying so.
 pub fn handle(d: &mut Daemon, asker: Asker) {
+    // Ages are told as of now, not as of what happened last.
+    d.step(Event::Tick);
     d.read(
         Op::Count,
         Box::new(move |d, reply| match reply {

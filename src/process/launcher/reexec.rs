@@ -186,8 +186,13 @@ impl Core<'_> {
             _ if !self.phase.is_serving() => self.refuse_reexec("taskd is stopping"),
             Err(why) => self.refuse_reexec(&why),
             // Who asked is told by the end of its connection, and nobody knows what the new daemon does now.
-            Ok(_) if self.epoch != trial.epoch || !self.daemon.as_ref().is_some_and(|d| d.ready) => {
+            Ok(_) if self.epoch != trial.epoch => {
                 self.refuse_reexec("the daemon ended meanwhile; try again");
+            }
+            Ok(_) if !self.daemon.as_ref().is_some_and(|d| d.ready) => {
+                let why = "taskd is still starting: a pool has a child that is not ready yet (`taskd status` shows it); \
+                           try again when it is";
+                self.refuse_reexec(why);
             }
             Ok(version) => self.begin_hand_over(trial, version),
         }
