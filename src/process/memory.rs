@@ -8,43 +8,53 @@ use super::descendants;
 /// beyond, the resident size.
 const EXACT: usize = 256;
 
-/// Bytes of a page.
-fn page() -> u64 {
-    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
-        .ok()
-        .flatten()
-        .and_then(|n| u64::try_from(n).ok())
-        .unwrap_or(4096)
-}
-
-/// A process and all its descendants.
+/// Processes that are measured together.
 #[derive(Clone, Debug)]
 pub struct Family {
     members: Vec<i32>,
+    /// Of so many the proportional share is read.
+    exact: usize,
 }
 
 impl Family {
-    /// As it is now; processes that come and go meanwhile may be missed.
+    /// A process and all its descendants as they are now; those that come and go meanwhile may be missed.
     #[must_use]
     pub fn of(pid: u32) -> Self {
         let mut members = vec![pid.cast_signed()];
         members.extend(descendants::below(pid.cast_signed()));
-        Self { members }
+        Self { members, exact: EXACT }
     }
 
-    /// Memory in bytes: what is shared counts for each process by its share (PSS), where that can be read.
+    /// All descendants of this process, each of which is measured exactly.
+    #[must_use]
+    pub fn below_this_one() -> Self {
+        Self { members: descendants::descendants(), exact: usize::MAX }
+    }
+
+    /// Memory in bytes: what is shared counts for each process by its share (PSS), where that can be read. One that
+    /// ended since it was found counts nothing.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        let exact = self.members.iter().take(EXACT).map(|pid| share(*pid).or_else(|| resident(*pid)));
-        let rest = self.members.iter().skip(EXACT).map(|pid| resident(*pid));
-        exact.chain(rest).map(Option::unwrap_or_default).sum()
+        let exact =
+            |pid: &i32| descendants::proportional(*pid).unwrap_or_else(|| descendants::resident(*pid));
+        let (first, rest) = self.members.split_at(self.exact.min(self.members.len()));
+        first.iter().map(exact).chain(rest.iter().map(|pid| descendants::resident(*pid))).sum()
     }
 
-    /// Whether that is above so many bytes. Resident sizes count too much, but are cheap to read: where they
-    /// are below, the shares are, too.
+    /// What it uses, where that is above so many bytes. Resident sizes count too much, but cost a hundredth: where
+    /// they are below, the shares are, too.
+    ///
+    /// Looked at one after the other, those that share may each be seen alone while others end: what counts is the
+    /// smaller one of two looks.
     #[must_use]
-    pub fn is_above(&self, bytes: u64) -> bool {
-        self.members.iter().filter_map(|pid| resident(*pid)).sum::<u64>() > bytes && self.memory() > bytes
+    pub fn beyond(&self, bytes: u64) -> Option<u64> {
+        let resident: u64 = self.members.iter().map(|pid| descendants::resident(*pid)).sum();
+        if resident <= bytes {
+            return None;
+        }
+        let first = self.memory();
+        let found = if first > bytes { first.min(self.memory()) } else { first };
+        (found > bytes).then_some(found)
     }
 
     /// Processes and threads.
@@ -52,20 +62,6 @@ impl Family {
     pub fn tasks(&self) -> u64 {
         self.members.iter().filter_map(|pid| threads(*pid)).sum()
     }
-}
-
-/// The proportional share, in bytes.
-fn share(pid: i32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let kib =
-        text.lines().find_map(|l| l.strip_prefix("Pss:"))?.trim().strip_suffix("kB")?.trim().parse::<u64>();
-    kib.ok()?.checked_mul(1024)
-}
-
-/// The resident size, in bytes.
-fn resident(pid: i32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(page())
 }
 
 fn threads(pid: i32) -> Option<u64> {
@@ -94,8 +90,9 @@ mod tests {
         BufReader::new(parent.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
         let family = Family::of(parent.id());
         let (memory, tasks) = (family.memory(), family.tasks());
-        let alone: Vec<u64> = family.members.iter().map(|pid| share(*pid).unwrap()).collect();
-        let resident: u64 = family.members.iter().map(|pid| resident(*pid).unwrap()).sum();
+        let alone: Vec<u64> =
+            family.members.iter().map(|pid| descendants::proportional(*pid).unwrap()).collect();
+        let resident: u64 = family.members.iter().map(|pid| descendants::resident(*pid)).sum();
         for pid in &family.members {
             let _ =
                 nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL);
@@ -103,18 +100,18 @@ mod tests {
         parent.wait().unwrap();
         assert_eq!((family.members.len(), tasks), (3, 3));
         assert!(memory > alone[0] && memory <= resident, "{memory} of {alone:?}, {resident}");
-        assert!(!family.is_above(resident));
+        assert!(family.beyond(resident).is_none());
     }
 
     #[test]
     fn growth_shows_and_a_process_that_is_gone_counts_nothing() {
-        let own = Family { members: vec![std::process::id().cast_signed()] };
+        let own = Family { members: vec![std::process::id().cast_signed()], exact: EXACT };
         let before = own.memory();
         let held = vec![1_u8; 32 << 20];
         let after = own.memory();
         assert!(after >= before + (24 << 20), "{before} {after} {}", held.len());
-        assert!(own.is_above(24 << 20));
-        let nobody = Family { members: vec![0x3fff_fffe] };
-        assert_eq!((nobody.memory(), nobody.tasks(), nobody.is_above(0)), (0, 0, false));
+        assert!(own.beyond(24 << 20).is_some());
+        let nobody = Family { members: vec![0x3fff_fffe], exact: EXACT };
+        assert_eq!((nobody.memory(), nobody.tasks(), nobody.beyond(0).is_some()), (0, 0, false));
     }
 }

@@ -20,6 +20,7 @@ use nix::unistd::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::spawn::{IOPRIO_WHO_PROCESS, io_priority};
 use crate::config::settings::Identity;
 use crate::model::task::{IoClass, Surroundings};
 
@@ -320,17 +321,8 @@ impl Setup {
 
 /// Sets the I/O scheduling class of this process, at the middle one of its levels.
 fn set_io_class(class: IoClass) -> io::Result<()> {
-    const WHO_PROCESS: libc::c_long = 1;
-    const SHIFT: libc::c_long = 13;
-    // linux/ioprio.h: the class above 13 bits of level; a level means nothing in the first and the last.
-    let value = match class {
-        IoClass::None => 0,
-        IoClass::Realtime => 1 << SHIFT | 4,
-        IoClass::BestEffort => 2 << SHIFT | 4,
-        IoClass::Idle => 3 << SHIFT,
-    };
     // SAFETY: ioprio_set(2) takes three integers and touches no memory.
-    let done = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0_i64, value) };
+    let done = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, io_priority(class)) };
     Errno::result(done)?;
     Ok(())
 }

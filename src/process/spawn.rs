@@ -227,7 +227,7 @@ pub fn try_sandbox(sandbox: &Prepared, user: Option<&Account>) -> Result<(), Spa
 
 /// `io_class` as ioprio_set(2) takes it: class in the upper bits, the middle level of eight where a class has
 /// levels.
-const fn io_priority(class: IoClass) -> c_int {
+pub(super) const fn io_priority(class: IoClass) -> c_int {
     const MIDDLE: c_int = 4;
     match class {
         IoClass::None => 0,
@@ -241,7 +241,7 @@ const fn io_priority(class: IoClass) -> c_int {
 const IOPRIO_CLASS_SHIFT: c_int = 13;
 
 /// From the kernel's `ioprio.h`: the number that follows names a process, 0 for the caller.
-const IOPRIO_WHO_PROCESS: c_int = 1;
+pub(super) const IOPRIO_WHO_PROCESS: c_int = 1;
 
 /// The two ends of a standard descriptor.
 struct Ends {

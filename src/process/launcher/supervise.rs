@@ -31,7 +31,7 @@ impl Core<'_> {
         let mut beyond = Vec::new();
         for (id, pid, limits) in self.supervised() {
             let family = Family::of(pid);
-            if let Some(most) = limits.memory_max.filter(|most| family.is_above(*most)) {
+            if let Some(most) = limits.memory_max.filter(|most| family.beyond(*most).is_some()) {
                 beyond.push((id, true, format!("it uses more than memory_max = {most} bytes")));
             } else if let Some(most) = limits.tasks_max.filter(|most| family.tasks() > *most) {
                 beyond.push((

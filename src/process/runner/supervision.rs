@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::process::descendants;
+use crate::process::memory::Family;
 
 /// Between two looks during an attempt's first second.
 const YOUNG: Duration = Duration::from_millis(50);
@@ -73,21 +74,6 @@ impl Supervision {
             }
         }
         let limit = self.memory_max?;
-        // PSS is never above what is resident, and that costs a hundredth to ask for.
-        let resident: Vec<(i32, u64)> =
-            descendants::descendants().into_iter().map(|pid| (pid, descendants::resident(pid))).collect();
-        if resident.iter().map(|(_, bytes)| bytes).sum::<u64>() <= limit {
-            return None;
-        }
-        // One that ended since has nothing any more: what is resident is asked for anew.
-        let exact = |(pid, _): &(i32, u64)| {
-            descendants::proportional(*pid).unwrap_or_else(|| descendants::resident(*pid))
-        };
-        // Looked at one after the other, those that share may each be seen alone while others end: nobody is killed
-        // for one look.
-        let look = || resident.iter().map(exact).sum::<u64>();
-        let first = look();
-        let found = if first > limit { first.min(look()) } else { first };
-        (found > limit).then_some(Excess::Memory { limit, found })
+        Family::below_this_one().beyond(limit).map(|found| Excess::Memory { limit, found })
     }
 }
