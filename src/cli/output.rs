@@ -43,6 +43,11 @@ impl Failure {
         Self::Told { code: 66, error: Box::new(Error::new(ErrorKind::BadRequest, message)) }
     }
 
+    /// A file that cannot be made: exit 73.
+    pub fn no_output(message: impl Into<String>) -> Self {
+        Self::from(Error::new(ErrorKind::Conflict, message))
+    }
+
     /// Not now: exit 75.
     pub fn later(message: impl Into<String>) -> Self {
         Self::from(Error::new(ErrorKind::Unavailable, message))

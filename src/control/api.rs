@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use super::status::{ChildState, ChildView, CountsView, PoolView, ReplacedView, RunningView, StatusView};
-pub use super::verbs::{BackupBody, DrainBody, ReloadBody, StopBody};
+pub use super::verbs::{BackupPiece, DrainBody, ReloadBody, StopBody};
 use crate::model::outcome::Outcome;
 use crate::model::state::State;
 
@@ -120,11 +120,8 @@ pub enum Request {
         /// Do not wait for running attempts.
         now: bool,
     },
-    /// `POST /v1/store/backup`: the daemon writes a consistent copy to this absolute path.
-    Backup {
-        /// The path.
-        path: String,
-    },
+    /// `GET /v1/store/backup`: newline-delimited [`BackupPiece`]s of a consistent copy.
+    Backup,
     /// `POST /v1/store/verify`
     Verify,
     /// `GET /v1/store/export`: newline-delimited [`Exported`] of all that is not final.
