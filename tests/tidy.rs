@@ -55,6 +55,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("config", &["handle"]),  // reads the file only
     ("exec", &["handle"]),    // runs without the daemon
     ("openapi", &["handle"]), // prints a text that is compiled in
+    ("completion", &["handle"]), // prints a text that is compiled in; what it asks are other commands' questions
     ("enqueue", &[]),
     ("result", &[]),
     ("status", &[]),
