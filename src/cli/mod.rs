@@ -29,6 +29,7 @@ pub mod exec;
 pub mod follow;
 pub mod list;
 pub mod logs;
+pub mod manual;
 pub mod moment;
 pub mod ndjson;
 pub mod openapi;
@@ -131,6 +132,9 @@ pub enum Command {
     Openapi(openapi::Args),
     /// Print the completion script of a shell
     Completion(completion::Args),
+    /// Print a manual page as roff
+    #[command(hide = true)]
+    Manual(manual::Args),
 }
 
 const HELP: &str = "\
@@ -302,6 +306,7 @@ fn unused(cli: &Cli) -> Option<Failure> {
         Command::Exec(_) => "exec",
         Command::Openapi(_) => "openapi",
         Command::Completion(_) => "completion",
+        Command::Manual(_) => "manual",
         _ => return None,
     };
     let option = match &cli.global {
@@ -339,6 +344,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, ExitCode> {
         Command::Store(args) => store::run(args, context),
         Command::Openapi(args) => openapi::run(&args, context),
         Command::Completion(args) => completion::run(&args, context),
+        Command::Manual(args) => manual::run(&args, context),
     })
 }
 

@@ -147,9 +147,8 @@ impl Asked {
         let limit = if begun.is_empty() { MESSAGES } else { LOOKED_THROUGH };
         let all: Vec<Message> = self.ask(&format!("/v1/messages?limit={limit}{states}")).unwrap_or_default();
         let now = moment::now();
-        let fits = |m: &Message| {
-            m.id.starts_with(begun) && is_name(&m.id) && !place.positional.contains(&m.id)
-        };
+        let fits =
+            |m: &Message| m.id.starts_with(begun) && is_name(&m.id) && !place.positional.contains(&m.id);
         let shown = all.into_iter().filter(fits).take(MESSAGES);
         shown
             .map(|m| {
@@ -228,7 +227,7 @@ mod tests {
         assert_eq!(of("size").about, "string, default \"small\"");
         assert_eq!(of("dry").one_of, ["true", "false"]);
         assert!(of("size").is_text() && !of("n").is_text());
-        assert!(params(&view(&["$(x)=int", "nothing"], Value::Null)).is_empty());
+        assert!(params(&view(&["$(x)=int", "nothing"], serde_json::json!({}))).is_empty());
     }
 
     #[test]

@@ -116,7 +116,12 @@ fn takes_value(arg: &Arg) -> bool {
     arg.get_action().takes_values()
 }
 
-fn wanted<'a>(place: &Place<'a>, waiting: Option<&'a Arg>, only_positional: bool, current: &str) -> Wanted<'a> {
+fn wanted<'a>(
+    place: &Place<'a>,
+    waiting: Option<&'a Arg>,
+    only_positional: bool,
+    current: &str,
+) -> Wanted<'a> {
     let command: &'a Command = place.command;
     if let Some(arg) = waiting {
         return Wanted::Value(arg, String::new());

@@ -43,7 +43,8 @@ fn quoted(value: &str, open: Option<char>) -> Option<String> {
         None => {
             let mut text = String::with_capacity(value.len());
             for c in value.chars() {
-                let plain = c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '/' | '=' | '@' | '%' | '+' | ',');
+                let plain = c.is_alphanumeric()
+                    || matches!(c, '_' | '-' | '.' | ':' | '/' | '=' | '@' | '%' | '+' | ',');
                 if !plain {
                     text.push('\\');
                 }

@@ -198,7 +198,13 @@ mod tests {
             for arg in command.get_arguments().filter(|a| a.get_action().takes_values()) {
                 let known = !arg.get_possible_values().is_empty() || kind(arg).is_some();
                 let is_help = command.get_name() == "help";
-                assert!(known || is_help, "{} {}: {:?}", command.get_name(), arg.get_id(), arg.get_value_names());
+                assert!(
+                    known || is_help,
+                    "{} {}: {:?}",
+                    command.get_name(),
+                    arg.get_id(),
+                    arg.get_value_names()
+                );
                 seen += 1;
             }
             all.extend(command.get_subcommands().cloned());
@@ -209,10 +215,16 @@ mod tests {
     #[test]
     fn commands_options_and_words() {
         assert_eq!(offered("taskd can"), ["cancel"]);
-        assert!(offered("taskd ").contains(&"store".to_owned()) && !offered("taskd ").contains(&"manual".to_owned()));
+        assert!(
+            offered("taskd ").contains(&"store".to_owned())
+                && !offered("taskd ").contains(&"manual".to_owned())
+        );
         assert_eq!(offered("taskd store ve"), ["verify"]);
         assert_eq!(offered("taskd enqueue --pri"), ["--priority"]);
-        assert_eq!(offered("taskd reload "), ["--binary", "--socket", "--timeout", "--json", "--color", "--help"]);
+        assert_eq!(
+            offered("taskd reload "),
+            ["--binary", "--socket", "--timeout", "--color", "--json", "--help"]
+        );
         assert_eq!(offered("taskd logs -f"), ["-f"]);
         assert_eq!(offered("taskd list --color "), ["auto", "always", "never"]);
         assert_eq!(offered("taskd list --color=a"), ["--color=auto", "--color=always"]);
@@ -220,7 +232,15 @@ mod tests {
         assert_eq!(offered("taskd list --state waiting,s"), ["waiting,scheduled", "waiting,success"]);
         assert_eq!(offered("taskd list --state=RE"), ["--state=RETRY", "--state=REVOKED"]);
         assert_eq!(offered("taskd list --state=success,ru"), ["--state=success,running"]);
-        assert_eq!(offered("taskd enqueue x --in 1"), ["1m", "10m", "1h", "1d", "1w"].map(|d| d.to_owned()).iter().filter(|d| d.starts_with('1')).cloned().collect::<Vec<_>>());
+        assert_eq!(
+            offered("taskd enqueue x --in 1"),
+            ["1m", "10m", "1h", "1d", "1w"]
+                .map(|d| d.to_owned())
+                .iter()
+                .filter(|d| d.starts_with('1'))
+                .cloned()
+                .collect::<Vec<_>>()
+        );
         assert_eq!(offered("taskd enqueue x --timezone Europe/Berl"), ["Europe/Berlin"]);
         assert_eq!(offered("taskd enqueue x --priority=9"), ["--priority=9"]);
         assert_eq!(offered("taskd run --config "), [":files"]);

@@ -214,7 +214,10 @@ mod tests {
         assert_eq!(t.environment, [("TASKD_SOCKET".to_owned(), "/x y".to_owned())]);
         assert!(line("taskd list > out").redirects && line("taskd list 2>").redirects);
         let t = line("taskd list >out 2>&1 --sta");
-        assert_eq!((t.words.as_slice(), t.current.as_str(), t.redirects), (&["list".to_owned()][..], "--sta", false));
+        assert_eq!(
+            (t.words.as_slice(), t.current.as_str(), t.redirects),
+            (&["list".to_owned()][..], "--sta", false)
+        );
         assert_eq!(line("true && taskd queues; taskd list ").words, ["list"]);
     }
 
