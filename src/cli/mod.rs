@@ -19,6 +19,8 @@ use output::{Color, Ending, Failure};
 pub mod arguments;
 pub mod cancel;
 pub mod check;
+pub mod complete;
+pub mod completion;
 pub mod config;
 pub mod drain;
 pub mod ending;
@@ -27,6 +29,7 @@ pub mod exec;
 pub mod follow;
 pub mod list;
 pub mod logs;
+pub mod manual;
 pub mod moment;
 pub mod ndjson;
 pub mod openapi;
@@ -127,6 +130,11 @@ pub enum Command {
     Store(store::Args),
     /// Print the control API as an OpenAPI document
     Openapi(openapi::Args),
+    /// Print the completion script of a shell
+    Completion(completion::Args),
+    /// Print a manual page as roff
+    #[command(hide = true)]
+    Manual(manual::Args),
 }
 
 const HELP: &str = "\
@@ -297,6 +305,8 @@ fn unused(cli: &Cli) -> Option<Failure> {
         Command::Config(_) => "config",
         Command::Exec(_) => "exec",
         Command::Openapi(_) => "openapi",
+        Command::Completion(_) => "completion",
+        Command::Manual(_) => "manual",
         _ => return None,
     };
     let option = match &cli.global {
@@ -333,6 +343,8 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, ExitCode> {
         Command::Stop(args) => stop::run(&args, context),
         Command::Store(args) => store::run(args, context),
         Command::Openapi(args) => openapi::run(&args, context),
+        Command::Completion(args) => completion::run(&args, context),
+        Command::Manual(args) => manual::run(&args, context),
     })
 }
 

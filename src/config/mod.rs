@@ -35,6 +35,7 @@ pub use env::{DAEMON_USER, Env, TASK_USER};
 pub use load::{Loaded, load, load_texts, show, show_json};
 pub use origin::Origin;
 pub use ownership::ownership_fault;
+pub use params::PARAM;
 pub use report::{Fault, FaultKind, Report};
 pub use schema::schema;
 pub use source::{DEFAULT_FILE, Source};

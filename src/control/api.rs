@@ -1,5 +1,7 @@
 //! Requests and answers of the control API, shared by the server, the client and the OpenAPI text.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -447,8 +449,11 @@ pub struct TaskView {
     pub kind: String,
     /// The queue it goes to.
     pub queue: String,
-    /// `name=type` of each parameter, with `=default` where there is one.
+    /// `name=type` of each parameter, with `, default VALUE` where there is one.
     pub params: Vec<String>,
+    /// The only values allowed of those parameters that declare such.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub one_of: BTreeMap<String, Vec<Value>>,
     /// Whether it may be enqueued.
     pub enabled: bool,
 }
