@@ -19,6 +19,7 @@ mod drain;
 mod enqueue;
 mod exec;
 mod faults;
+mod homes;
 mod kill;
 mod ledger;
 mod list;

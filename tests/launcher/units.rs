@@ -10,8 +10,13 @@ fn the_units_verify_without_a_word() {
         println!("skipped: systemd-analyze is not there");
         return;
     }
+    for (folder, manager) in [("systemd", "--system"), ("systemd/user", "--user")] {
+        verify(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), manager);
+    }
+}
+
+fn verify(source: &Path, manager: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
     let mut units = Vec::new();
     for name in ["taskd.service", "taskd.socket"] {
         // The program is not installed here, and a program that is missing is a fault.
@@ -20,9 +25,12 @@ fn the_units_verify_without_a_word() {
         std::fs::write(&path, text).unwrap();
         units.push(path);
     }
-    let out = Command::new("systemd-analyze").arg("verify").args(&units).output().unwrap();
+    // What stands for %t and %h of a user's manager.
+    let home = [("XDG_RUNTIME_DIR", dir.path()), ("HOME", dir.path())];
+    let mut analyze = Command::new("systemd-analyze");
+    let out = analyze.args(["verify", manager]).args(&units).envs(home).output().unwrap();
     let said = [out.stdout, out.stderr].map(|t| String::from_utf8_lossy(&t).into_owned()).concat();
-    assert!(out.status.success() && said.is_empty(), "{said}");
+    assert!(out.status.success() && said.is_empty(), "{manager}: {said}");
 }
 
 #[test]
