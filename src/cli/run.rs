@@ -21,10 +21,13 @@ Without --user it is the system's: /etc/taskd.toml, /var/lib/taskd, /run/taskd. 
 own: $XDG_CONFIG_HOME/taskd.toml and taskd.d/ (~/.config), $XDG_STATE_HOME/taskd (~/.local/state) and
 $XDG_RUNTIME_DIR/taskd/taskd.sock, and nobody but you may use it unless [access] says so.
 
-SIGTERM ends it once running tasks had [taskd] shutdown_grace; SIGHUP reloads the config.
+SIGTERM or SIGINT ends it once running tasks had [taskd] shutdown_grace; a second one does not wait for
+them, a third one or SIGQUIT ends everything at once. SIGHUP reloads the config. As process 1 of a
+container it reaps whatever is left to it, and leaves what it did not start alone.
 
 EXIT CODES
   0    ended as it was asked to
+  1    ended at once, or running tasks did not end in time
   70   a fault of taskd, or a daemon that died again and again
   74   the store is damaged, missing or of a newer taskd, or cannot be read or written
   75   the store, the socket or another instance is in the way for now

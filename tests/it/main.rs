@@ -14,6 +14,7 @@ mod harness;
 mod cancel;
 mod check;
 mod config;
+mod container;
 mod crashes;
 mod drain;
 mod enqueue;
