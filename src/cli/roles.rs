@@ -56,5 +56,6 @@ fn fit(line: impl Iterator<Item = OsString>) -> Result<String, String> {
     let Command::Run(args) = cli.command else {
         return Err("the running taskd was not started by run".to_owned());
     };
-    launcher::upgrade_check(&run::options(args, &Context::new(cli.global)))
+    let context = Context::new(cli.global, false).map_err(|failure| failure.to_string())?;
+    launcher::upgrade_check(&run::options(args, &context))
 }
