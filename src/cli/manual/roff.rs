@@ -31,6 +31,7 @@ impl Page {
         page.line(".nr HY 0");
         page.section("NAME");
         page.line(&format!("{} \\- {}", typed(name), inline(about)));
+        page.fresh = false;
         page
     }
 
