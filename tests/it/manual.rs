@@ -66,6 +66,7 @@ fn it_reads_as_a_user_expects() {
             assert!(shown.contains(word), "{name}: no {word}\n{shown}");
         }
         assert!(!shown.contains("\\[u") && !shown.contains('`'), "{name}: markup is shown");
+        assert!(!shown.contains('\u{2010}'), "{name}: a word is hyphenated, or something typed has a hyphen");
     }
 }
 

@@ -28,6 +28,8 @@ impl Page {
         ));
         // Neither gaps nor hyphens that nobody typed: names of keys and options are to be found whole.
         page.line(".ad l");
+        page.line(".nh");
+        // What groff's .EE goes back to.
         page.line(".nr HY 0");
         page.section("NAME");
         page.line(&format!("{} \\- {}", typed(name), inline(about)));
