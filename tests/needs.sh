@@ -13,6 +13,10 @@ declare -A package=(
     [/lib/systemd/systemd-journald]=systemd
     [journalctl]=systemd
     [python3]=python3
+    [zsh]=zsh
+    [fish]=fish
+    [groff]=groff-base
+    [mandoc]=mandoc
 )
 if [ "${1:-test}" = deb ] || [ "${1:-test}" = test ]; then
     package[dpkg-buildpackage]=dpkg-dev

@@ -13,6 +13,7 @@ mod harness;
 
 mod cancel;
 mod check;
+mod completion;
 mod config;
 mod container;
 mod crashes;
@@ -25,6 +26,7 @@ mod kill;
 mod ledger;
 mod list;
 mod logs;
+mod manual;
 mod openapi;
 mod pause;
 mod purge;

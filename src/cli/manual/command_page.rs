@@ -42,7 +42,7 @@ pub fn page(date: &str) -> String {
     let mut root = Cli::command();
     root.build();
     let about = about(&root);
-    let mut page = Page::new("taskd", 1, date, about.trim_end_matches('.'));
+    let mut page = Page::new("taskd", 1, date, &lower(about.trim_end_matches('.')));
     page.section("SYNOPSIS");
     page.paragraph("`taskd` [OPTIONS] COMMAND [ARGUMENTS]");
     page.section("DESCRIPTION");
@@ -61,9 +61,7 @@ pub fn page(date: &str) -> String {
         if let Part::Codes(_, codes) = part {
             page.section("EXIT STATUS");
             page.paragraph("What holds for every command; what a command says of its own is above.");
-            for (code, text) in codes {
-                page.item(code, text);
-            }
+            page.list(codes.iter().map(|(code, text)| (code.as_str(), text.as_str())));
         }
     }
     for part in &after {
@@ -99,6 +97,12 @@ fn after_help(command: &Command) -> String {
     command.get_after_help().map(ToString::to_string).unwrap_or_default()
 }
 
+/// Without the capital of a sentence.
+fn lower(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|c| c.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}
+
 fn sentence(text: &str) -> String {
     if text.ends_with(['.', ':', '?']) { text.to_owned() } else { format!("{text}.") }
 }
@@ -118,25 +122,24 @@ fn one(page: &mut Page, command: &Command) {
             argument(page, arg);
         }
     }
-    for part in parts(&after_help(command)) {
+    let mut after = parts(&after_help(command));
+    // What it says, how it looks, what it ends with.
+    after.sort_by_key(|part| match part {
+        Part::Text(_) => 0,
+        Part::Examples(_) => 1,
+        Part::Codes(..) => 2,
+    });
+    for part in &after {
         match part {
-            Part::Text(text) => page.paragraph(&text),
+            Part::Text(text) => page.paragraph(text),
             Part::Examples(lines) => {
                 page.paragraph(if lines.len() > 1 { "Examples:" } else { "Example:" });
                 page.example(lines.iter().map(String::as_str));
             }
             Part::Codes(title, codes) => {
-                let with = title.trim_start_matches("EXIT CODES").trim();
-                page.paragraph(&if with.is_empty() {
-                    "Exit codes:".to_owned()
-                } else {
-                    format!("Exit codes {}:", with.to_lowercase())
-                });
-                page.inside();
-                for (code, text) in codes {
-                    page.item(&code, &text);
-                }
-                page.out();
+                let with = title.trim_start_matches("EXIT CODES").to_lowercase();
+                page.paragraph(&format!("Exit codes{with}:"));
+                page.list(codes.iter().map(|(code, text)| (code.as_str(), text.as_str())));
             }
         }
     }
@@ -159,7 +162,9 @@ fn argument(page: &mut Page, arg: &Arg) {
         let gap = if term.is_empty() { "" } else { " " };
         term = format!("{term}{gap}{dashes}{value}{}", if many { "..." } else { "" });
     }
-    let mut text = sentence(&arg.get_help().map(ToString::to_string).unwrap_or_default());
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    let variable = arg.get_env().map(|v| format!(" [env: {}]", v.to_string_lossy())).unwrap_or_default();
+    let mut text = sentence(&format!("{help}{variable}"));
     let possible: Vec<String> = arg
         .get_possible_values()
         .iter()
@@ -176,9 +181,6 @@ fn argument(page: &mut Page, arg: &Arg) {
         arg.get_default_values().iter().map(|v| v.to_string_lossy().into_owned()).collect();
     if !defaults.is_empty() && arg.get_action().takes_values() {
         text.push_str(&format!(" Default: `{}`.", defaults.join(" ")));
-    }
-    if let Some(variable) = arg.get_env() {
-        text.push_str(&format!(" Environment: `{}`.", variable.to_string_lossy()));
     }
     page.item(&term, &text);
 }
@@ -202,7 +204,7 @@ mod tests {
             need(format!("\n.SS {name}\n"));
             need(format!("\n{}\n", inline(&sentence(&about(command)))));
             for arg in command.get_arguments().filter(|a| a.get_id() != "help") {
-                need(inline(&sentence(&arg.get_help().unwrap().to_string())));
+                need(inline(&arg.get_help().unwrap().to_string()));
                 need(arg.get_long().map(|l| typed(&format!("--{l}"))).unwrap_or_default());
             }
             for part in parts(&after_help(command)) {
@@ -233,7 +235,7 @@ mod tests {
             .mut_subcommand("list", |c| c.arg(Arg::new("new").long("brand-new").help("Something new")))
             .subcommand(Command::new("other").about("Another command").after_help("EXIT CODES\n  99  odd"));
         let missing = missing(&more, &text);
-        for what in ["\n.SS taskd other\n", "Something new.", "\\-\\-brand\\-new", "\n.TP\n99\nodd\n"] {
+        for what in ["\n.SS taskd other\n", "Something new", "\\-\\-brand\\-new", "\n.TP\n99\nodd\n"] {
             assert!(missing.iter().any(|m| m == what), "{what:?} in {missing:?}");
         }
     }

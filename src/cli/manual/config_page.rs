@@ -126,7 +126,7 @@ fn table(page: &mut Page, spec: &TableSpec) {
         "tasks" => page.prose(TASKS),
         _ => {}
     }
-    keys(page, spec.keys, "");
+    keys(page, spec.keys, "", spec.when == When::Later);
 }
 
 fn later() -> String {
@@ -134,19 +134,21 @@ fn later() -> String {
     chars.next().map(|c| c.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
-fn keys(page: &mut Page, keys: &[Key], before: &str) {
+/// `told`: it was said already that none of them does anything yet.
+fn keys(page: &mut Page, keys: &[Key], before: &str, told: bool) {
     for key in keys {
         let name = format!("{before}{}", key.name);
         let mut text = key.doc.to_owned();
-        if key.when == When::Later {
+        if key.when == When::Later && !told {
             text.push_str(&format!(" {}.", later()));
         }
+        let told = told || key.when == When::Later;
         let default =
             if key.default.is_empty() { String::new() } else { format!(" Default: `{}`.", key.default) };
         page.item(&format!("`{name}` = {}", kind(key)), &format!("{text}{default}"));
         match key.kind {
-            Kind::Table(inner) => self::keys(page, inner, &format!("{name}.")),
-            Kind::Params => self::keys(page, PARAM, &format!("{name}.NAME.")),
+            Kind::Table(inner) => self::keys(page, inner, &format!("{name}."), told),
+            Kind::Params => self::keys(page, PARAM, &format!("{name}.NAME."), told),
             _ => {}
         }
     }

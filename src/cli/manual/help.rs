@@ -30,7 +30,10 @@ pub fn parts(help: &str) -> Vec<Part> {
         } else if line.starts_with("EXIT CODES") {
             parts.push(Part::Codes(line.to_owned(), indented().into_iter().map(code).collect()));
         } else if is_heading(line) {
-            parts.push(Part::Text(format!("{line}: {}", indented().join(" "))));
+            let mut title = line.to_lowercase();
+            title.get_mut(..1).map(str::make_ascii_uppercase);
+            let own: Vec<&str> = indented().into_iter().map(str::trim).collect();
+            parts.push(Part::Text(format!("{title}: {}.", own.join(" "))));
         } else if !line.trim().is_empty() {
             let mut text = line.to_owned();
             while let Some(next) = lines.next_if(|l| !l.trim().is_empty() && !is_heading(l)) {
@@ -69,7 +72,7 @@ mod tests {
             [
                 Part::Examples(vec!["a b".to_owned(), "c".to_owned()]),
                 text("Some text goes on."),
-                text("STATES:   x, y"),
+                text("States: x, y."),
                 Part::Codes("EXIT CODES".to_owned(), vec![own("0", "fine"), own("64, 65", "not")]),
                 Part::Codes("EXIT CODES WITH --wait".to_owned(), vec![own("1", "no")]),
                 text("`x` says more."),

@@ -4,6 +4,8 @@
 #[derive(Debug)]
 pub struct Page {
     text: String,
+    /// Nothing stands below the last heading yet: a paragraph needs no macro there.
+    fresh: bool,
 }
 
 /// Letters that stand for something else in roff when they are to be typed as they are.
@@ -16,7 +18,7 @@ impl Page {
     pub fn new(name: &str, section: u8, date: &str, about: &str) -> Self {
         let title = name.to_uppercase();
         let version = env!("CARGO_PKG_VERSION");
-        let mut page = Self { text: String::new() };
+        let mut page = Self { text: String::new(), fresh: true };
         page.line(
             ".\\\" Printed by `taskd manual`; its sources are --help, the table of keys and the protocol.",
         );
@@ -24,8 +26,14 @@ impl Page {
             ".TH {} {section} \"{date}\" \"taskd {version}\" \"taskd manual\"",
             typed(&title)
         ));
+        // Neither gaps nor hyphens that nobody typed: names of keys and options are to be found whole.
+        page.line(".ad l");
+        page.line(".nh");
+        // What groff's .EE goes back to.
+        page.line(".nr HY 0");
         page.section("NAME");
         page.line(&format!("{} \\- {}", typed(name), inline(about)));
+        page.fresh = false;
         page
     }
 
@@ -51,21 +59,24 @@ impl Page {
     /// A section.
     pub fn section(&mut self, title: &str) {
         self.line(&format!(".SH {}", title.to_uppercase()));
+        self.fresh = true;
     }
 
     /// A part of one.
     pub fn part(&mut self, title: &str) {
         self.line(&format!(".SS {}", inline(title)));
+        self.fresh = true;
     }
 
     /// A paragraph; `words` between backticks are bold, to be typed as they are.
     pub fn paragraph(&mut self, text: &str) {
-        self.line(".PP");
+        self.gap();
         self.put(&inline(text));
     }
 
     /// A term and what it is.
     pub fn item(&mut self, term: &str, text: &str) {
+        self.fresh = false;
         self.line(".TP");
         self.put(&inline(term));
         self.put(&inline(text));
@@ -73,7 +84,7 @@ impl Page {
 
     /// Lines as they are.
     pub fn example<'a>(&mut self, lines: impl IntoIterator<Item = &'a str>) {
-        self.line(".PP");
+        self.gap();
         self.line(".RS 4");
         self.line(".EX");
         for line in lines {
@@ -84,14 +95,21 @@ impl Page {
         self.line(".RE");
     }
 
-    /// What follows stands further in, until [`Page::out`].
-    pub fn inside(&mut self) {
+    /// Short items, further in and without gaps between them.
+    pub fn list<'a>(&mut self, items: impl IntoIterator<Item = (&'a str, &'a str)>) {
         self.line(".RS 4");
+        self.line(".PD 0");
+        for (term, text) in items {
+            self.item(term, text);
+        }
+        self.line(".PD");
+        self.line(".RE");
     }
 
-    /// The end of [`Page::inside`].
-    pub fn out(&mut self) {
-        self.line(".RE");
+    fn gap(&mut self) {
+        if !std::mem::take(&mut self.fresh) {
+            self.line(".PP");
+        }
     }
 
     /// Blocks between empty lines: `* TERM :: TEXT` is an item (lines that follow belong to it), lines that begin
