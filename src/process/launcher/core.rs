@@ -323,6 +323,7 @@ impl<'log> Core<'log> {
             self.retry_daemon,
             self.phase.deadline(),
             self.reexec.deadline(),
+            self.notify.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -340,6 +341,9 @@ impl<'log> Core<'log> {
         if self.ping_every().is_some_and(|every| now >= self.last_ping + every / 2) {
             self.notify.alive();
             self.last_ping = now;
+        }
+        if self.notify.deadline().is_some_and(|at| now >= at) {
+            self.notify.flush();
         }
         if self.silent_at().is_some_and(|at| now >= at) {
             self.end_silent_daemon();

@@ -215,6 +215,7 @@ impl Core<'_> {
         if let Some(groups) = &self.groups {
             groups.clear(CLEAR);
         }
+        self.notify.flush();
         if over {
             tracing::info!("ended");
             return Some(code);
