@@ -386,7 +386,7 @@ impl<'log> Core<'log> {
         // Where foreign ones come at any time, a new one is not to be taken for a leftover of nobody.
         let only_own = self.foreign.may_grow() && !self.ended.iter().any(|one| one.left);
         family::kill_strangers(|pid| {
-            !spared.contains(&pid) && !(only_own && !foreign::is_of(pid, &self.state.instance))
+            !spared.contains(&pid) && (!only_own || foreign::is_of(pid, &self.state.instance))
         })
     }
 
