@@ -1,12 +1,16 @@
 //! `taskd check`: every fault of the config at once.
 
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::output::{self, Ending, Failure};
 use super::{ConfigFile, Context};
+use crate::config::settings::Settings;
 use crate::config::{self, Env, Loaded, Source};
 use crate::control::api::ErrorKind;
+use crate::model::task::{Program, Surroundings};
 use crate::process::launcher::refused_sandboxes;
 
 /// Options of `taskd check`.
@@ -51,7 +55,7 @@ fn check(args: Args, context: &Context) -> Ending {
         output::json(br#"{"faults":[]}"#)?;
         return Ok(0);
     }
-    for note in &loaded.notes {
+    for note in loaded.notes.iter().chain(&programs(&loaded.settings)) {
         output::note(note);
     }
     output::print(&match loaded.files.as_slice() {
@@ -59,6 +63,45 @@ fn check(args: Args, context: &Context) -> Ending {
         files => format!("{}: no faults\n", files.join(", ")),
     })?;
     Ok(0)
+}
+
+/// Programs that are not there. No fault: they may be installed later, and a reload must not wait for that.
+fn programs(settings: &Settings) -> Vec<String> {
+    let workers = settings.pools.values().filter_map(|p| {
+        let worker = p.worker.as_ref()?;
+        Some((format!("pools.{}.worker", p.name), worker.argv.first()?, &worker.surroundings))
+    });
+    let tasks = settings.tasks.values().filter_map(|t| match &t.program {
+        Program::Exec(argv) => Some((format!("tasks.{}.exec", t.name), argv.first()?, &t.surroundings)),
+        Program::Command(_) | Program::Worker => None,
+    });
+    let missing = |(path, program, around): (String, &String, &Surroundings)| {
+        let directory = around.working_directory.as_deref().unwrap_or("/");
+        let own = around.environment.get("PATH").cloned().or_else(|| std::env::var("PATH").ok());
+        Some(format!("{path}: {}", missing(program, directory, &own.unwrap_or_default())?))
+    };
+    workers.chain(tasks).filter_map(missing).collect()
+}
+
+/// Why this program cannot be started in this directory and with this `PATH`; to be seen where it cannot be
+/// looked at.
+fn missing(program: &str, directory: &str, path: &str) -> Option<String> {
+    let is_there = |file: &Path| match std::fs::metadata(file) {
+        Ok(found) if found.is_dir() => Err("is a directory"),
+        Ok(found) if found.permissions().mode() & 0o111 == 0 => Err("is not executable"),
+        Ok(_) => Ok(()),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err("does not exist")
+        }
+        Err(_) => Ok(()),
+    };
+    if program.contains('/') {
+        // Absolute as it is.
+        let file = Path::new(directory).join(program);
+        return is_there(&file).err().map(|why| format!("{} {why}", file.display()));
+    }
+    let found = std::env::split_paths(path).any(|dir| is_there(&dir.join(program)).is_ok());
+    (!found).then(|| format!("there is no program {program} in PATH ({path})"))
 }
 
 /// Reads and checks the config; its faults are printed here, all at once.
@@ -77,4 +120,22 @@ pub fn load(source: &Source, context: &Context) -> Result<Loaded, Failure> {
         let code = if report.is_unreadable() { 66 } else { ErrorKind::Config.exit_code() };
         Err(Failure::Quiet(code))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_cannot_be_started_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = dir.path().to_str().unwrap();
+        std::fs::write(dir.path().join("text"), "").unwrap();
+        assert!(missing("/nonexistent/x", "/", "").unwrap().ends_with("does not exist"));
+        assert!(missing("./text", here, "").unwrap().ends_with("is not executable"));
+        assert!(missing(here, "/", "").unwrap().ends_with("is a directory"));
+        assert!(missing("text", "/", here).unwrap().contains("PATH"));
+        assert_eq!(missing("sh", "/", "/nonexistent:/bin"), None);
+        assert_eq!(missing("../bin/sh", "/bin", ""), None);
+    }
 }

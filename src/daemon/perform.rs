@@ -133,7 +133,8 @@ fn began(d: &mut Daemon, run: &str, reply: Result<Reply, Fault>) {
 
 fn noted(d: &mut Daemon, note: &Note) {
     match note {
-        Note::Ended { id, state, .. } => {
+        Note::Ended { id, state, outcome, .. } => {
+            d.totals.dropped_output += outcome.usage.dropped_output;
             if *state == State::Success {
                 d.totals.succeeded += 1;
             } else {

@@ -115,8 +115,10 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
         d.look_at_store();
         if !d.ready && d.engine.pools_up() {
             d.ready = true;
-            d.adopted.clear();
             d.launcher.send(ToLauncher::Ready);
+        }
+        if d.engine.is_matched() {
+            d.adopted.clear();
         }
         if !d.recovered && d.engine.has_recovered() {
             d.recovered = true;
@@ -436,7 +438,7 @@ fn named(d: &mut Daemon, child: ChildKey, run: &str, pid: Option<u32>) {
     if let Some(info) = d.runs.get_mut(run) {
         info.child = child;
         info.pid = pid.or(info.pid);
-    } else if !d.engine.is_live()
+    } else if !d.engine.is_matched()
         && let Some(info) = d.adopted.named(run, child, pid)
     {
         d.runs.insert(run.to_owned(), info);

@@ -101,6 +101,8 @@ pub struct Totals {
     pub succeeded: u64,
     /// Attempts that ended otherwise.
     pub failed: u64,
+    /// Bytes that tasks and workers printed and that were dropped.
+    pub dropped_output: u64,
 }
 
 /// The daemon.

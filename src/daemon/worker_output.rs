@@ -179,9 +179,10 @@ pub fn drain(d: &mut Daemon, child: ChildKey, ends: Option<&str>) {
 /// The end of a worker's output; its last words on stderr, where they may explain the end of the worker.
 pub fn finish(d: &mut Daemon, child: ChildKey) -> Option<String> {
     drain(d, child, None);
-    let Daemon { children, runs, spool, sink, .. } = d;
+    let Daemon { children, runs, spool, sink, totals, .. } = d;
     let living = children.get_mut(&child)?;
     let printed = living.printed.as_mut()?;
+    totals.dropped_output += printed.lost;
     let mut rest = Vec::new();
     for side in &mut printed.sides {
         let stream = side.stream;

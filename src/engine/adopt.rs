@@ -1,5 +1,6 @@
 //! What an earlier daemon left behind: the children tell what they hold, the store tells what is leased,
-//! and nothing is handed out before the two are matched.
+//! and nothing is handed out before the two are matched. A child that is silent is waited for shortly; what it
+//! may hold is then left in [`super::doubt`], and all else goes on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,17 +8,22 @@ use std::sync::Arc;
 use super::Engine;
 use super::child::Child;
 use super::command::Command;
+use super::doubt::NOBODY;
 use super::event::ChildKey;
-use super::held::{Held, Killed, Stage, run_key};
+use super::held::{Held, Stage, run_key};
 use super::plan::Plan;
+use super::slot::Slot;
 use super::store::Pending;
 use crate::model::message::Delivery;
 use crate::model::op::{Fault, Op, Reply};
 use crate::model::outcome::{CancelReason, Cause, Outcome};
 use crate::model::time::Mono;
 
-/// A child that does not name its runs for so long is killed, in milliseconds.
-pub const NAMING_MS: u64 = 10_000;
+/// All wait so long for a child that does not name its runs, in milliseconds: an answer takes a few.
+const SILENT_MS: u64 = 300;
+
+/// READY waits so long for children that are still starting, or silent, in milliseconds.
+const UP_MS: u64 = 5_000;
 
 /// A run that the store does not know is told to end; its child is killed after this, in milliseconds.
 const STRANGER_MS: u64 = 30_000;
@@ -38,7 +44,7 @@ pub(super) enum Phase {
 pub(super) struct Adoption {
     /// A started run that nobody names may have died with its child.
     lost: bool,
-    /// When children that named nothing are killed.
+    /// Until when children that named nothing are waited for.
     deadline: Option<Mono>,
     recovered: Option<Vec<Delivery>>,
     named: BTreeMap<String, (ChildKey, Named)>,
@@ -100,7 +106,9 @@ impl Engine {
         let Phase::Boot(adoption) = &mut self.phase else { return };
         let mut adoption = std::mem::take(adoption);
         adoption.lost |= children_lost || fresh;
-        adoption.deadline = Some(self.now.mono.plus(NAMING_MS));
+        adoption.deadline = Some(self.now.mono.plus(SILENT_MS));
+        self.up_by = Some(self.now.mono.plus(UP_MS));
+        self.expect_names();
         self.phase = Phase::Adopting(adoption);
         self.store.recover.submitted();
         self.submit(Pending::Recover, Op::Recover, out);
@@ -109,7 +117,10 @@ impl Engine {
     pub(super) fn child_holds(&mut self, child: ChildKey, run: String, out: &mut Vec<Command>) {
         if !self.is_live() {
             self.child_named(child, run, Named::Running);
-        } else if self.run_of(child, &run).is_none() {
+            return;
+        }
+        self.clear_doubt(child, &run);
+        if self.run_of(child, &run).is_none() {
             self.evict(child, run, out);
         }
     }
@@ -134,6 +145,7 @@ impl Engine {
 
     /// A child died before the match: what it had not ended is lost, named or not.
     pub(super) fn adopted_down(&mut self, child: ChildKey, c: &Child, out_of_memory: bool) {
+        self.doubts.lost |= c.unnamed;
         if let Some(adoption) = self.phase.adoption() {
             adoption.lost |= c.unnamed;
             for (by, named) in adoption.named.values_mut() {
@@ -170,18 +182,14 @@ impl Engine {
 
     pub(super) fn pump_adoption(&mut self, out: &mut Vec<Command>) {
         let Phase::Adopting(adoption) = &mut self.phase else { return };
-        let unnamed: Vec<ChildKey> =
-            self.children.iter().filter(|(_, c)| c.unnamed).map(|(k, _)| *k).collect();
-        if unnamed.is_empty() && adoption.recovered.is_some() {
+        let all_named = !self.children.values().any(|c| c.unnamed);
+        if adoption.deadline.is_some_and(|at| at <= self.now.mono) {
+            adoption.deadline = None;
+        }
+        if (all_named || adoption.deadline.is_none()) && adoption.recovered.is_some() {
             let adoption = std::mem::take(adoption);
             self.go_live(adoption, out);
             return;
-        }
-        if adoption.deadline.is_some_and(|at| at <= self.now.mono) {
-            adoption.deadline = None;
-            for child in unnamed {
-                self.kill(child, Killed::Beside, "it did not name its runs to a new daemon", out);
-            }
         }
         if self.store.recover.is_due(self.now.mono) {
             self.store.recover.submitted();
@@ -192,9 +200,14 @@ impl Engine {
     fn go_live(&mut self, adoption: Adoption, out: &mut Vec<Command>) {
         let Adoption { lost, mut named, recovered, .. } = adoption;
         self.phase = Phase::Live;
+        self.doubts.lost |= lost;
         for delivery in recovered.unwrap_or_default() {
             let (token, started) = (delivery.token, delivery.started);
             let said = named.remove(&run_key(token));
+            if said.is_none() && self.may_be_held(&delivery.message.queue) {
+                self.doubt(delivery);
+                continue;
+            }
             self.hold(token, Held::waiting(delivery, self.now.mono));
             match said {
                 Some((child, Named::Running)) => self.adopt_run(token, child),
@@ -208,7 +221,7 @@ impl Engine {
                     self.lose(token, "it died while the daemon was replaced", out_of_memory, out);
                 }
                 None if started && lost => {
-                    self.adopt_run(token, ChildKey(u64::MAX));
+                    self.adopt_run(token, NOBODY);
                     let why = "its child is gone: it died while no daemon lived";
                     let outcome = Outcome::of_cause(Cause::WorkerLost, why);
                     self.conclude(token, Box::new(outcome), None, out);
@@ -235,10 +248,28 @@ impl Engine {
         self.raise_all();
     }
 
+    /// Whether every slot has a child that takes runs, or is known not to get one for now. What takes longer
+    /// than usual to come up, or to answer, is not waited for: the others work.
+    #[must_use]
+    pub fn pools_up(&self) -> bool {
+        self.is_live() && (self.up_by.is_none_or(|at| at <= self.now.mono) || self.all_up())
+    }
+
+    fn all_up(&self) -> bool {
+        let ready = |k: &ChildKey| self.children.get(k).is_some_and(|c| c.ready.is_some());
+        let up = |s: &Slot| s.failures > 0 || s.children.iter().any(ready);
+        self.slots.values().filter(|s| !s.surplus).all(up)
+    }
+
+    /// When [`Engine::pools_up`] stops waiting.
+    pub(super) fn up_deadline(&self) -> Option<Mono> {
+        self.up_by.filter(|at| *at > self.now.mono && !self.all_up())
+    }
+
     /// Whether the store has the end of everything that ended while no daemon lived.
     #[must_use]
     pub fn has_recovered(&self) -> bool {
-        self.is_live() && !self.leftovers.iter().any(|token| self.held.contains_key(token))
+        self.is_matched() && !self.leftovers.iter().any(|token| self.held.contains_key(token))
     }
 
     /// Ends a run that is under no lease of this node.

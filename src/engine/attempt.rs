@@ -221,6 +221,7 @@ impl Engine {
         outcome: Box<Outcome>,
         out: &mut Vec<Command>,
     ) {
+        self.clear_doubt(child, &run);
         if let Some((token, _)) = self.run_of(child, &run) {
             self.conclude(token, outcome, Some(child), out);
             return;
@@ -240,6 +241,7 @@ impl Engine {
     }
 
     pub(super) fn run_refused(&mut self, child: ChildKey, run: &str, why: &str, out: &mut Vec<Command>) {
+        self.clear_doubt(child, run);
         if let Some((token, r)) = self.run_of(child, run) {
             let revoked = r.revoked;
             self.free(token);

@@ -3,7 +3,7 @@
 use super::Engine;
 use super::ask::Work;
 use super::command::{Command, Told};
-use super::event::{AskKey, ChildKey};
+use super::event::AskKey;
 use super::held::Stage;
 use crate::model::message::{Record, Token};
 use crate::model::name::MessageId;
@@ -14,8 +14,8 @@ use crate::model::time::Wall;
 /// Where a message is.
 enum Where {
     Window(Token),
-    /// With the child that is to be told, unless it was.
-    Child(Token, Option<ChildKey>),
+    /// Whether its child is still to be told.
+    Child(Token, bool),
     Closing(Token),
     Store,
 }
@@ -42,7 +42,7 @@ impl Engine {
             }
             Some((token, Stage::Running(run))) => {
                 // A child that does not answer is killed: a task can stop its own runner.
-                Where::Child(token, Self::revoke_running(run, now).then_some(run.child))
+                Where::Child(token, Self::revoke_running(run, now))
             }
             Some((token, Stage::Closing(_))) => Where::Closing(token),
             None => Where::Store,
@@ -55,10 +55,9 @@ impl Engine {
                 self.revoke_waiting(token, out);
                 self.await_close(key, token, id);
             }
-            Where::Child(token, child) => {
-                if let Some(child) = child.filter(|c| self.children.contains_key(c)) {
-                    let run = super::run_key(token);
-                    out.push(Command::Cancel { child, run, reason: CancelReason::Revoked });
+            Where::Child(token, first) => {
+                if first {
+                    self.tell_cancel(token, CancelReason::Revoked, out);
                 }
                 self.turn_to(key, Work::Canceled(id.clone()));
             }

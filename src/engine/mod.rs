@@ -4,7 +4,7 @@
 //! This file only routes. Each noun has its file: [`held`] the leased messages and their stages, `store`
 //! the tickets and the patience with a failing store, `sweep` what time brings, `route` where a message
 //! goes, `ask` what clients want, `dispatch` which message gets which slot, `retry` what an outcome leads
-//! to, `pool` what becomes of children, `slot` who takes runs in a place, `recycle` who is replaced, `adopt` what an earlier daemon left behind, `shutdown` the end.
+//! to, `pool` what becomes of children, `slot` who takes runs in a place, `recycle` who is replaced, `adopt` what an earlier daemon left behind, `doubt` what of it a silent child may hold, `shutdown` the end.
 
 mod adopt;
 mod ask;
@@ -13,6 +13,7 @@ mod cancel;
 mod child;
 pub mod command;
 mod dispatch;
+mod doubt;
 pub mod event;
 mod held;
 mod jitter;
@@ -37,8 +38,8 @@ mod why;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use adopt::NAMING_MS;
 pub use attempt::CANCEL_MS;
+pub use doubt::NAMING_MS;
 pub use held::{run_key, token_of};
 pub use pool::{END_MS, READY_MS};
 pub use recycle::{Reason, Replaced};
@@ -64,6 +65,9 @@ pub struct Engine {
     pools: BTreeMap<String, pool::Pool>,
     slots: BTreeMap<SlotId, slot::Slot>,
     children: BTreeMap<ChildKey, child::Child>,
+    doubts: doubt::Doubts,
+    /// READY waits for children until then.
+    up_by: Option<Mono>,
     /// What ended while no daemon lived: the leases of it.
     leftovers: Vec<Token>,
     /// Children with a bound of memory that had a run since they were measured.
@@ -94,6 +98,8 @@ impl Engine {
             pools: BTreeMap::new(),
             slots: BTreeMap::new(),
             children: BTreeMap::new(),
+            doubts: doubt::Doubts::default(),
+            up_by: None,
             leftovers: Vec::new(),
             unmeasured: BTreeSet::new(),
             pressure: None,
@@ -143,6 +149,7 @@ impl Engine {
     /// Does all that became due or possible. Each part is cheap when nothing is.
     fn pump(&mut self, out: &mut Vec<Command>) {
         self.pump_adoption(out);
+        self.pump_doubts(out);
         self.pump_settling(out);
         self.pump_asks(out);
         self.pump_shutdown(out);
@@ -162,6 +169,8 @@ impl Engine {
     pub fn next_deadline(&self) -> Option<Mono> {
         [
             self.adoption_deadline(),
+            self.doubts_deadline(),
+            self.up_deadline(),
             self.settling_deadline(),
             self.asks_deadline(),
             self.shutdown_deadline(),

@@ -97,14 +97,6 @@ fn again(at: Mono, now: Mono) -> String {
 }
 
 impl Engine {
-    /// Whether every slot has a child that takes runs, or is known not to get one for now.
-    #[must_use]
-    pub fn pools_up(&self) -> bool {
-        let ready = |k: &ChildKey| self.children.get(k).is_some_and(|c| c.ready.is_some());
-        let up = |s: &Slot| s.failures > 0 || s.children.iter().any(ready);
-        self.is_live() && self.slots.values().filter(|s| !s.surplus).all(up)
-    }
-
     /// Slots as the settings want them.
     pub(super) fn plan_slots(&mut self) {
         let plan = std::sync::Arc::clone(&self.plan);
@@ -416,7 +408,7 @@ impl Engine {
     /// Tells children to end that take no more runs and hold none.
     fn let_go(&mut self, out: &mut Vec<Command>) {
         let now = self.now.mono;
-        let idle = |c: &Child| !c.ending && !c.killed && c.is_idle() && c.owed.is_empty();
+        let idle = |c: &Child| !c.ending && !c.killed && !c.unnamed && c.is_idle() && c.owed.is_empty();
         let goes = |s: &Slot, k: ChildKey| {
             self.children.get(&k).is_some_and(idle) && s.is_retired(k, &self.children)
         };

@@ -51,19 +51,22 @@ impl Engine {
         let Some(stop) = &mut self.stop else { return };
         if !stop.canceled && stop.cancel_at <= now {
             stop.canceled = true;
+            let mut tell = Vec::new();
             for (token, held) in &mut self.held {
                 let Stage::Running(run) = &mut held.stage else { continue };
-                if !run.interrupted && !run.revoked {
-                    let reason = CancelReason::Interrupted;
-                    out.push(Command::Cancel { child: run.child, run: super::run_key(*token), reason });
+                if !std::mem::replace(&mut run.interrupted, true) && !run.revoked {
+                    tell.push(*token);
                 }
-                run.interrupted = true;
+            }
+            for token in tell {
+                self.tell_cancel(token, CancelReason::Interrupted, out);
             }
         }
+        let Some(stop) = &mut self.stop else { return };
         if stop.canceled && !stop.killed && stop.kill_at <= now {
             stop.killed = true;
             let busy: Vec<ChildKey> =
-                self.children.iter().filter(|(_, c)| !c.is_idle()).map(|(k, _)| *k).collect();
+                self.children.iter().filter(|(_, c)| !c.is_idle() || c.unnamed).map(|(k, _)| *k).collect();
             for child in busy {
                 self.kill(child, Killed::Shutdown, "it did not end its run for the shutdown", out);
             }

@@ -65,7 +65,7 @@ impl Slot {
     /// The child that takes runs, full or not, and its place among the children.
     fn taking<'a>(&self, all: &'a BTreeMap<ChildKey, Child>) -> Option<(usize, ChildKey, &'a Child)> {
         self.children.iter().enumerate().rev().find_map(|(at, key)| {
-            let c = all.get(key).filter(|c| c.ready.is_some() && !self.is_spent(c))?;
+            let c = all.get(key).filter(|c| c.ready.is_some() && !c.unnamed && !self.is_spent(c))?;
             Some((at, *key, c))
         })
     }
@@ -85,14 +85,19 @@ impl Slot {
         &self,
         all: &'a BTreeMap<ChildKey, Child>,
     ) -> Option<(ChildKey, &'a Child, usize)> {
-        let (key, c) = self.taker(all)?;
+        let (key, c) = self.taker(all).filter(|_| !self.is_in_doubt(all))?;
         let load = self.load(all);
         (load < c.capacity as usize).then_some((key, c, load))
     }
 
+    /// Whether nobody knows yet what runs in it.
+    fn is_in_doubt(&self, all: &BTreeMap<ChildKey, Child>) -> bool {
+        self.children.iter().any(|key| all.get(key).is_some_and(|c| c.unnamed))
+    }
+
     /// Whether a child of its user will be there.
     pub(super) fn is_coming(&self, all: &BTreeMap<ChildKey, Child>) -> bool {
-        !self.surplus && self.taker(all).is_none() && self.load(all) == 0
+        !self.surplus && self.taker(all).is_none() && self.load(all) == 0 && !self.is_in_doubt(all)
     }
 
     /// Whether a child takes no more runs and is to go once it is idle.
@@ -105,7 +110,7 @@ impl Slot {
     /// Whether it has room for one more child, and its newest one is not still coming or on its way out of
     /// a fault.
     pub(super) fn may_start(&self, all: &BTreeMap<ChildKey, Child>) -> bool {
-        if self.surplus || self.asked.is_some() || self.children.len() >= MOST {
+        if self.surplus || self.asked.is_some() || self.children.len() >= MOST || self.is_in_doubt(all) {
             return false;
         }
         self.newest(all).is_none_or(|c| !c.killed && (c.ready.is_some() || self.is_spent(c)))

@@ -66,7 +66,7 @@ fields! {
     TASKD_RUNS "Runs that a child had.",
     TASKD_AGE_MS "How long a child lived, in milliseconds.",
     TASKD_MEMORY "Memory of a child and of all below it when it was measured last, in bytes.",
-    TASKD_DROPPED "Lines that were lost because the log was not read fast enough.",
+    TASKD_DROPPED "Lines that were lost because the journal, or who reads the log, did not take them.",
 }
 
 events! {

@@ -40,6 +40,8 @@ pub struct Entry<'a> {
     pub place: (&'a str, &'a str),
     /// The line goes on in the next entry (`TASKD_CUT=1`).
     pub cut: bool,
+    /// Lines that were lost, where this one says that (`TASKD_DROPPED`); else 0.
+    pub lost: u64,
 }
 
 /// A sender that outlives restarts of journald: it connects at no time.
@@ -118,6 +120,9 @@ fn encode(out: &mut Vec<u8>, entry: &Entry<'_>) {
     if entry.cut {
         out.extend_from_slice(b"TASKD_CUT=1\n");
     }
+    if entry.lost > 0 {
+        let _ = writeln!(out, "TASKD_DROPPED={}", entry.lost);
+    }
 }
 
 /// `NAME=value`, or the form with a length where the value has a newline: a value must not be able to
@@ -154,6 +159,7 @@ mod tests {
             pid: 42,
             place: ("", ""),
             cut: false,
+            lost: 0,
         }
     }
 

@@ -8,6 +8,7 @@ mod relay;
 
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -98,13 +99,13 @@ pub fn init(level: &str, target: Target) -> Result<Log, String> {
     let (relay, front) = relay::Relay::new(QUEUE, level);
     let (target, trouble) = match (target, journal()) {
         (Target::Journal, Ok(journal)) => {
-            relay.start(tracing_subscriber::registry().with(journal), || {})?;
+            relay.start(tracing_subscriber::registry().with(journal), journald_listens, || {})?;
             (Target::Journal, None)
         }
         (wanted, journal) => {
             let gathered = Gathered::default();
             let lines = gathered.clone();
-            relay.start(stderr(move || lines.clone()), move || gathered.write_out())?;
+            relay.start(stderr(move || lines.clone()), || true, move || gathered.write_out())?;
             let trouble = if wanted == Target::Journal { journal.err() } else { None };
             (Target::Stderr, trouble)
         }
@@ -140,6 +141,12 @@ fn journal() -> std::io::Result<tracing_journald::Layer> {
         .with_field_prefix(None)
         .with_syslog_identifier("taskd".to_owned())
         .with_priority_mappings(priorities))
+}
+
+/// Whether journald is there: while it is restarted its socket is not, or nobody listens on it, and what
+/// tracing-journald sends then is lost without a word.
+fn journald_listens() -> bool {
+    UnixDatagram::unbound().is_ok_and(|socket| socket.connect(super::journal::SOCKET).is_ok())
 }
 
 /// Lines of a burst, for one write(2).

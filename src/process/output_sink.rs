@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -34,9 +34,20 @@ pub struct Source {
     pub pid: u32,
 }
 
-/// The journal, or stderr where there is none.
+/// How often at most it is said that lines were lost, while more are.
+const SAY_EVERY: Duration = Duration::from_secs(1);
+
+/// The journal, or stderr where there is none; counts what neither takes, and says so when it is taken again.
 #[derive(Debug)]
-pub enum Sink {
+pub struct Sink {
+    to: To,
+    /// Lines that were lost and not told of.
+    missed: u64,
+    said: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum To {
     /// One entry a line.
     Journal(Journal),
     /// `task id stream | text`, with everything escaped that a terminal would obey.
@@ -47,18 +58,74 @@ impl Sink {
     /// The journal if `journal` says so and a socket can be made, else stderr.
     #[must_use]
     pub fn new(journal: bool) -> Self {
-        match journal.then(|| Journal::open(None)) {
-            Some(Ok(journal)) => Self::Journal(journal),
-            _ => Self::Stderr(Plain::new()),
-        }
+        let to = match journal.then(|| Journal::open(None)) {
+            Some(Ok(journal)) => To::Journal(journal),
+            _ => To::Stderr(Plain::new()),
+        };
+        Self { to, missed: 0, said: None }
     }
 
     /// Passes a line on. False: it was dropped, at least in part.
     pub fn line(&mut self, source: &Source, stream: Stream, line: Line<'_>) -> bool {
+        let taken = self.pass(source, stream, line);
+        self.counted(taken)
+    }
+
+    /// A line was not even offered, because the one before it was not taken.
+    pub fn skip(&mut self) {
+        self.missed += 1;
+    }
+
+    /// Says how many lines were lost since that was said last, if any were and it can be said.
+    pub fn tell_missed(&mut self) {
+        if self.missed == 0 {
+            return;
+        }
+        let (missed, place) = (
+            self.missed,
+            match self.to {
+                To::Journal(_) => "the journal",
+                To::Stderr(_) => "stderr",
+            },
+        );
+        let text = format!("{missed} lines of output are lost: {place} did not take them");
+        let pid = std::process::id();
+        let told = match &mut self.to {
+            To::Journal(journal) => journal.send(&Entry {
+                message: text.as_bytes(),
+                priority: 4,
+                id: "",
+                task: "",
+                queue: "",
+                attempt: 0,
+                stream: "stderr",
+                pid,
+                place: ("", ""),
+                cut: false,
+                lost: missed,
+            }),
+            To::Stderr(plain) => plain.write("taskd", text.as_bytes(), false),
+        };
+        if told {
+            self.missed = 0;
+            self.said = Some(Instant::now());
+        }
+    }
+
+    fn counted(&mut self, taken: bool) -> bool {
+        if !taken {
+            self.missed += 1;
+        } else if self.missed > 0 && self.said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+            self.tell_missed();
+        }
+        taken
+    }
+
+    fn pass(&mut self, source: &Source, stream: Stream, line: Line<'_>) -> bool {
         let (priority, message) = prefixed(line.bytes, stream);
         let name = stream_name(stream);
-        match self {
-            Self::Journal(journal) => journal.send(&Entry {
+        match &mut self.to {
+            To::Journal(journal) => journal.send(&Entry {
                 message,
                 priority,
                 id: &source.id,
@@ -69,10 +136,9 @@ impl Sink {
                 pid: source.pid,
                 place: ("", ""),
                 cut: line.cut,
+                lost: 0,
             }),
-            Self::Stderr(plain) => {
-                plain.write(&[&source.task, &source.id, name].join(" "), message, line.cut)
-            }
+            To::Stderr(plain) => plain.write(&[&source.task, &source.id, name].join(" "), message, line.cut),
         }
     }
 
@@ -82,8 +148,8 @@ impl Sink {
         let (priority, message) = prefixed(line.bytes, stream);
         let name = stream_name(stream);
         let place = slot.to_string();
-        match self {
-            Self::Journal(journal) => journal.send(&Entry {
+        let taken = match &mut self.to {
+            To::Journal(journal) => journal.send(&Entry {
                 message,
                 priority,
                 id: "",
@@ -94,19 +160,21 @@ impl Sink {
                 pid,
                 place: (&slot.pool, &place),
                 cut: line.cut,
+                lost: 0,
             }),
-            Self::Stderr(plain) => plain.write(&["worker", &place, name].join(" "), message, line.cut),
-        }
+            To::Stderr(plain) => plain.write(&["worker", &place, name].join(" "), message, line.cut),
+        };
+        self.counted(taken)
     }
 
     /// A line of the runner itself: what it refused or could not read.
     pub fn note(&mut self, text: &str) {
-        match self {
-            Self::Journal(_) => {
+        match &mut self.to {
+            To::Journal(_) => {
                 let source = Source { pid: std::process::id(), ..Source::default() };
                 self.line(&source, Stream::Stderr, Line { bytes: text.as_bytes(), cut: false });
             }
-            Self::Stderr(plain) => {
+            To::Stderr(plain) => {
                 plain.write("taskd", text.as_bytes(), false);
             }
         }

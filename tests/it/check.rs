@@ -51,3 +51,18 @@ fn a_key_of_a_later_version_is_never_silent() {
     let ran = node.taskd(&["check", file.to_str().unwrap()]).code(78);
     assert!(format!("{}{}", ran.out, ran.err).contains("not available yet"), "{ran:?}");
 }
+
+#[test]
+fn a_worker_or_program_that_is_not_there_is_said_and_no_fault() {
+    let node = Node::prepare(Setup::new(
+        "[pools.app]\nworker = [\"/nonexistent/worker\"]\n[tasks.a]\nexec = [\"/nonexistent/a\"]\n\
+         [tasks.b]\nexec = [\"/bin/sh\", \"-c\", \"true\"]\n",
+    ));
+    let file = node.config_file();
+    let ran = node.taskd(&["check", file.to_str().unwrap()]).code(0);
+    assert!(!ran.err.contains("tasks.b"), "{}", ran.err);
+    ran.says(&[
+        "pools.app.worker: /nonexistent/worker does not exist",
+        "tasks.a.exec: /nonexistent/a does not exist",
+    ]);
+}

@@ -141,7 +141,9 @@ fn what_taskd_did_not_start_is_left_alone() {
         assert_eq!(container.node.finished(&id)["state"], "SUCCESS");
         until("another runner", || (container.node.runners() != runner).then_some(()));
     }
-    procs::kill9(container.node.runners()[0]);
+    let runner = until("a runner", || container.node.runners().first().copied());
+    procs::kill9(runner);
+    until("another runner", || container.node.runners().first().filter(|r| **r != runner).map(drop));
     let id = container.node.enqueue(&["a"]);
     assert_eq!(container.node.finished(&id)["state"], "SUCCESS");
     assert!(procs::lives(sidecar) && procs::lives(stays));

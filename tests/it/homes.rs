@@ -24,7 +24,8 @@ impl Ada {
         let binary = if is_root() { dir.path().join("taskd") } else { TASKD.into() };
         if is_root() {
             // Where it was built may be closed to others.
-            std::fs::copy(TASKD, &binary).unwrap();
+            // By another process: a file that this one writes is open in what other tests start meanwhile.
+            Ran::of(Command::new("cp").arg(TASKD).arg(&binary), PATIENCE).code(0);
             chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
         }
         let ada = Self { binary, variables: Vec::new(), dir };

@@ -530,3 +530,28 @@ fn many_messages_through_one_pool_leave_nothing_in_daemon_and_launcher() {
     }
     assert_eq!(node.daemon(), daemon);
 }
+
+#[test]
+fn a_worker_that_is_silent_towards_a_new_daemon_holds_nobody_else_up() {
+    let node = prepared(&python("processes = 1", "", 1, "[tasks.quick]\ncommand = \"echo done\"\n"));
+    let (mut up, mut go) = (node.fifo("up"), node.fifo("go"));
+    let mut node = node;
+    node.launch();
+    let held = enqueue(&node, "shop.hold", json!([]));
+    assert_eq!(up.line(), held);
+    let pid = nix::unistd::Pid::from_raw(worker(&node, "py"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let daemon = node.daemon();
+    procs::kill9(daemon);
+    until("the next daemon", || (node.daemon() != daemon).then_some(()));
+    let begun = std::time::Instant::now();
+    let quick = enqueue(&node, "quick", json!([]));
+    assert_eq!(node.finished(&quick)["state"], "SUCCESS");
+    // Its silence would end it after 10 s: the other pool worked before.
+    assert!(procs::lives(pid.as_raw()), "after {:?}", begun.elapsed());
+    assert_eq!(node.view(&held)["state"], "RUNNING");
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+    go.release(1);
+    let view = node.finished(&held);
+    assert_eq!((&view["state"], &view["attempt"]), (&json!("SUCCESS"), &json!(1)), "{view}");
+}

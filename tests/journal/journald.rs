@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "the bench needs less of it than the test")]
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -19,6 +21,8 @@ const SCRIPT: &str = "mount -t tmpfs -o mode=755 none /run && mount -t tmpfs non
 /// A running journald.
 pub struct Journald {
     child: Child,
+    /// Its mount namespace, which outlives it.
+    namespace: File,
 }
 
 impl Journald {
@@ -48,7 +52,8 @@ impl Journald {
             sockets.iter().all(|s| Path::new(s).exists()).then_some(true)
         });
         if up {
-            return Ok(Self { child });
+            let namespace = File::open(format!("/proc/{pid}/ns/mnt")).map_err(|e| e.to_string())?;
+            return Ok(Self { child, namespace });
         }
         let mut why = String::new();
         std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut why).ok();
@@ -57,7 +62,23 @@ impl Journald {
 
     /// Words that run a program in its namespace.
     pub fn inside(&self) -> Vec<String> {
-        vec!["nsenter".into(), format!("--mount=/proc/{}/ns/mnt", self.child.id())]
+        let namespace = format!("/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd());
+        vec!["nsenter".into(), format!("--mount={namespace}")]
+    }
+
+    /// Ends it as a crash would: its sockets lie there, and nobody listens.
+    pub fn kill(&mut self) {
+        procs::kill9(self.child.id().cast_signed());
+        self.child.wait().unwrap();
+    }
+
+    /// Starts another one in its place, with sockets of its own.
+    pub fn start_again(&mut self) {
+        let inside = self.inside();
+        let mut command = Command::new(&inside[0]);
+        command.args(&inside[1..]).arg(JOURNALD);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.child = command.spawn().unwrap();
     }
 
     /// Words that run a program with its output connected to this journal, as systemd does for a unit.

@@ -25,6 +25,8 @@ processes = 2
 command = "echo to stdout; echo to stderr >&2; echo '<3>marked'; printf 'bad \\377 byte\\n'"
 [tasks.fail]
 command = "exit 4"
+[tasks.steps]
+command = "for i in 1 2 3; do echo step $i; echo up >{dir}/up; read x <{dir}/go; done; echo last"
 [tasks.flood]
 command = "head -c 3000000 /dev/zero | tr '\\0' '\\n'; echo over"
 result = "none"
@@ -112,4 +114,40 @@ fn a_journal_that_does_not_read_stalls_nothing() {
     journal.stall(false);
     assert_eq!(view["state"], "SUCCESS", "{view}");
     assert!(view["outcome"]["usage"]["dropped_output"].as_u64().unwrap() > 0, "{view}");
+}
+
+#[test]
+fn a_journal_that_is_killed_and_restarted_loses_no_result_and_is_found_again() {
+    let Some((mut journal, node)) = start() else { return };
+    let (mut up, mut go) = (node.fifo("up"), node.fifo("go"));
+    let id = node.enqueue(&["steps"]);
+    let of = format!("TASKD_ID={id}");
+    up.line();
+    journal.entry(&[&of, "MESSAGE=step 1"]);
+    journal.kill();
+    go.release(1);
+    up.line();
+    // A result that comes while nobody takes the log is a result.
+    let other = node.enqueue(&["talk"]);
+    assert_eq!(node.finished(&other)["state"], "SUCCESS");
+    journal.start_again();
+    // What taskd itself said meanwhile waited for it.
+    journal.entry(&[&format!("TASKD_ID={other}"), &format!("MESSAGE_ID={}", fields::SUCCEEDED)]);
+    go.release(1);
+    up.line();
+    journal.entry(&[&of, "MESSAGE=step 3"]);
+    go.release(1);
+    let view = node.finished(&id);
+    assert_eq!(
+        (view["state"].as_str(), view["outcome"]["result"].as_str()),
+        (Some("SUCCESS"), Some("step 1\nstep 2\nstep 3\nlast")),
+        "{view}"
+    );
+    // Journals are by boot: both lie in the same directory.
+    assert!(journal.entries(&[&of, "MESSAGE=step 2"]).is_empty());
+    assert!(view["outcome"]["usage"]["dropped_output"].as_u64().unwrap() > 0, "{view}");
+    let told = journal.entry(&["TASKD_DROPPED=1"]);
+    assert!(field(&told, "MESSAGE").contains("lost"), "{told}");
+    let status = node.ok(&["status"]);
+    assert!(status.contains("bytes of output were lost"), "{status}");
 }

@@ -237,10 +237,23 @@ impl World {
                 Ok(())
             }
             ToChild::Hello => {
-                if self.rng.chance(self.faults.mute_child)
-                    && let Some(c) = self.children.get_mut(&child)
-                {
-                    c.mute = true;
+                if self.rng.chance(self.faults.mute_child) {
+                    if self.bug == Some(Planted::SilenceMeansNothing) {
+                        let child = ChildKey(child);
+                        self.say(
+                            child.0,
+                            Event::Ready { child, capacity: 1, tasks: Vec::new(), resume: true },
+                        );
+                        self.say(child.0, Event::Resumed { child });
+                    }
+                    // Some come to it later, some never.
+                    if self.rng.chance(500) {
+                        let delay = self.rng.between(50, 12_000);
+                        self.at(delay, Thing::ToChild { child, what: ToChild::Hello });
+                    } else if let Some(c) = self.children.get_mut(&child) {
+                        c.mute = true;
+                    }
+                    return Ok(());
                 }
                 if self.children.get(&child).is_some_and(|c| c.ready) {
                     self.name_all(child);
@@ -486,6 +499,9 @@ impl World {
             Event::Ready { .. } => {
                 self.known.ready.insert(child);
             }
+            Event::Resumed { .. } => {
+                self.known.named.insert(child);
+            }
             Event::Refused { .. } => {
                 self.known.refused.insert(child);
             }
@@ -506,6 +522,8 @@ impl World {
         if let Some(corpse) = self.corpses.remove(&child) {
             out_of_memory = corpse.out_of_memory;
             let live = self.engine.as_ref().is_some_and(|e| e.is_live());
+            // What a silent one held is known by the store's word alone.
+            let live = live && (self.known.named.contains(&child) || !self.known.adopted.contains(&child));
             for (_, id) in corpse.lost.iter().filter(|_| live && !corpse.killed_by_daemon) {
                 self.ledger.certain(id, Excuse::Counted);
             }

@@ -451,6 +451,7 @@ impl World {
             let (slot, user, generation) = (c.slot.clone(), c.user.clone(), c.generation);
             let child = ChildKey(*child);
             self.known.told.insert(child.0);
+            self.known.adopted.insert(child.0);
             self.step(Event::ChildUp { child, slot, user, generation, adopted: true, age_ms: 0 })?;
         }
         for child in all {

@@ -10,6 +10,8 @@ pub enum Planted {
     LostDefer,
     /// After a restart nobody is told what the adopted children run.
     ForgottenRunning,
+    /// A silent child is taken for one that holds nothing.
+    SilenceMeansNothing,
     /// A lost attempt is given back as if it had been interrupted.
     UncountedLoss,
     /// A planned retry becomes a failure.
@@ -56,10 +58,11 @@ pub enum Planted {
     DeafToPressure,
 }
 
-pub const ALL: [Planted; 25] = [
+pub const ALL: [Planted; 26] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
+    Planted::SilenceMeansNothing,
     Planted::UncountedLoss,
     Planted::ForgottenRetry,
     Planted::NoConcurrency,

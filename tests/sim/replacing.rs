@@ -23,6 +23,10 @@ pub struct Known {
     pub ready: BTreeSet<u64>,
     /// Children that refused a run.
     pub refused: BTreeSet<u64>,
+    /// Children of an earlier daemon that said all they hold.
+    pub named: BTreeSet<u64>,
+    /// Children of an earlier daemon.
+    pub adopted: BTreeSet<u64>,
     /// Children it was told of.
     pub told: BTreeSet<u64>,
     /// Children whose memory is being measured.

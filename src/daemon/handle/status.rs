@@ -10,6 +10,7 @@ use crate::daemon::state::Daemon;
 use crate::engine::event::{ChildKey, Event};
 use crate::engine::view;
 use crate::model::op::{Op, QueueCount, Reply};
+use crate::observe::log::Log;
 use crate::process::launch::Child;
 
 /// Answers even when the store does not: then without its counts, saying so.
@@ -61,6 +62,17 @@ fn whole(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVi
             "{} bytes of output were dropped: the disk was slower than the tasks",
             d.spool.dropped()
         ));
+    }
+    if d.totals.dropped_output > 0 {
+        notes.push(format!(
+            "{} bytes of output were lost since the daemon started: the journal did not take them, or they were \
+             beyond results.output_rate",
+            d.totals.dropped_output
+        ));
+    }
+    if let lines @ 1.. = d.log.as_ref().map_or(0, Log::dropped) {
+        notes
+            .push(format!("{lines} lines of the daemon's own log were lost: they were not read fast enough"));
     }
     StatusView {
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -18,6 +18,9 @@ const MAX_FIELDS: usize = 32;
 /// Events that follow an unimportant one within this time are written with it: a burst costs one wake-up.
 const GATHER: Duration = Duration::from_millis(4);
 
+/// Where nobody takes the log, it is looked so often whether somebody does.
+const AWAY: Duration = Duration::from_millis(200);
+
 /// Events written at most before what was gathered of them goes out.
 const LOT: usize = 64;
 
@@ -74,11 +77,12 @@ impl Relay {
         (Arc::clone(&relay), Front { relay, sender })
     }
 
-    /// Starts the thread that writes through this subscriber, and calls `after` at the end of each burst. It
-    /// takes no signals: those are for the thread that waits for them.
+    /// Starts the thread that writes through this subscriber while `there` says that somebody takes it, and calls
+    /// `after` at the end of each burst. What comes while nobody is there waits, as far as there is room. It takes no signals: those are for the thread that waits for them.
     pub(super) fn start(
         self: &Arc<Self>,
         out: impl Subscriber + Send + Sync,
+        there: impl Fn() -> bool + Send + 'static,
         after: impl Fn() + Send + 'static,
     ) -> Result<(), String> {
         let Some(queue) = lock(&self.queue).take() else { return Err("started twice".to_owned()) };
@@ -89,7 +93,7 @@ impl Relay {
         let started = std::thread::Builder::new()
             .name("log".to_owned())
             .stack_size(256 << 10)
-            .spawn(move || relay.write_all(&queue, &out, &after));
+            .spawn(move || relay.write_all(&queue, &out, &there, &after));
         before.thread_set_mask().map_err(|e| e.to_string())?;
         started.map(drop).map_err(|e| format!("no thread for the log: {e}"))
     }
@@ -99,12 +103,15 @@ impl Relay {
         Gate(Arc::clone(self))
     }
 
-    fn write_all(&self, queue: &Receiver<Entry>, out: &Dispatch, after: &dyn Fn()) {
+    fn write_all(&self, queue: &Receiver<Entry>, out: &Dispatch, there: &dyn Fn() -> bool, after: &dyn Fn()) {
         let mut told = 0;
         while let Ok(first) = queue.recv() {
             // A warning may be the last word of a process that dies: it is not kept waiting.
             if *first.metadata.level() >= tracing::Level::INFO {
                 std::thread::sleep(GATHER);
+            }
+            while !there() {
+                std::thread::sleep(AWAY);
             }
             write(&first, out);
             let mut written = 1;
@@ -297,7 +304,11 @@ mod tests {
         let (relay, front) = Relay::new(room, LevelFilter::INFO);
         let (seen, out) = channel();
         relay
-            .start(tracing_subscriber::registry().with(Probe { seen, gate: Mutex::new(gate) }), || {})
+            .start(
+                tracing_subscriber::registry().with(Probe { seen, gate: Mutex::new(gate) }),
+                || true,
+                || {},
+            )
             .unwrap();
         let front = tracing_subscriber::registry().with(relay.gate()).with(front);
         (relay, Dispatch::new(front), out)

@@ -86,6 +86,8 @@ pub(super) struct Ended {
     remains: Option<Remains>,
     out_of_memory: bool,
     looked: Instant,
+    /// It may have left something: a runner that ends as it should has ended all it started.
+    pub(super) left: bool,
 }
 
 /// An [`Ended`] that the next program of this process takes over.
@@ -111,7 +113,7 @@ impl Ended {
         let KeptEnd { child, code, signal, remains, out_of_memory } = kept;
         let remains = tree.zip(remains).map(|(tree, kept)| Remains::taken_over(tree, kept));
         let at = Instant::now();
-        Self { child, end: End { code, signal }, at, remains, out_of_memory, looked: at }
+        Self { child, end: End { code, signal }, at, remains, out_of_memory, looked: at, left: true }
     }
 
     /// When to look again whether what it left is gone, if nobody tells: the end of a process that is not
@@ -311,10 +313,12 @@ impl Core<'_> {
         } else {
             tracing::debug!(TASKD_SLOT = %slot, TASKD_PID = *pid, "a child ended: {end}");
         }
+        let worker = living.child.worker;
         let Living { cell, out_of_memory, .. } = living;
         let remains = cell.map(Cell::end);
         let at = Instant::now();
-        self.ended.push(Ended { child: id, end, at, remains, out_of_memory, looked: at });
+        let left = worker || end != End { code: 0, signal: 0 };
+        self.ended.push(Ended { child: id, end, at, remains, out_of_memory, looked: at, left });
     }
 
     /// Tells the daemon of every child whose leftovers are gone (`left` is empty) or had their time. Which

@@ -12,7 +12,7 @@ use super::child::{Ended, Living};
 use super::daemon::Daemon;
 use super::exec::OpenFiles;
 use super::family;
-use super::foreign::Foreign;
+use super::foreign::{self, Foreign};
 use super::groups::{self, Cell, Waits};
 use super::reexec::Reexec;
 use super::sandboxes;
@@ -323,6 +323,7 @@ impl<'log> Core<'log> {
             self.retry_daemon,
             self.phase.deadline(),
             self.reexec.deadline(),
+            self.notify.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -341,6 +342,9 @@ impl<'log> Core<'log> {
             self.notify.alive();
             self.last_ping = now;
         }
+        if self.notify.deadline().is_some_and(|at| now >= at) {
+            self.notify.flush();
+        }
         if self.silent_at().is_some_and(|at| now >= at) {
             self.end_silent_daemon();
         }
@@ -353,7 +357,7 @@ impl<'log> Core<'log> {
         }
         let patience = self.options.limits.gone_within;
         if self.ended.iter().any(|one| now >= one.look_at(patience)) {
-            let left = family::kill_strangers(&self.spared());
+            let left = self.end_leftovers();
             self.tell_ended(&left);
         }
         self.pass_stop_time(now);
@@ -362,11 +366,8 @@ impl<'log> Core<'log> {
 
     /// Takes in every end, ends what was left behind, tells the daemon once that is gone.
     pub(super) fn reap_all(&mut self) {
-        // What an earlier one left may be there still.
-        let mut left_something = !self.ended.is_empty();
         while let Some((pid, end)) = family::reap() {
             self.foreign.reaped(pid);
-            left_something |= self.known().contains(&pid);
             if self.daemon.as_ref().is_some_and(|d| d.pid == pid) {
                 self.daemon_died(end);
             } else if self.trial_ended(pid, end) {
@@ -375,16 +376,18 @@ impl<'log> Core<'log> {
                 self.child_ended(id, end);
             }
         }
-        // Where foreign ones come at any time, a new one is not to be taken for a leftover of nobody.
-        if left_something || !self.foreign.may_grow() {
-            let left = family::kill_strangers(&self.spared());
-            self.tell_ended(&left);
-        }
+        let left = self.end_leftovers();
+        self.tell_ended(&left);
     }
 
-    /// Everybody who is no leftover.
-    pub(super) fn spared(&self) -> BTreeSet<u32> {
-        &self.known() | self.foreign.pids()
+    /// Kills what is left of ended children. Returns those that are there still.
+    pub(super) fn end_leftovers(&self) -> Vec<u32> {
+        let spared = &self.known() | self.foreign.pids();
+        // Where foreign ones come at any time, a new one is not to be taken for a leftover of nobody.
+        let only_own = self.foreign.may_grow() && !self.ended.iter().any(|one| one.left);
+        family::kill_strangers(|pid| {
+            !spared.contains(&pid) && (!only_own || foreign::is_of(pid, &self.state.instance))
+        })
     }
 
     /// Looks for leftovers and ends at the next round of the loop.

@@ -41,19 +41,19 @@ pub(super) fn reap() -> Option<(u32, End)> {
     Some((reaped.pid.unsigned_abs(), end))
 }
 
-/// Kills every child of this process that is not `known`, with all its descendants. Returns those that are
+/// Kills every child of this process that `is_stranger`, with all its descendants. Returns those that are
 /// there still (dying or not), so that the caller looks again when the next one was reaped.
-pub(super) fn kill_strangers(known: &BTreeSet<u32>) -> Vec<u32> {
+pub(super) fn kill_strangers(is_stranger: impl Fn(u32) -> bool) -> Vec<u32> {
     let me = std::process::id();
     // A walk over all of /proc costs as much as a program: not for nothing, where the kernel tells the children.
-    if listed().is_some_and(|children| children.iter().all(|pid| known.contains(pid))) {
+    if listed().is_some_and(|children| !children.iter().any(|pid| is_stranger(*pid))) {
         return Vec::new();
     }
     let parents: BTreeMap<u32, u32> =
         instance::all().filter_map(|pid| Some((pid, instance::parent(pid)?.0))).collect();
     let strangers: Vec<u32> = parents
         .iter()
-        .filter(|(pid, parent)| **parent == me && !known.contains(pid))
+        .filter(|(pid, parent)| **parent == me && is_stranger(**pid))
         .map(|(pid, _)| *pid)
         .collect();
     if strangers.is_empty() {

@@ -41,13 +41,8 @@ impl Foreign {
     /// live, these are nobody's: a runner keeps what it started below itself. (And one that says that it is of
     /// this instance is not foreign, whenever it is seen.)
     pub(super) fn take_in(&mut self, known: &BTreeSet<u32>, instance: &str) {
-        let own = format!("{VARIABLE}={instance}");
-        let is_own = |pid: u32| {
-            let environment = std::fs::read(format!("/proc/{pid}/environ"));
-            environment.is_ok_and(|e| e.split(|byte| *byte == 0).any(|variable| variable == own.as_bytes()))
-        };
         let mut new = family::children();
-        new.retain(|pid| !known.contains(pid) && !self.pids.contains(pid) && !is_own(*pid));
+        new.retain(|pid| !known.contains(pid) && !self.pids.contains(pid) && !is_of(*pid, instance));
         // Looked at last: the kernel gives away the children of one that ends in the same step as it says so.
         if !new.is_empty() && !known.iter().any(|pid| descendants::has_ended(pid.cast_signed())) {
             self.pids.append(&mut new);
@@ -58,4 +53,11 @@ impl Foreign {
     pub(super) fn reaped(&mut self, pid: u32) {
         self.pids.remove(&pid);
     }
+}
+
+/// Whether a process says that it is of this instance.
+pub(super) fn is_of(pid: u32, instance: &str) -> bool {
+    let own = format!("{VARIABLE}={instance}");
+    let environment = std::fs::read(format!("/proc/{pid}/environ"));
+    environment.is_ok_and(|e| e.split(|byte| *byte == 0).any(|variable| variable == own.as_bytes()))
 }

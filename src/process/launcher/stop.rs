@@ -6,7 +6,6 @@ use nix::sys::signal::Signal;
 
 use super::core::Core;
 use super::daemon::signal;
-use super::family;
 use crate::process::launch::ToDaemon;
 
 /// Exit code when the daemon did not finish in time, or when it was told to end at once.
@@ -208,13 +207,14 @@ impl Core<'_> {
     pub(super) fn over(&mut self) -> Option<u8> {
         let Phase::Ending { code, give_up_at, .. } = self.phase else { return None };
         let known = self.known();
-        let over = known.is_empty() && family::kill_strangers(&self.spared()).is_empty();
+        let over = known.is_empty() && self.end_leftovers().is_empty();
         if !over && Instant::now() < give_up_at {
             return None;
         }
         if let Some(groups) = &self.groups {
             groups.clear(CLEAR);
         }
+        self.notify.flush();
         if over {
             tracing::info!("ended");
             return Some(code);

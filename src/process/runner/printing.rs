@@ -108,6 +108,7 @@ impl Printing {
         let passing = &mut self.passing;
         self.stdout.finish(|l| passing.pass(Stream::Stdout, l, out, now));
         self.stderr.finish(|l| passing.pass(Stream::Stderr, l, out, now));
+        passing.sink.tell_missed();
         let (stdout, truncated) = self.head.take();
         Printed { stdout, truncated, stderr: self.tail.text(), dropped: passing.dropped }
     }
@@ -115,7 +116,11 @@ impl Printing {
 
 impl Passing {
     fn pass(&mut self, stream: Stream, line: Line<'_>, out: &mut Outbound, now: Instant) {
-        self.full = self.full || !self.sink.line(&self.source, stream, line);
+        if self.full {
+            self.sink.skip();
+        } else {
+            self.full = !self.sink.line(&self.source, stream, line);
+        }
         let mut whole = !self.full;
         if self.rate.allows(line.bytes.len() + 1, now) {
             let text = std::str::from_utf8(line.bytes).ok();
