@@ -1,6 +1,6 @@
 #!/bin/bash
 # Makes sure that the programs the tests (or the benches) call are there: installs the Debian packages that
-# are missing when it may, else names them and stops. Usage: tests/needs.sh test|bench|boot
+# are missing when it may, else names them and stops. Usage: tests/needs.sh test|deb|bench|boot
 set -u
 
 # What is called, and the Debian package that has it.
@@ -14,6 +14,15 @@ declare -A package=(
     [journalctl]=systemd
     [python3]=python3
 )
+if [ "${1:-test}" = deb ] || [ "${1:-test}" = test ]; then
+    package[dpkg-buildpackage]=dpkg-dev
+    package[dh]=debhelper
+    package[dh_apparmor]=dh-apparmor
+    package[dh_python3]=dh-python
+    package[fakeroot]=fakeroot
+    package[lintian]=lintian
+    package[apparmor_parser]=apparmor
+fi
 if [ "${1:-test}" = bench ]; then
     package[strace]=strace
     package[redis-server]=redis-server

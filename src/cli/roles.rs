@@ -15,7 +15,9 @@ use crate::process::{launcher, runner, title};
 #[must_use]
 pub fn play(role: &str) -> ExitCode {
     let result = match role {
-        "daemon" => launcher::daemon_start().map(daemon::start::run),
+        "daemon" => {
+            launcher::daemon_start().map(|(packets, confinement)| daemon::start::run(packets, confinement))
+        }
         "runner" => launcher::runner_start()
             .map(|(part, socket, launcher)| runner::serve(part, socket, launcher, &mut title::set)),
         "worker" => return launcher::worker_main(),

@@ -71,17 +71,21 @@ pub fn node(view: &StatusView, now: i64, zone: &TimeZone) -> String {
     );
     let c = &view.counts;
     let unknown = if c.unknown > 0 { format!(", {} unknown", c.unknown) } else { String::new() };
-    text.push_str(&pairs(&[
+    let mut facts = vec![
         ("Store", view.broker.clone()),
         ("Processes", view.supervision.clone()),
         ("Users", view.users.clone()),
+    ];
+    facts.extend(view.confinement.clone().map(|how| ("Confined", how)));
+    facts.extend([
         ("Settings", format!("generation {}, daemon start {}", view.generation, view.epoch)),
         (
             "Messages",
             format!("{} waiting, {} scheduled, {} running{unknown}", c.waiting, c.scheduled, c.running),
         ),
         ("Attempts", format!("{} succeeded, {} failed since the daemon started", c.succeeded, c.failed)),
-    ]));
+    ]);
+    text.push_str(&pairs(&facts));
     let pools = view.pools.iter().map(|p| {
         vec![
             p.name.clone(),
@@ -300,6 +304,7 @@ mod tests {
             broker: "embedded, /var/lib/taskd".into(),
             supervision: "process groups".into(),
             users: "all as uid 1000".into(),
+            confinement: None,
             pools: vec![PoolView {
                 name: "default".into(),
                 processes: 2,

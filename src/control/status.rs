@@ -30,6 +30,9 @@ pub struct StatusView {
     pub supervision: String,
     /// How users are separated.
     pub users: String,
+    /// How the kernel confines the daemon; absent where it has no AppArmor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<String>,
     /// Pools.
     pub pools: Vec<PoolView>,
     /// Messages by state, of what is not final, and finished since the start.

@@ -26,9 +26,9 @@ const STORE: u8 = 74;
 /// Calls that wait for the loop; more are answered 503 by the server.
 const CALLS: usize = 1024;
 
-/// The daemon's whole life, on a runtime of one thread.
+/// The daemon's whole life, on a runtime of one thread. `confinement` is how the kernel confines it, for the status.
 #[must_use]
-pub fn run(packets: Packets) -> ExitCode {
+pub fn run(packets: Packets, confinement: Option<String>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return fail(&format!("no event loop: {e}")),
@@ -39,7 +39,7 @@ pub fn run(packets: Packets) -> ExitCode {
             Ok(launcher) => launcher,
             Err(e) => return fail(&format!("the launcher's socket: {e}")),
         };
-        match prepare(&mut launcher).await {
+        match prepare(&mut launcher, confinement).await {
             Ok(told) => {
                 let target = if told.start.journal { Target::Journal } else { Target::Stderr };
                 // Kept to the end: dropping it writes the last lines.
@@ -74,12 +74,13 @@ async fn give_up(mut launcher: Launcher, code: u8, message: String) -> ExitCode 
 /// What the launcher told before `Go`.
 struct Told {
     start: Start,
+    confinement: Option<String>,
     settings: Settings,
     listener: OwnedFd,
     children: Vec<(Child, Vec<OwnedFd>)>,
 }
 
-async fn prepare(launcher: &mut Launcher) -> Result<Told, (u8, String)> {
+async fn prepare(launcher: &mut Launcher, confinement: Option<String>) -> Result<Told, (u8, String)> {
     let gone = |e: std::io::Error| (70, format!("the launcher is gone: {e}"));
     let (packet, fds) = launcher.recv().await.map_err(gone)?;
     let mut fds = fds.into_iter();
@@ -95,7 +96,7 @@ async fn prepare(launcher: &mut Launcher) -> Result<Told, (u8, String)> {
             (other, _) => return Err((70, format!("the launcher sent {other:?} before its start was over"))),
         }
     }
-    Ok(Told { start: *start, settings, listener, children })
+    Ok(Told { start: *start, confinement, settings, listener, children })
 }
 
 /// Reads settings that the launcher sealed.
@@ -110,7 +111,7 @@ pub fn settings(memfd: OwnedFd) -> Result<Settings, String> {
 type Assembled = Result<(Daemon, Inputs), (Launcher, u8, String)>;
 
 fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
-    let Told { start, settings, listener, children } = told;
+    let Told { start, confinement, settings, listener, children } = told;
     let settings = Arc::new(settings);
     let state_dir = &settings.taskd.state_dir;
     let (done, store_done) = mpsc::unbounded_channel();
@@ -147,7 +148,7 @@ fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
     let fresh = start.epoch == 1;
     let children_lost = start.children_lost;
     let seed = clock::now().mono.0 ^ u64::from(std::process::id()) << 32;
-    let parts = Parts { settings, start, store, launcher, spool, policy: rules, later, log };
+    let parts = Parts { settings, start, confinement, store, launcher, spool, policy: rules, later, log };
     let mut daemon = Daemon::new(parts, seed);
     let first = plan::plan(&daemon.settings);
     daemon.step(Event::Plan(Arc::new(first)));

@@ -109,6 +109,8 @@ pub struct Daemon {
     pub settings: Arc<Settings>,
     /// What the launcher said at the start.
     pub start: Start,
+    /// How the kernel confines this process; absent where it has no AppArmor.
+    pub confinement: Option<String>,
     /// All decisions.
     pub engine: Engine,
     /// The embedded store.
@@ -179,6 +181,8 @@ pub struct Parts {
     pub settings: Arc<Settings>,
     /// See [`Daemon::start`].
     pub start: Start,
+    /// See [`Daemon::confinement`].
+    pub confinement: Option<String>,
     /// See [`Daemon::store`].
     pub store: Sqlite,
     /// See [`Daemon::launcher`].
@@ -202,6 +206,7 @@ impl Daemon {
             engine: Engine::new(clock::now(), seed),
             settings: parts.settings,
             start: parts.start,
+            confinement: parts.confinement,
             store: parts.store,
             launcher: parts.launcher,
             children: BTreeMap::new(),

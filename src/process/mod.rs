@@ -2,6 +2,7 @@
 //! unsafe code.
 
 pub mod cgroup;
+pub mod confinement;
 pub mod descendants;
 pub mod instance;
 pub mod launch;

@@ -115,7 +115,7 @@ impl Tell {
 }
 
 fn play_daemon() -> i32 {
-    let packets = Arc::new(daemon_start().unwrap());
+    let packets = Arc::new(daemon_start().unwrap().0);
     let first = packets.recv::<ToDaemon>(None).unwrap();
     let mut fds = first.fds.into_iter();
     let settings: Settings = serde_json::from_slice(&read_sealed(fds.next().unwrap()).unwrap()).unwrap();

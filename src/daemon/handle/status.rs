@@ -74,6 +74,7 @@ fn whole(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVi
         broker: d.settings.taskd.broker.clone(),
         supervision: d.start.supervision.clone(),
         users: d.start.users.clone(),
+        confinement: d.confinement.clone(),
         pools: pools(d),
         counts: CountsView {
             waiting: counts.iter().map(|c| c.waiting).sum::<u64>() + leased.saturating_sub(running),

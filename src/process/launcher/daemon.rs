@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use super::child::Living;
 use super::core::Core;
-use super::entry::DAEMON_USER;
+use super::entry::{DAEMON_STATE, DAEMON_USER};
 use super::family::End;
 use super::{EXIT_DAEMON, exec};
 use crate::observe::fields;
@@ -58,6 +58,7 @@ impl Core<'_> {
         };
         let mut environment = exec::environment();
         environment.push((VARIABLE.to_owned(), self.state.instance.clone().into()));
+        environment.push((DAEMON_STATE.to_owned(), self.settings.taskd.state_dir.clone().into()));
         if let Some(user) = &self.settings.taskd.user {
             environment.push((DAEMON_USER.to_owned(), user.into()));
         }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exec::FIRST_FD;
 use crate::config::settings::Identity;
+use crate::process::confinement;
 use crate::process::launch::RunnerPart;
 use crate::process::memfd;
 use crate::process::packet::Packets;
@@ -18,6 +19,8 @@ use crate::process::title;
 
 /// Names the user that the daemon is to become; absent: none.
 pub(super) const DAEMON_USER: &str = "TASKD_DAEMON_USER";
+/// Names the state directory, which the daemon must reach under whatever confines it.
+pub(super) const DAEMON_STATE: &str = "TASKD_DAEMON_STATE";
 
 /// What the launcher gives a runner (sealed memfd): what it may run, and what it must do before it is one.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,20 +56,22 @@ pub fn runner_start() -> Result<(RunnerPart, OwnedFd, Option<Packets>), String> 
     Ok((part, socket, asks))
 }
 
-/// First thing in the daemon's `main`, once its arguments were read: becomes its user, and hands over the
-/// packet socket to the launcher.
+/// First thing in the daemon's `main`, once its arguments were read: goes under its AppArmor profile, becomes its
+/// user, and hands over the packet socket to the launcher and how it is confined.
 ///
 /// # Errors
 /// As for [`runner_start`].
-pub fn daemon_start() -> Result<Packets, String> {
+pub fn daemon_start() -> Result<(Packets, Option<String>), String> {
     let socket = take(1)?.pop().ok_or_else(not_ours)?;
     close_from(FIRST_FD + 1);
     let launcher = creator(&socket)?;
+    let confinement = std::env::var_os(DAEMON_STATE).and_then(|dir| confinement::enter(dir.as_ref()));
     become_user(&Identity { user: std::env::var(DAEMON_USER).ok(), ..Identity::default() })?;
     privileges::not_dumpable().map_err(|e| e.to_string())?;
     privileges::die_with_parent(launcher).map_err(|e| e.to_string())?;
     name_process(c"taskd-daemon", "taskd: daemon");
-    Packets::from_fd(socket).map_err(|e| format!("descriptor {FIRST_FD}: {e}"))
+    let packets = Packets::from_fd(socket).map_err(|e| format!("descriptor {FIRST_FD}: {e}"))?;
+    Ok((packets, confinement))
 }
 
 pub(super) fn become_user(identity: &Identity) -> Result<(), String> {
