@@ -72,7 +72,8 @@ fn exposure(drop_ins: &[&str]) -> u32 {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&out.stdout);
-    let line = said.lines().find(|l| l.contains("Overall exposure level")).unwrap_or_else(|| panic!("{said}"));
+    let line =
+        said.lines().find(|l| l.contains("Overall exposure level")).unwrap_or_else(|| panic!("{said}"));
     let score = line.split(": ").nth(1).unwrap().split(' ').next().unwrap();
     score.replace('.', "").parse().unwrap()
 }
@@ -84,7 +85,9 @@ fn the_units_expose_no_more_than_promised() {
     }
     let (default, tight) = (exposure(&[]), exposure(&["tight"]));
     let (sandbox, administer) = (exposure(&["sandbox"]), exposure(&["administer"]));
-    println!("exposure: default {default}, tight {tight}, sandbox {sandbox}, administer {administer} (tenths)");
+    println!(
+        "exposure: default {default}, tight {tight}, sandbox {sandbox}, administer {administer} (tenths)"
+    );
     assert!(default <= 45, "the unit as shipped: {default}");
     assert!(tight <= 17, "with tight.conf: {tight}");
     // Else the drop-in is not applied, and nothing above says anything.

@@ -45,7 +45,7 @@ exec bash /test/in/guest
 ENTRY
 }
 
-base=systemd,systemd-sysv,dbus,libpam-systemd,procps,iproute2,jq
+base=systemd,systemd-sysv,dbus,libpam-systemd,passwd,procps,iproute2,jq
 key=$({ echo "1 $suite $base $packages"; sources "$suite"; root_unit; root_entry; } | sha256sum | cut -c1-12)
 root=$cache/root-$suite-$key image=$cache/root-$suite-$key.ext4
 

@@ -71,7 +71,7 @@ has "$shown" '[├└]─ *[0-9]+ "?taskd: daemon' 'the daemon'
 has "$shown" '[├└]─ *[0-9]+ "?taskd: runner default/0' 'a runner'
 has "$shown" '[├└]─ *[0-9]+ .*/tmp/held' 'the task itself'
 is "$(stat -c %U "/proc/$(held "$id" 1)")" taskd-run 'who the task runs as'
-is "$(stat -c %U "/proc/$(daemon)")" root 'the daemon is not dumpable, so its folder in /proc is root’s'
+is "$(stat -c %U "/proc/$(daemon)/environ")" root 'the daemon is not dumpable: root owns what the kernel tells of it'
 is "$(ps -o user= -p "$(daemon)")" taskd 'who the daemon runs as'
 touch /tmp/go
 within 10 in_state "$id" SUCCESS
@@ -83,7 +83,7 @@ ends 0 runuser -u alice -- taskd enqueue clean_logs
 mine=$said
 within 10 in_state "$mine" SUCCESS
 ends 0 runuser -u alice -- taskd logs "$id"
-is "$said" "$(printf 'begin\ndone')" 'taskd logs of another one’s message'
+is "$said" "$(printf 'begin\ndone')" 'taskd logs of a message of root'
 hasnt "$(runuser -u alice -- journalctl -u taskd -o cat --no-pager 2>&1)" 'old.log' 'alice cannot read the journal'
 ends 77 runuser -u alice -- taskd pause default
 check 'anybody else may not'

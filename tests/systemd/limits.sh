@@ -40,7 +40,7 @@ is "$(of_process "$old")" $top/supervisor 'the daemon'
 has "$(of_process "$(pgrep -o -f '^taskd: runner default/0')")" "^$top/slots/default-0\.[0-9]+/main$" 'a runner'
 has "$(of_process "$(held "$id" 1)")" "^$top/slots/default-[0-9]+\.[0-9]+/[^/]+$" 'an attempt'
 hasnt "$(of_process "$(held "$id" 1)")" '/main$' 'an attempt'
-is "$(cat /sys/fs/cgroup$top/cgroup.procs)" '' 'processes of the unit’s own group'
+is "$(cat /sys/fs/cgroup$top/cgroup.procs)" '' 'processes directly in the group of the unit'
 touch /tmp/go
 within 20 in_state "$id" SUCCESS
 

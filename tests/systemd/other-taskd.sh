@@ -9,7 +9,22 @@ apt() { apt-get -q -y -o Dpkg::Use-Pty=0 "$@"; }
 
 check "theirs ($theirs) is installed and runs"
 ends 0 apt install "taskd=$theirs"
-systemctl start taskd
+# It does not run without certificates.
+cd /var/lib/taskd || exit
+certtool --generate-privkey --bits 2048 --outfile server.key.pem >/dev/null 2>&1
+printf 'cn = localhost\nca\ncert_signing_key\ncrl_signing_key\ntls_www_server\nexpiration_days = 9\ncrl_next_update = 9\ncrl_number = 1\n' >template
+certtool --generate-self-signed --load-privkey server.key.pem --template template --outfile server.cert.pem >/dev/null 2>&1
+certtool --generate-crl --load-ca-privkey server.key.pem --load-ca-certificate server.cert.pem --template template --outfile server.crl.pem >/dev/null 2>&1
+cat >>/etc/taskd/config <<'SETTINGS'
+server=localhost:53589
+server.cert=/var/lib/taskd/server.cert.pem
+server.key=/var/lib/taskd/server.key.pem
+server.crl=/var/lib/taskd/server.crl.pem
+ca.cert=/var/lib/taskd/server.cert.pem
+SETTINGS
+chown "$(property User)" ./*.pem
+cd /
+systemctl restart taskd
 active || fail "$(systemctl status taskd --no-pager)"
 # Everything of it, with contents, owners and modes; not what a running server writes by itself.
 files() {
@@ -47,7 +62,7 @@ ends 0 apt remove taskd
 [ -e /etc/taskd/config ] || fail '/etc/taskd/config is gone'
 cp -a /etc/taskd/config /tmp/config
 ends 100 apt install "taskd=$ours"
-has "$said" '/etc/taskd/config' 'apt'
+has "$said" 'without its configuration|/etc/taskd/config' 'apt'
 cmp /etc/taskd/config /tmp/config || fail '/etc/taskd/config was changed'
 [ ! -e /usr/bin/taskd ] && [ ! -e $config ] || fail 'something of ours is there'
 

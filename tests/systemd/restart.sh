@@ -2,10 +2,10 @@
 # systemctl restart under load: nobody who enqueues notices, and every message ends once. Then stop, and start by socket.
 . /test/in/prologue.sh
 
-sed -i 's/^\[taskd\]$/[taskd]\nshutdown_grace = "2s"/' $config
+sed -i 's/^\[taskd\]$/&\nshutdown_grace = "2s"/; s/^\[pools.default\]$/&\nprocesses = 4/' $config
 configure <<'TOML'
 [tasks.quick]
-command = 'sleep 0.05; echo $TASKD_ID >>/tmp/ran'
+command = 'sleep 0.01; echo $TASKD_ID >>/tmp/ran'
 TOML
 install -m 666 /dev/null /tmp/ran
 configure < <(hold_task)
@@ -17,6 +17,7 @@ check 'restarts while four clients enqueue and tasks run'
 feed() {
     while [ ! -e /tmp/enough ]; do
         taskd enqueue quick >>"/tmp/ids.$1" 2>>/tmp/refused || echo "exit code $?" >>/tmp/refused
+        pause 0.05
     done
 }
 feeders=()
@@ -40,7 +41,7 @@ check 'nothing is lost: each accepted message ended, and in one way'
 sort /tmp/ids.* >/tmp/accepted
 is "$(sort -u /tmp/accepted | wc -l)" "$(wc -l </tmp/accepted)" 'different ids'
 settled() {
-    taskd list --task quick --limit 100000 --json >/tmp/list.json
+    taskd list --task quick --limit 10000 --json >/tmp/list.json
     [ "$(jq -r 'map(select(.state == "SUCCESS")) | length' /tmp/list.json)" = "$(wc -l </tmp/accepted)" ] ||
         { jq -r 'group_by(.state)[] | "\(.[0].state) \(length)"' /tmp/list.json; return 1; }
 }

@@ -20,7 +20,7 @@ check "apt upgrades to $new while a task runs and a client enqueues"
 while [ ! -e /tmp/enough ]; do taskd enqueue quick >>/tmp/ids 2>>/tmp/refused || echo "exit code $?" >>/tmp/refused; done &
 feeder=$!
 ends 0 apt-get -q -y -o Dpkg::Use-Pty=0 install taskd
-has "$(installed)" "^$new ii" 'dpkg'
+is "$(installed)" "$new ii " 'dpkg'
 touch /tmp/enough
 wait $feeder
 is "$(cat /tmp/refused)" '' 'refusals while it was upgraded'
@@ -39,7 +39,7 @@ within 10 in_state "$long" SUCCESS
 is "$(of "$long" .attempt)" 1 'attempts'
 ends 0 taskd logs "$long"
 is "$said" "$(printf 'begin\ndone')" 'its output'
-all_done() { [ "$(taskd list --task quick --state success --limit 100000 --json | jq length)" = "$(wc -l </tmp/ids)" ]; }
+all_done() { [ "$(taskd list --task quick --state success --limit 10000 --json | jq length)" = "$(wc -l </tmp/ids)" ]; }
 within 30 all_done
 
 check 'apt remove stops it, and keeps state and config'
@@ -64,10 +64,9 @@ is "$(of "$long" '[.state, .attempt] | map(tostring) | join(" ")')" 'SUCCESS 1' 
 is "$(systemctl is-enabled taskd.service taskd.socket | sort -u)" enabled 'the units'
 
 check 'purge removes state and config'
-touch /etc/taskd.d/mine.toml
 ends 0 apt-get -q -y -o Dpkg::Use-Pty=0 purge taskd
 within 5 no_process
-for path in /var/lib/taskd $config /usr/bin/taskd /run/taskd /etc/systemd/system/multi-user.target.wants/taskd.service; do
+for path in /var/lib/taskd $config /etc/taskd.d /usr/bin/taskd /run/taskd/taskd.sock /etc/systemd/system/multi-user.target.wants/taskd.service; do
     [ ! -e $path ] || fail "$path is still there: $(ls -la $path)"
 done
 is "$(dpkg -l taskd 2>/dev/null | grep -c '^[ir]')" 0 'dpkg'
