@@ -8,12 +8,13 @@ QUICK := target/quickstart
 FIGURES := exec_true enqueue_cli enqueue_concurrent latency backlog idle \
 	resident recycle sleepers
 
-.PHONY: help run test check soak bench clean
+.PHONY: help run test check deb reproducible soak bench clean
 
 help:
 	@echo 'make run    build taskd and start it with config/quickstart.toml (Ctrl-C stops it)'
 	@echo 'make test   everything that must hold: format, lints, all tests'
 	@echo 'make check  format, lints, and the dependency checks whose tools are installed'
+	@echo 'make deb    the Debian packages, in target/deb (a slow build: the whole program is optimized at once)'
 	@echo 'make soak   the long form of the fault tests: 300 kill cycles, 100 daemon crashes, a million simulated lives and messages'
 	@echo 'make bench  every figure beside its baseline, with a verdict (target/bench/*.json)'
 	@echo 'make clean  remove what was built'
@@ -47,6 +48,13 @@ check:
 	$(CARGO) clippy --all-targets -- -D warnings
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check; else echo 'cargo-deny is not installed: licenses, bans and advisories not checked'; fi
 	@if command -v cargo-machete >/dev/null; then cargo-machete; else echo 'cargo-machete is not installed: unused dependencies not looked for'; fi
+
+deb:
+	@packaging/deb.sh
+
+# Two whole builds, in directories of other names: the packages must have the same bytes.
+reproducible:
+	@packaging/reproducible.sh
 
 soak:
 	@bash tests/needs.sh test

@@ -34,7 +34,7 @@ if [ -z "$binary" ]; then
     # Another RUSTFLAGS builds everything anew, so this has a target directory of its own.
     export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$here/target/deb-build}
     cargo=${CARGO_HOME:-$HOME/.cargo}
-    RUSTFLAGS="--remap-path-prefix=$cargo=/cargo --remap-path-prefix=$here=/taskd" \
+    RUSTFLAGS="--remap-path-prefix=$cargo=/cargo --remap-path-prefix=$here=/taskd --remap-path-prefix=$CARGO_TARGET_DIR=/target" \
         "${CARGO:-cargo}" build --locked --profile "$profile" --bin taskd
     binary=$CARGO_TARGET_DIR/$profile/taskd
 fi

@@ -50,11 +50,12 @@ const IMPURE: &[&str] = &[
 
 /// Commands and the rooms in which they have no file of their own, with the reason.
 const COMMANDS: &[(&str, &[&str])] = &[
-    ("run", &["handle"]),     // starts the daemon instead of asking it
-    ("check", &["handle"]),   // reads the file only
-    ("config", &["handle"]),  // reads the file only
-    ("exec", &["handle"]),    // runs without the daemon
-    ("openapi", &["handle"]), // prints a text that is compiled in
+    ("run", &["handle"]),        // starts the daemon instead of asking it
+    ("check", &["handle"]),      // reads the file only
+    ("config", &["handle"]),     // reads the file only
+    ("exec", &["handle"]),       // runs without the daemon
+    ("openapi", &["handle"]),    // prints a text that is compiled in
+    ("completion", &["handle"]), // prints a text that is compiled in; what it asks are other commands' questions
     ("enqueue", &[]),
     ("result", &[]),
     ("status", &[]),

@@ -36,7 +36,7 @@ pub fn run(args: Args, context: &Context) -> ExitCode {
 }
 
 fn check(args: Args, context: &Context) -> Ending {
-    let loaded = load(&Source::find(args.file.or(args.config.config)), context)?;
+    let loaded = load(&Source::find(args.file.or(args.config.config), &context.home), context)?;
     let refused = refused_sandboxes(&loaded.settings);
     if !refused.is_empty() {
         if context.json {

@@ -41,7 +41,7 @@ fn show(args: Args, context: &Context) -> Ending {
         output::print(&format!("{:#}\n", config::schema()))?;
         return Ok(0);
     }
-    let loaded = check::load(&Source::find(args.config.config), context)?;
+    let loaded = check::load(&Source::find(args.config.config, &context.home), context)?;
     if context.json {
         output::json(config::show_json(&loaded).to_string().as_bytes())?;
     } else {

@@ -59,7 +59,7 @@ pub fn run(args: Args, context: &Context) -> ExitCode {
 
 fn exec(args: Args, context: &Context) -> Ending {
     let values = args.arguments.values()?;
-    let settings = check::load(&Source::find(args.config.config), context)?.settings;
+    let settings = check::load(&Source::find(args.config.config, &context.home), context)?.settings;
     let Some(task) = settings.tasks.get(&args.name) else {
         return Err(unknown(&args.name, settings.tasks.keys().map(String::as_str)).into());
     };

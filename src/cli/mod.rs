@@ -10,23 +10,29 @@ use clap::{Args, Parser, Subcommand};
 use hyper::body::Bytes;
 use serde::Serialize;
 
-use crate::control::client::{Client, DEFAULT_SOCKET};
+use crate::config::Home;
+use crate::control::client::Client;
 use crate::control::route::Method;
 use crate::model::name;
 
+use home::Elsewhere;
 use output::{Color, Ending, Failure};
 
 pub mod arguments;
 pub mod cancel;
 pub mod check;
+pub mod complete;
+pub mod completion;
 pub mod config;
 pub mod drain;
 pub mod ending;
 pub mod enqueue;
 pub mod exec;
 pub mod follow;
+pub mod home;
 pub mod list;
 pub mod logs;
+pub mod manual;
 pub mod moment;
 pub mod ndjson;
 pub mod openapi;
@@ -66,6 +72,9 @@ pub struct Cli {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
+    /// Mean your own taskd, not the system's: its config, state and socket are in your home
+    #[arg(long, global = true)]
+    pub user: bool,
     /// taskd's control socket [env: TASKD_SOCKET] [default: /run/taskd/taskd.sock]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
@@ -127,6 +136,11 @@ pub enum Command {
     Store(store::Args),
     /// Print the control API as an OpenAPI document
     Openapi(openapi::Args),
+    /// Print the completion script of a shell
+    Completion(completion::Args),
+    /// Print a manual page as roff
+    #[command(hide = true)]
+    Manual(manual::Args),
 }
 
 const HELP: &str = "\
@@ -151,12 +165,14 @@ EXIT CODES
   141  the reader of the output went away
 `taskd enqueue --help` lists what --wait exits with.
 
-The socket is --socket, else $TASKD_SOCKET, else /run/taskd/taskd.sock.";
+The socket is --socket, else $TASKD_SOCKET, else /run/taskd/taskd.sock; with --user
+$XDG_RUNTIME_DIR/taskd/taskd.sock. The config is --config, else $TASKD_CONFIG, else
+/etc/taskd.toml; with --user ~/.config/taskd.toml.";
 
 /// The config file of the commands that read it themselves.
 #[derive(Clone, Debug, Args)]
 pub struct ConfigFile {
-    /// The config file [default: /etc/taskd.toml]
+    /// The config file [default: /etc/taskd.toml; with --user ~/.config/taskd.toml]
     #[arg(long, value_name = "FILE", env = "TASKD_CONFIG")]
     pub config: Option<PathBuf>,
 }
@@ -164,8 +180,12 @@ pub struct ConfigFile {
 /// What every command gets.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// The control socket.
+    /// The control socket; empty where there is none and none is needed.
     pub socket: PathBuf,
+    /// Whose taskd is meant.
+    pub home: Home,
+    /// Nobody named the socket: the one of the other home may be meant.
+    elsewhere: Option<Elsewhere>,
     /// `--socket`, if it was given.
     pub socket_flag: Option<PathBuf>,
     /// `--timeout`, if it was given.
@@ -175,13 +195,28 @@ pub struct Context {
 }
 
 impl Context {
-    fn new(global: Global) -> Self {
+    /// For a command that asks a daemon, or for one that does not.
+    fn new(global: Global, asks: bool) -> Result<Self, Failure> {
+        let home = home::of(global.user)?;
         let from_environment = || std::env::var_os("TASKD_SOCKET").filter(|s| !s.is_empty());
         let socket_flag = global.socket.clone();
-        let socket = global
-            .socket
-            .unwrap_or_else(|| from_environment().unwrap_or_else(|| DEFAULT_SOCKET.into()).into());
-        Self { socket, socket_flag, timeout: global.timeout, json: global.json }
+        let named = global.socket.or_else(|| from_environment().map(PathBuf::from));
+        let elsewhere = named.is_none().then(|| Elsewhere::than(&home));
+        let socket = match (named, home.socket()) {
+            (Some(named), _) => named,
+            (None, Ok(socket)) => socket.to_owned(),
+            (None, Err(why)) if asks => return Err(Failure::usage(why)),
+            (None, Err(_)) => PathBuf::new(),
+        };
+        Ok(Self { socket, home, elsewhere, socket_flag, timeout: global.timeout, json: global.json })
+    }
+
+    /// A failure with a better hint, where the daemon that does not answer may not be the one that is meant.
+    fn advise(&self, failure: Failure) -> Failure {
+        match self.elsewhere.as_ref().filter(|_| failure.is_not_running()).and_then(Elsewhere::hint) {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
     }
 
     /// A client of the socket; it connects at its first call.
@@ -276,33 +311,42 @@ pub fn main() -> ExitCode {
     };
     cli.global.color.set();
     let json = cli.global.json;
-    let ending = match unused(&cli) {
-        Some(failure) => Err(failure),
-        None => match dispatch(cli.command, &Context::new(cli.global)) {
-            Ok(ending) => ending,
-            Err(code) => return code,
-        },
+    if let Some(failure) = unused(&cli) {
+        return output::report(&failure, json);
+    }
+    let context = match Context::new(cli.global, alone(&cli.command).is_none()) {
+        Ok(context) => context,
+        Err(failure) => return output::report(&failure, json),
     };
-    match ending {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => output::report(&failure, json),
+    match dispatch(cli.command, &context) {
+        Ok(Ok(code)) => ExitCode::from(code),
+        Ok(Err(failure)) => output::report(&context.advise(failure), json),
+        Err(code) => code,
     }
 }
 
-/// Refuses options that a command without a daemon could only ignore.
-fn unused(cli: &Cli) -> Option<Failure> {
-    let command = match &cli.command {
+/// The name of a command that asks no daemon.
+const fn alone(command: &Command) -> Option<&'static str> {
+    Some(match command {
         Command::Run(_) => "run",
         Command::Check(_) => "check",
         Command::Config(_) => "config",
         Command::Exec(_) => "exec",
         Command::Openapi(_) => "openapi",
+        Command::Completion(_) => "completion",
+        Command::Manual(_) => "manual",
         _ => return None,
-    };
+    })
+}
+
+/// Refuses options that a command without a daemon could only ignore.
+fn unused(cli: &Cli) -> Option<Failure> {
+    let command = alone(&cli.command)?;
     let option = match &cli.global {
         // For `run` it is where to listen.
         Global { socket: Some(_), .. } if command != "run" => "--socket",
         Global { timeout: Some(_), .. } => "--timeout",
+        Global { user: true, .. } if command == "openapi" => "--user",
         _ => return None,
     };
     Some(Failure::usage(format!("taskd {command} asks no daemon: {option} has no meaning for it")))
@@ -333,6 +377,8 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, ExitCode> {
         Command::Stop(args) => stop::run(&args, context),
         Command::Store(args) => store::run(args, context),
         Command::Openapi(args) => openapi::run(&args, context),
+        Command::Completion(args) => completion::run(&args, context),
+        Command::Manual(args) => manual::run(&args, context),
     })
 }
 
@@ -363,13 +409,15 @@ mod tests {
     fn the_socket_option_goes_before_and_after_the_command() {
         for line in [["taskd", "--socket", "/x", "status"], ["taskd", "status", "--socket", "/x"]] {
             let cli = Cli::try_parse_from(line).unwrap();
-            assert_eq!(Context::new(cli.global).socket, PathBuf::from("/x"));
+            assert_eq!(Context::new(cli.global, true).unwrap().socket, PathBuf::from("/x"));
         }
     }
 
     #[test]
     fn options_without_meaning_are_refused() {
         let cli = Cli::try_parse_from(["taskd", "check", "--timeout", "1s"]).unwrap();
+        assert_eq!(unused(&cli).map(|f| f.code()), Some(64));
+        let cli = Cli::try_parse_from(["taskd", "openapi", "--user"]).unwrap();
         assert_eq!(unused(&cli).map(|f| f.code()), Some(64));
         let cli = Cli::try_parse_from(["taskd", "status", "--timeout", "1s"]).unwrap();
         assert!(unused(&cli).is_none());

@@ -10,6 +10,9 @@ use crate::control::client::ClientError;
 /// Exit code of a reader of stdout that went away: 128 + SIGPIPE, as a shell shows it of others.
 pub const BROKEN_PIPE: u8 = 141;
 
+/// Exit code where no taskd answers; with another kind of error it means that something is unknown.
+const NOT_RUNNING: u8 = 69;
+
 /// How a command ends that does not end well.
 #[derive(Debug)]
 pub enum Failure {
@@ -22,6 +25,15 @@ pub enum Failure {
     },
     /// Nothing more to say.
     Quiet(u8),
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Told { error, .. } => f.write_str(&error.message),
+            Self::Quiet(code) => write!(f, "exit code {code}"),
+        }
+    }
 }
 
 /// What a command ends with: its exit code.
@@ -43,9 +55,19 @@ impl Failure {
         Self::Told { code: 66, error: Box::new(Error::new(ErrorKind::BadRequest, message)) }
     }
 
+    /// A file that cannot be made: exit 73.
+    pub fn no_output(message: impl Into<String>) -> Self {
+        Self::from(Error::new(ErrorKind::Conflict, message))
+    }
+
     /// Not now: exit 75.
     pub fn later(message: impl Into<String>) -> Self {
         Self::from(Error::new(ErrorKind::Unavailable, message))
+    }
+
+    /// A config or a start that cannot work as it is: exit 78.
+    pub fn config(message: impl Into<String>) -> Self {
+        Self::from(Error::new(ErrorKind::Config, message))
     }
 
     /// A fault of taskd: exit 70.
@@ -69,6 +91,12 @@ impl Failure {
             error.message = format!("{before}: {}", error.message);
         }
         self
+    }
+
+    /// Whether it says that no taskd answers.
+    #[must_use]
+    pub fn is_not_running(&self) -> bool {
+        matches!(self, Self::Told { code: NOT_RUNNING, error } if error.kind == ErrorKind::Unavailable)
     }
 
     /// The exit code.

@@ -1,12 +1,13 @@
 //! The hidden roles that the launcher starts this program in: `@daemon`, `@runner`, `@worker`, and
-//! `@upgrade-check`, in which it is tried before it replaces a running one.
+//! `@upgrade-check`, in which it is tried before it replaces a running one. And `@complete`, in which a shell
+//! asks it.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use super::{Cli, Command, Context, run};
+use super::{Cli, Command, Context, complete, run};
 use crate::daemon;
 use crate::observe::log;
 use crate::process::{launcher, runner, title};
@@ -22,6 +23,10 @@ pub fn play(role: &str) -> ExitCode {
             .map(|(part, socket, launcher)| runner::serve(part, socket, launcher, &mut title::set)),
         "worker" => return launcher::worker_main(),
         "upgrade-check" => return check(),
+        "complete" => {
+            let words = std::env::args_os().skip(2);
+            return complete::play(&words.map(|w| w.to_string_lossy().into_owned()).collect::<Vec<_>>());
+        }
         other => Err(format!("there is no role @{other}")),
     };
     result.unwrap_or_else(|why| {
@@ -51,5 +56,6 @@ fn fit(line: impl Iterator<Item = OsString>) -> Result<String, String> {
     let Command::Run(args) = cli.command else {
         return Err("the running taskd was not started by run".to_owned());
     };
-    launcher::upgrade_check(&run::options(args, &Context::new(cli.global)))
+    let context = Context::new(cli.global, false).map_err(|failure| failure.to_string())?;
+    launcher::upgrade_check(&run::options(args, &context))
 }

@@ -1,11 +1,15 @@
 //! `taskd store`: backup, verify, export, import.
 
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use clap::Subcommand;
 
-use crate::control::api::{BackupBody, Done, Exported, count};
-use crate::control::client::ClientError;
+use crate::control::api::{BackupPiece, Done, Exported, count};
+use crate::control::client::{Client, ClientError};
 use crate::control::route::Method;
 
 use super::ndjson::Source;
@@ -39,8 +43,10 @@ pub enum Command {
     #[command(after_help = "\
 EXAMPLES
   taskd store backup /var/backups/taskd.db
+  taskd store backup - | zstd > taskd.db.zst
 
-The daemon writes the file, so its user must be able to; a large store may need a longer --timeout.
+The daemon makes the copy beside the store and sends it; the file is yours, with mode 0600, and never written over one
+that is there.
 
 EXIT CODES
   0    the copy is complete
@@ -49,7 +55,7 @@ EXIT CODES
   75   not now; try again
   77   not permitted: needs [access] admin")]
     Backup {
-        /// The new file
+        /// The new file; - is stdout
         #[arg(value_name = "FILE")]
         path: PathBuf,
     },
@@ -104,7 +110,7 @@ EXIT CODES
 /// What taskd, the connection or a file says.
 pub fn run(args: Args, context: &Context) -> Ending {
     match args.command {
-        Command::Backup { path } => backup(&path, context),
+        Command::Backup { path } => context.block_on(backup(&path, context)),
         Command::Verify => context.block_on(async {
             context.verb(&mut context.client(), "/v1/store/verify", None).await?;
             Ok(0)
@@ -114,18 +120,63 @@ pub fn run(args: Args, context: &Context) -> Ending {
     }
 }
 
-fn backup(path: &PathBuf, context: &Context) -> Ending {
-    // The daemon stands in another directory than whoever asks.
-    let path = std::path::absolute(path)
-        .map_err(|e| Failure::usage(format!("{} is no path: {e}", path.display())))?;
-    let Some(path) = path.to_str() else {
-        return Err(Failure::usage(format!("{} is not UTF-8", path.display())));
+/// The daemon sends the copy, and it is written here: with the rights of whoever asked, where that person stands.
+async fn backup(path: &Path, context: &Context) -> Ending {
+    let mut client = context.client();
+    if path == Path::new("-") {
+        let bytes = receive(&mut client, &mut io::stdout().lock(), Path::new("stdout")).await?;
+        output::note(format_args!("the store was copied: {bytes} bytes"));
+        return Ok(0);
+    }
+    let cannot = |e: io::Error| Failure::no_output(format!("cannot write {}: {e}", path.display()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
+    let copied = match receive(&mut client, &mut file, path).await {
+        Ok(bytes) => file.sync_all().and_then(|()| sync_parent(path)).map_err(cannot).map(|()| bytes),
+        Err(failure) => Err(failure),
     };
-    let body = body_of(&BackupBody { path: path.to_owned() })?;
-    context.block_on(async {
-        context.verb(&mut context.client(), "/v1/store/backup", Some(body)).await?;
-        Ok(0)
-    })
+    match copied {
+        Ok(_) => {
+            let done =
+                Done { message: format!("the store was copied to {}", path.display()), ..Done::default() };
+            context.show(&body_of(&done)?, super::done_text)?;
+            Ok(0)
+        }
+        Err(failure) => {
+            // Half a copy would be taken for one.
+            let _ = std::fs::remove_file(path);
+            Err(failure)
+        }
+    }
+}
+
+async fn receive(client: &mut Client, to: &mut impl Write, name: &Path) -> Result<u64, Failure> {
+    let broke_off = |e: ClientError| Failure::from(e).context("the copy is not whole");
+    let strange = |what: &str| broke_off(ClientError::Strange(what.to_owned()));
+    let cannot = |e: io::Error| Failure::no_output(format!("cannot write {}: {e}", name.display()));
+    let mut pieces = client.lines("/v1/store/backup").await?;
+    let mut written = 0;
+    while let Some(line) = pieces.next().await.map_err(broke_off)? {
+        match super::parse(line.as_bytes())? {
+            BackupPiece::Data(text) => {
+                let piece =
+                    BASE64_STANDARD.decode(text).map_err(|_| strange("a piece that is not base64"))?;
+                to.write_all(&piece).map_err(cannot)?;
+                written += piece.len() as u64;
+            }
+            BackupPiece::Bytes(bytes) if bytes == written => {
+                return to.flush().map_err(cannot).map(|()| written);
+            }
+            BackupPiece::Bytes(bytes) => {
+                return Err(strange(&format!("{written} of {bytes} bytes")));
+            }
+        }
+    }
+    Err(broke_off(ClientError::Broken("it ended before its end".to_owned())))
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
 }
 
 async fn export(context: &Context) -> Ending {

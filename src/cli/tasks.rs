@@ -61,6 +61,7 @@ mod tests {
             kind: "exec".into(),
             queue: "default".into(),
             params: params.iter().map(|p| (*p).to_owned()).collect(),
+            one_of: std::collections::BTreeMap::new(),
             enabled,
         };
         let shown = text(&[

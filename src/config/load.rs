@@ -36,6 +36,7 @@ pub fn load(source: &Source, env: &Env) -> Result<Loaded, Report> {
     let files = source.read(env, &mut faults, &mut notes);
     let mut loaded = finish(files, faults, notes, env)?;
     let mut faults = Vec::new();
+    settle(&mut loaded, source, &mut faults);
     let taskd = &mut loaded.settings.taskd;
     for (flag, key, value, place) in [
         ("--state-dir", "state_dir", &source.state_dir, &mut taskd.state_dir),
@@ -53,6 +54,51 @@ pub fn load(source: &Source, env: &Env) -> Result<Loaded, Report> {
         }
     }
     if faults.is_empty() { Ok(loaded) } else { Err(Report { files: Vec::new(), faults }) }
+}
+
+/// What a user's own taskd has where no file says otherwise: its places, and nobody's access but its owner's.
+fn settle(loaded: &mut Loaded, source: &Source, faults: &mut Vec<Fault>) {
+    if !source.home.is_user() {
+        return;
+    }
+    let unsaid = |loaded: &mut Loaded, table: &str, key: &str, value: String| {
+        let found = loaded.origins.iter_mut().find(|o| o.table == table && o.key == key);
+        let Some(origin) = found.filter(|o| o.file.is_none()) else { return false };
+        origin.value = value;
+        true
+    };
+    let text = |path: &Path| quote(&path.display().to_string());
+    let state_dir = source.home.state_dir();
+    if unsaid(loaded, "[taskd]", "state_dir", text(state_dir)) {
+        state_dir.clone_into(&mut loaded.settings.taskd.state_dir);
+    }
+    match source.home.socket() {
+        Ok(socket) => {
+            if unsaid(loaded, "[taskd]", "socket", text(socket)) {
+                socket.clone_into(&mut loaded.settings.taskd.socket);
+            }
+        }
+        Err(why) => {
+            // The value of the system's is no place for this one, and is shown nowhere.
+            let from_file = |o: &Origin| o.table == "[taskd]" && o.key == "socket" && o.file.is_some();
+            if source.socket.is_none() && !loaded.origins.iter().any(from_file) {
+                loaded.origins.retain(|o| o.table != "[taskd]" || o.key != "socket");
+                if source.serves {
+                    let place = Place::Outside("--user".to_owned());
+                    faults.push(Fault::somewhere(FaultKind::Value, place, "taskd.socket", why));
+                } else {
+                    loaded.notes.push(why.to_owned());
+                }
+            }
+        }
+    }
+    // The group of the system's taskd has no business with a user's.
+    if unsaid(loaded, "[access]", "read", "[]".to_owned()) {
+        loaded.settings.access.read.clear();
+    }
+    if unsaid(loaded, "[access]", "enqueue", "[]".to_owned()) {
+        loaded.settings.access.enqueue.clear();
+    }
 }
 
 /// Checks texts as if they were files of these names, later ones over earlier ones.

@@ -2,13 +2,15 @@
 //!
 //! [`keys`] says every table and key once. [`load`] reads `/etc/taskd.toml` and then `/etc/taskd.d/*.toml`
 //! in name order and lays them over one another: later wins by key, and `[[routes]]` of a later file come
-//! first, so that they win too. What the check must know of the machine comes in through [`Env`].
+//! first, so that they win too. What the check must know of the machine comes in through [`Env`]; [`Home`] says
+//! where all of it is, for the system's taskd and for a user's own.
 
 mod build;
 mod changes;
 mod check;
 mod crontab;
 mod env;
+mod home;
 pub mod keys;
 mod kind;
 mod limits;
@@ -32,9 +34,11 @@ pub mod values;
 pub use changes::changes;
 pub use check::NOT_YET;
 pub use env::{DAEMON_USER, Env, TASK_USER};
+pub use home::{DEFAULT_SOCKET, DEFAULT_STATE_DIR, Home};
 pub use load::{Loaded, load, load_texts, show, show_json};
 pub use origin::Origin;
 pub use ownership::ownership_fault;
+pub use params::PARAM;
 pub use report::{Fault, FaultKind, Report};
 pub use schema::schema;
 pub use source::{DEFAULT_FILE, Source};

@@ -24,7 +24,7 @@ pub(super) const TYPE_NAMES: &[&str] = &["string", "int", "float", "bool"];
 const MAX_NAME: usize = 64;
 
 /// Keys of a parameter that is written as a table; their values depend on its type.
-pub(super) const PARAM: &[Key] = keys! {
+pub const PARAM: &[Key] = keys! {
     "type": Kind::Choice(TYPE_NAMES), Now, "", "Its type.";
     "default": Kind::Text, Now, "", "Used when it is not given; without one it must be given.";
     "one_of": Kind::Texts, Now, "", "The only values allowed.";

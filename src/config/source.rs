@@ -1,10 +1,12 @@
-//! Finding and reading the files: `/etc/taskd.toml`, then `/etc/taskd.d/*.toml` in name order.
+//! Finding and reading the files: `/etc/taskd.toml` (with `--user` `~/.config/taskd.toml`), then the `*.toml`
+//! of `/etc/taskd.d` in name order.
 
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::env::Env;
+use super::home::Home;
 use super::ownership::ownership_fault;
 use super::report::{Fault, FaultKind, File, Place};
 
@@ -25,15 +27,19 @@ pub struct Source {
     pub state_dir: Option<PathBuf>,
     /// `--socket`: likewise.
     pub socket: Option<PathBuf>,
+    /// Where everything is that nobody names.
+    pub home: Home,
+    /// Whether taskd is to be run with it, which needs a place for the socket.
+    pub serves: bool,
 }
 
 impl Source {
-    /// The file that `--config` or `$TASKD_CONFIG` names, else [`DEFAULT_FILE`].
+    /// The file that `--config` or `$TASKD_CONFIG` names, else that of this home.
     #[must_use]
-    pub fn find(named: Option<PathBuf>) -> Self {
+    pub fn find(named: Option<PathBuf>, home: &Home) -> Self {
         let is_named = named.is_some();
-        let file = named.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
-        Self { file, named: is_named, state_dir: None, socket: None }
+        let file = named.unwrap_or_else(|| home.config().to_owned());
+        Self { file, named: is_named, state_dir: None, socket: None, home: home.clone(), serves: false }
     }
 
     /// The same with values of the command line; relative paths are taken from the current directory.
@@ -42,6 +48,13 @@ impl Source {
         let absolute = |p: PathBuf| std::path::absolute(&p).unwrap_or(p);
         self.state_dir = state_dir.map(absolute);
         self.socket = socket.map(absolute);
+        self
+    }
+
+    /// The same to run taskd with.
+    #[must_use]
+    pub fn to_serve(mut self) -> Self {
+        self.serves = true;
         self
     }
 
@@ -144,7 +157,8 @@ mod tests {
 
     #[test]
     fn flags_are_absolute() {
-        let source = Source::find(None).with_flags(Some("state".into()), Some("./run/s".into()));
+        let source =
+            Source::find(None, &Home::system()).with_flags(Some("state".into()), Some("./run/s".into()));
         let here = std::env::current_dir().unwrap();
         assert_eq!(source.socket, Some(here.join("run/s")));
         assert_eq!(source.state_dir, Some(here.join("state")));
@@ -157,8 +171,8 @@ mod tests {
             ("/srv/my.conf.toml", "/srv/my.conf.d"),
             ("/srv/config", "/srv/config.d"),
         ] {
-            assert_eq!(Source::find(Some(file.into())).drop_ins(), PathBuf::from(directory));
+            assert_eq!(Source::find(Some(file.into()), &Home::system()).drop_ins(), PathBuf::from(directory));
         }
-        assert_eq!(Source::find(None).file, PathBuf::from(DEFAULT_FILE));
+        assert_eq!(Source::find(None, &Home::system()).file, PathBuf::from(DEFAULT_FILE));
     }
 }

@@ -1,11 +1,13 @@
 //! Requests and answers of the control API, shared by the server, the client and the OpenAPI text.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use super::status::{ChildState, ChildView, CountsView, PoolView, ReplacedView, RunningView, StatusView};
-pub use super::verbs::{BackupBody, DrainBody, ReloadBody, StopBody};
+pub use super::verbs::{BackupPiece, DrainBody, ReloadBody, StopBody};
 use crate::model::outcome::Outcome;
 use crate::model::state::State;
 
@@ -120,11 +122,8 @@ pub enum Request {
         /// Do not wait for running attempts.
         now: bool,
     },
-    /// `POST /v1/store/backup`: the daemon writes a consistent copy to this absolute path.
-    Backup {
-        /// The path.
-        path: String,
-    },
+    /// `GET /v1/store/backup`: newline-delimited [`BackupPiece`]s of a consistent copy.
+    Backup,
     /// `POST /v1/store/verify`
     Verify,
     /// `GET /v1/store/export`: newline-delimited [`Exported`] of all that is not final.
@@ -453,8 +452,11 @@ pub struct TaskView {
     pub kind: String,
     /// The queue it goes to.
     pub queue: String,
-    /// `name=type` of each parameter, with `=default` where there is one.
+    /// `name=type` of each parameter, with `, default VALUE` where there is one.
     pub params: Vec<String>,
+    /// The only values allowed of those parameters that declare such.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub one_of: BTreeMap<String, Vec<Value>>,
     /// Whether it may be enqueued.
     pub enabled: bool,
 }

@@ -18,7 +18,7 @@ use super::api::{Error, ErrorKind};
 use super::route::Method;
 
 /// Where the socket is when nobody says otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/taskd/taskd.sock";
+pub use crate::config::DEFAULT_SOCKET;
 
 /// Longest answer that is taken, and longest line of a stream, in bytes: more is not taskd.
 const MAX_ANSWER: usize = 256 << 20;

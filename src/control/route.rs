@@ -5,7 +5,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::access::Policy;
 use super::api::{
-    BackupBody, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported, LogLine, MessageView, Peer,
+    BackupPiece, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported, LogLine, MessageView, Peer,
     QueueView, ReloadBody, Request, Rights, StatusView, StopBody, TaskView, WhyView,
 };
 use super::route_input as input;
@@ -317,19 +317,19 @@ pub static ROUTES: &[Route] = &[
         ..POST
     },
     Route {
-        path: "/v1/store/backup",
-        name: "backup",
-        about: "Write a consistent copy of the store, while it is in use.",
-        body: body::<BackupBody>(SMALL, false),
-        parse: input::backup,
-        ..POST
-    },
-    Route {
         path: "/v1/store/verify",
         name: "verify",
         about: "Check the store's integrity.",
         parse: input::verify,
         ..POST
+    },
+    Route {
+        path: "/v1/store/backup",
+        name: "backup",
+        about: "A consistent copy of the store as it is now, in pieces, while it is in use.",
+        answer: Shape::Lines(of::<BackupPiece>),
+        parse: input::backup,
+        ..BASE
     },
     Route {
         path: "/v1/store/export",

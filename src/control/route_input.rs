@@ -12,8 +12,7 @@ use crate::model::name;
 use crate::model::state::State;
 
 use super::api::{
-    BackupBody, DrainBody, Enqueue, Error, ErrorKind, Exported, ListQuery, MAX_BATCH, ReloadBody, Request,
-    StopBody,
+    DrainBody, Enqueue, Error, ErrorKind, Exported, ListQuery, MAX_BATCH, ReloadBody, Request, StopBody,
 };
 use super::route::{Route, SINGLE};
 
@@ -362,12 +361,8 @@ pub(super) fn stop(input: &Input<'_>) -> Result<Request, Error> {
     Ok(Request::Stop { now: input.options::<StopBody>()?.now })
 }
 
-pub(super) fn backup(input: &Input<'_>) -> Result<Request, Error> {
-    let BackupBody { path } = json(input.body)?;
-    if !path.starts_with('/') || path.contains('\0') {
-        return Err(bad(format!("{path:?} is not an absolute path")));
-    }
-    Ok(Request::Backup { path })
+pub(super) fn backup(_: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Backup)
 }
 
 pub(super) fn verify(_: &Input<'_>) -> Result<Request, Error> {

@@ -28,10 +28,12 @@ pub struct StopBody {
     pub now: bool,
 }
 
-/// Body of `POST /v1/store/backup`.
+/// A line of `GET /v1/store/backup`: a piece of the copy, or the end. A stream without an end is not whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct BackupBody {
-    /// Absolute path of the copy, as the daemon sees it.
-    pub path: String,
+#[serde(rename_all = "snake_case")]
+pub enum BackupPiece {
+    /// The next bytes of the file, as base64.
+    Data(String),
+    /// All of them came: how many.
+    Bytes(u64),
 }

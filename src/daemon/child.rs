@@ -6,6 +6,8 @@ use std::io::ErrorKind;
 use std::task::{Context, Poll};
 
 use crate::engine::event::ChildKey;
+/// How long a child may take for what: told in taskd-worker(7).
+pub use crate::engine::{CANCEL_MS, END_MS, MAX_LOSSES, NAMING_MS, READY_MS};
 use crate::link::stream::Stream;
 use crate::process::protocol::{FromChild, MAX_LINE, ToChild};
 

@@ -26,7 +26,7 @@ use crate::process::protocol::FromChild;
 const LOT: usize = 256;
 
 /// A resident worker that closed its socket gets so long to exit, in milliseconds.
-const CLOSED_MS: u64 = 2_000;
+pub const CLOSED_MS: u64 = 2_000;
 
 /// STATUS= is told at most this often.
 const STATUS_EVERY_MS: u64 = 1000;

@@ -123,6 +123,7 @@ fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
         Ok(store) => store,
         Err(e) => return Err((launcher, STORE, e.to_string())),
     };
+    super::handle::store::sweep(state_dir);
     let spool = match Spool::open(&state_dir.join("output"), settings.results.output_max_size) {
         Ok(spool) => spool,
         Err(e) => {

@@ -60,6 +60,12 @@ pub fn task(d: &Daemon, task: &Task) -> TaskView {
         .to_owned(),
         queue: d.settings.route(task).to_owned(),
         params: task.params.iter().map(param).collect(),
+        one_of: task
+            .params
+            .iter()
+            .filter(|p| !p.one_of.is_empty())
+            .map(|p| (p.name.clone(), p.one_of.clone()))
+            .collect(),
         enabled: task.enabled,
     }
 }

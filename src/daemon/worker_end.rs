@@ -11,13 +11,13 @@ use crate::model::task::ResultKind;
 use crate::process::protocol::FromChild;
 
 /// Longest `type` of a failure, in bytes.
-const MAX_KIND: usize = 256;
+pub const MAX_KIND: usize = 256;
 
 /// Longest `message` of a failure or of a progress report, in bytes.
 pub const MAX_MESSAGE: usize = 4 << 10;
 
 /// Longest `traceback`, in bytes; the end of it is kept.
-const MAX_TRACEBACK: usize = 64 << 10;
+pub const MAX_TRACEBACK: usize = 64 << 10;
 
 /// The outcome that a worker's `success`, `failure` or `retry` states. `detail` is a runner's and is not
 /// believed here. A result beyond `result_max_size` is cut where it is a text, and turns the run into a

@@ -17,7 +17,7 @@ use crate::model::outcome::{CancelReason, Cause, Outcome};
 use crate::model::time::Mono;
 
 /// A child that does not name its runs for so long is killed, in milliseconds.
-const NAMING_MS: u64 = 10_000;
+pub const NAMING_MS: u64 = 10_000;
 
 /// A run that the store does not know is told to end; its child is killed after this, in milliseconds.
 const STRANGER_MS: u64 = 30_000;

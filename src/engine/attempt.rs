@@ -22,7 +22,7 @@ const OVERDUE_MS: u64 = 5_000;
 
 /// A child is killed when a run that somebody canceled is silent so long after the child was told, in
 /// milliseconds: the 5 s that a runner gives it between SIGTERM and SIGKILL, and [`OVERDUE_MS`].
-const CANCEL_MS: u64 = 5_000 + OVERDUE_MS;
+pub const CANCEL_MS: u64 = 5_000 + OVERDUE_MS;
 
 /// Pause before a message goes to another child after one refused it, in milliseconds.
 const REFUSED_MS: u64 = 1_000;

@@ -37,9 +37,12 @@ mod why;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use adopt::NAMING_MS;
+pub use attempt::CANCEL_MS;
 pub use held::{run_key, token_of};
+pub use pool::{END_MS, READY_MS};
 pub use recycle::{Reason, Replaced};
-pub use retry::{Counts, Verdict, verdict};
+pub use retry::{Counts, MAX_LOSSES, Verdict, verdict};
 pub use route::route;
 
 use crate::model::message::Token;

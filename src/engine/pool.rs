@@ -18,10 +18,10 @@ use crate::model::time::Mono;
 const SHORT_LIFE_MS: u64 = 10_000;
 
 /// An idle child that was told to end gets so long, in milliseconds.
-const END_MS: u64 = 5_000;
+pub const END_MS: u64 = 5_000;
 
 /// A child that was asked for says that it is ready within this time, in milliseconds; then it is killed.
-const READY_MS: u64 = 60_000;
+pub const READY_MS: u64 = 60_000;
 
 /// Longest pause between two starts, in milliseconds.
 const MAX_PAUSE_MS: u64 = 30_000;

@@ -45,6 +45,14 @@ pub enum ListenFault {
     /// Something that is no socket lies there.
     #[error("{0} exists and is not a socket; remove it or set another `socket`")]
     NotASocket(PathBuf),
+    /// Its directory is not there and cannot be made.
+    #[error("cannot create the directory {path}: {source}; make it, or set another `socket`")]
+    NoDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// A system call failed.
     #[error("cannot {what} {path}: {source}")]
     System {
@@ -154,9 +162,11 @@ fn bind(path: &Path) -> Result<ControlSocket, ListenFault> {
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         // One directory and no more: a path of which more is missing was mistyped.
         match std::fs::create_dir(parent) {
-            Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(system("create the directory", parent)(e)),
-            _ => Ok(()),
-        }?;
+            Err(source) if source.kind() != ErrorKind::AlreadyExists => {
+                return Err(ListenFault::NoDirectory { path: parent.to_owned(), source });
+            }
+            _ => {}
+        }
     }
     let until = Instant::now() + DYING;
     loop {

@@ -3,7 +3,7 @@
 use std::fs::{create_dir, write};
 use std::path::PathBuf;
 
-use taskd::config::{Source, load};
+use taskd::config::{Home, Source, load};
 
 use super::laptop;
 
@@ -26,7 +26,7 @@ impl Dir {
     }
 
     fn source(&self) -> Source {
-        Source::find(Some(self.path("taskd.toml")))
+        Source::find(Some(self.path("taskd.toml")), &Home::system())
     }
 }
 

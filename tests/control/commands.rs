@@ -94,6 +94,8 @@ fn daemon(state: &'static str, outcome: Value) -> Fake {
                 Answer::Error(Error::new(ErrorKind::Conflict, "final is SUCCESS already"))
             }
             Request::Export => stream(&[json!({"v": 1, "message": {}, "attempt": 0}), json!({"v": 1})]),
+            Request::Backup if state == "SUCCESS" => stream(&[json!({"data": "YWJj"}), json!({"bytes": 3})]),
+            Request::Backup => stream(&[json!({"data": "YWJj"})]),
             Request::Import(all) => Answer::Json(json!({"message": "x", "count": all.len()}).to_string()),
             Request::List(_) => {
                 let Answer::Json(one) = view(state, &outcome) else { return None };
@@ -306,10 +308,17 @@ fn what_was_exported_can_be_imported() {
         .output()
         .unwrap()
         .into();
-    assert_eq!((ran.code, ran.out.as_str()), (Some(0), "done\n  one\n  two\n"));
-    let seen = fake.seen.lock().unwrap().pop();
-    let path = fake.dir.path().canonicalize().unwrap().join("b.db");
-    assert_eq!(seen, Some(Request::Backup { path: path.to_str().unwrap().into() }));
+    assert_eq!((ran.code, ran.out.as_str()), (Some(0), "the store was copied to b.db\n"));
+    let copy = fake.dir.path().join("b.db");
+    assert_eq!(std::fs::read(&copy).unwrap(), b"abc");
+    assert_eq!(run(&fake, &["store", "backup", "-"]).out, "abc");
+    // Nothing is written over, and half a copy is none.
+    assert_eq!(run(&fake, &["store", "backup", copy.to_str().unwrap()]).code, Some(73));
+    let fake = daemon("FAILURE", exit(1));
+    let half = fake.dir.path().join("half.db");
+    let ran = run(&fake, &["store", "backup", half.to_str().unwrap()]);
+    assert!(ran.code != Some(0) && ran.err.contains("not whole"), "{}", ran.err);
+    assert!(!half.exists());
 }
 
 #[test]

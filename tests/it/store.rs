@@ -12,6 +12,9 @@ fn a_backup_taken_under_load_is_whole() {
     let copy = node.path().join("copy.db");
     node.ok(&["store", "backup", copy.to_str().unwrap()]);
     node.ok(&["store", "verify"]);
+    let left = std::fs::read_dir(node.state_dir()).unwrap().map(|f| f.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("partial")).collect();
+    assert!(left.is_empty(), "{left:?}");
     let db = rusqlite::Connection::open(&copy).unwrap();
     let verdict: String = db.query_row("PRAGMA integrity_check", [], |r| r.get(0)).unwrap();
     assert_eq!(verdict, "ok");

@@ -21,13 +21,17 @@ fn analyze_is_there() -> bool {
 /// The units as they are installed in this directory, with these drop-ins, and a program that exists.
 fn install(dir: &Path, drop_ins: &[&str], program: &str) {
     fs::create_dir_all(dir.join("taskd.service.d")).unwrap();
-    for name in ["taskd.service", "taskd.socket"] {
-        let text = fs::read_to_string(source().join(name)).unwrap().replace("/usr/bin/taskd", program);
-        fs::write(dir.join(name), text).unwrap();
-    }
+    install_from(&source(), dir, program);
     for name in drop_ins {
         let file = format!("{name}.conf");
         fs::copy(source().join("drop-ins").join(&file), dir.join("taskd.service.d").join(&file)).unwrap();
+    }
+}
+
+fn install_from(source: &Path, dir: &Path, program: &str) {
+    for name in ["taskd.service", "taskd.socket"] {
+        let text = fs::read_to_string(source.join(name)).unwrap().replace("/usr/bin/taskd", program);
+        fs::write(dir.join(name), text).unwrap();
     }
 }
 
@@ -46,6 +50,15 @@ fn the_units_verify_without_a_word_also_with_each_drop_in() {
         let said = [out.stdout, out.stderr].map(|t| String::from_utf8_lossy(&t).into_owned()).concat();
         assert!(out.status.success() && said.is_empty(), "{set:?}: {said}");
     }
+    let dir = tempfile::tempdir().unwrap();
+    install_from(&source().join("user"), dir.path(), "/bin/true");
+    let units = [dir.path().join("taskd.service"), dir.path().join("taskd.socket")];
+    // What stands for %t and %h of a user's manager.
+    let home = [("XDG_RUNTIME_DIR", dir.path()), ("HOME", dir.path())];
+    let mut analyze = Command::new("systemd-analyze");
+    let out = analyze.args(["verify", "--user"]).args(&units).envs(home).output().unwrap();
+    let said = [out.stdout, out.stderr].map(|t| String::from_utf8_lossy(&t).into_owned()).concat();
+    assert!(out.status.success() && said.is_empty(), "a user's: {said}");
 }
 
 #[test]

@@ -17,8 +17,8 @@ pub(super) const TASKD: &[Key] = keys! {
         "\"embedded\"", "Where messages wait: the embedded store, or a broker that nodes share.";
     "results": Kind::Address(&["broker", "none"], &["redis", "rediss", "memcached", "postgres"]), Now,
         "\"broker\"", "Where results are kept: in the broker's own store, or nowhere.";
-    "state_dir": Kind::Path, Now, "\"/var/lib/taskd\"", "Directory of the embedded store and of the output of tasks.";
-    "socket": Kind::SocketPath, Now, "\"/run/taskd/taskd.sock\"", "The control socket.";
+    "state_dir": Kind::Path, Now, "\"/var/lib/taskd\"", "Directory of the embedded store and of the output of tasks; with --user $XDG_STATE_HOME/taskd.";
+    "socket": Kind::SocketPath, Now, "\"/run/taskd/taskd.sock\"", "The control socket; with --user $XDG_RUNTIME_DIR/taskd/taskd.sock.";
     "timezone": Kind::Zone, Now, "", "Time zone of times given without one; by default the system's.";
     "shutdown_grace": Kind::Duration(0, WEEK), Now, "\"30s\"", "What running attempts get at a warm shutdown.";
     "log_level": Kind::Choice(&["error", "warn", "info", "debug", "trace"]), Now, "\"info\"", "How much taskd logs.";
@@ -36,8 +36,8 @@ pub(super) const RESULTS: &[Key] = keys! {
 };
 
 pub(super) const ACCESS: &[Key] = keys! {
-    "read": Kind::People, Now, "[\"@taskd-users\"]", "Who may read everything: users and @groups.";
-    "enqueue": Kind::People, Now, "[\"@taskd-users\"]", "Who may enqueue; whoever enqueued a message may also read and cancel it.";
+    "read": Kind::People, Now, "[\"@taskd-users\"]", "Who may read everything: users and @groups; with --user nobody but whoever runs it.";
+    "enqueue": Kind::People, Now, "[\"@taskd-users\"]", "Who may enqueue; whoever enqueued a message may also read and cancel it. With --user nobody but whoever runs it.";
     "admin": Kind::People, Now, "[\"root\"]", "Who may do everything.";
     "celery_control": Kind::BoolOr(&["read"]), Later, "", "What `celery inspect` and `celery control` may do.";
 };

@@ -147,7 +147,7 @@ pub fn dispatch(d: &mut Daemon, call: Call) {
         Request::Reload { binary } => reload::handle(d, asker, binary),
         Request::Drain { off } => drain::handle(d, asker, off),
         Request::Stop { now } => stop::handle(d, asker, now),
-        Request::Backup { path } => store::backup(d, asker, path),
+        Request::Backup => store::backup(d, asker),
         Request::Verify => store::verify(d, asker),
         Request::Export => store::export(d, asker),
         Request::Import(list) => store::import(d, asker, list),

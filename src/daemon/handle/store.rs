@@ -1,16 +1,26 @@
 //! `store`: backup, verify, export, import. They may take long, so they run on a thread of their own, with
 //! connections of their own; the loop goes on.
 
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use tokio::sync::mpsc;
 
 use super::Asker;
-use crate::control::api::{self, Answer, Done, Error, ErrorKind, Exported};
+use crate::control::api::{self, Answer, BackupPiece, Done, Error, ErrorKind, Exported};
 use crate::daemon::state::Daemon;
 use crate::daemon::{clock, plan};
 use crate::engine::event::Event;
 use crate::model::message::Message;
+
+/// How the files of copies under way are named.
+const PARTIAL: &str = "backup.partial.";
+
+/// Bytes of a copy in one line.
+const BLOCK: usize = 48 << 10;
 
 /// Version of the export's lines.
 const EXPORT_VERSION: u32 = 1;
@@ -18,20 +28,67 @@ const EXPORT_VERSION: u32 = 1;
 /// Lines gathered into one piece of an export.
 const PIECE: usize = 64;
 
-/// Writes a consistent copy while work goes on.
-pub fn backup(d: &Daemon, asker: Asker, path: String) {
-    if !Path::new(&path).is_absolute() {
-        let e = Error::new(ErrorKind::BadRequest, format!("{path} is not an absolute path"));
-        return asker.error(e.hint("the daemon writes the file: name it from the root"));
-    }
+/// Streams a consistent copy while work goes on. It is made beside the store first, so that a slow client holds up
+/// nobody; whoever asked writes the file where it wants it, with its own rights.
+pub fn backup(d: &Daemon, asker: Asker) {
     let admin = d.store.admin();
-    tokio::task::spawn_blocking(move || match admin.backup(&PathBuf::from(&path)) {
-        Ok(()) => asker.json(&Done { message: format!("the store was copied to {path}"), ..Done::default() }),
-        Err(e) => asker.error(
-            Error::new(ErrorKind::Conflict, format!("no copy was made: {e}"))
-                .hint("the daemon's own user writes the file, and never over one that is there"),
-        ),
+    let (pieces, stream) = mpsc::channel(4);
+    let _ = asker.answer.send(Answer::Stream(stream));
+    let path = partial(&d.settings.taskd.state_dir);
+    tokio::task::spawn_blocking(move || {
+        let copied = admin.backup(&path).map_err(|e| e.to_string());
+        let file = copied.and_then(|()| File::open(&path).map_err(|e| format!("{}: {e}", path.display())));
+        // What is open can still be read, and nothing is left however this ends.
+        let _ = fs::remove_file(&path);
+        let sent = file.and_then(|mut file| {
+            pass_on(&mut file, &mut |piece| pieces.blocking_send(line(&piece)).is_ok())
+                .map_err(|e| format!("{}: {e}", path.display()))
+        });
+        if let Err(why) = sent {
+            let error = Error::new(ErrorKind::Conflict, format!("no copy was made: {why}"))
+                .hint("the copy is made in state_dir first: there must be room for it");
+            let _ = pieces.blocking_send(format!("{}\n", serde_json::json!({ "error": error })));
+        }
     });
+}
+
+/// A file for a copy that is being made.
+fn partial(state_dir: &Path) -> PathBuf {
+    static COPIES: AtomicU64 = AtomicU64::new(0);
+    let number = COPIES.fetch_add(1, Ordering::Relaxed);
+    state_dir.join(format!("{PARTIAL}{}.{number}", std::process::id()))
+}
+
+/// Removes the copies that an earlier daemon was making when it died.
+pub fn sweep(state_dir: &Path) {
+    let Ok(entries) = fs::read_dir(state_dir) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(PARTIAL.as_bytes()) {
+            // What cannot be removed takes room and does no other harm.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn line(piece: &BackupPiece) -> String {
+    serde_json::to_string(piece).unwrap_or_default() + "\n"
+}
+
+/// Hands the whole of a file to `take`, and its length at the end. A client that left ends it early.
+fn pass_on(file: &mut impl Read, take: &mut dyn FnMut(BackupPiece) -> bool) -> io::Result<()> {
+    let mut bytes = 0;
+    loop {
+        let mut piece = Vec::with_capacity(BLOCK);
+        let read = file.by_ref().take(BLOCK as u64).read_to_end(&mut piece)?;
+        if read == 0 {
+            take(BackupPiece::Bytes(bytes));
+            return Ok(());
+        }
+        bytes += read as u64;
+        if !take(BackupPiece::Data(BASE64_STANDARD.encode(&piece))) {
+            return Ok(());
+        }
+    }
 }
 
 /// Checks the file and what must hold between its rows.

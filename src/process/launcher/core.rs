@@ -12,6 +12,7 @@ use super::child::{Ended, Living};
 use super::daemon::Daemon;
 use super::exec::OpenFiles;
 use super::family;
+use super::foreign::Foreign;
 use super::groups::{self, Cell, Waits};
 use super::reexec::Reexec;
 use super::sandboxes;
@@ -69,6 +70,8 @@ pub(super) struct Core<'log> {
     pub(super) retry_daemon: Option<Instant>,
     pub(super) children: BTreeMap<ChildId, Living>,
     pub(super) last_child: u64,
+    /// Processes below this one that are not taskd's.
+    pub(super) foreign: Foreign,
     /// Ended and reaped; told once what they left is gone.
     pub(super) ended: Vec<Ended>,
     /// A child's end was not, or perhaps not, taken in by a daemon.
@@ -129,6 +132,7 @@ impl<'log> Core<'log> {
         let (settings, groups) = ((settings, users), (groups, supervision));
         let mut core =
             Self::build(options, signals, log, who, open_files, state, control, loaded, settings, groups)?;
+        core.foreign = Foreign::there();
         core.notify.status("starting");
         core.start_daemon();
         Ok(core)
@@ -177,6 +181,7 @@ impl<'log> Core<'log> {
             retry_daemon: None,
             children: BTreeMap::new(),
             last_child: 0,
+            foreign: Foreign::default(),
             ended: Vec::new(),
             children_lost: false,
             told_an_end: false,
@@ -204,6 +209,10 @@ impl<'log> Core<'log> {
             let deadline = self.next_deadline();
             let seen = self.wait(deadline);
             self.forgive_stall(deadline);
+            if self.foreign.may_grow() && self.ended.is_empty() {
+                let known = self.known();
+                self.foreign.take_in(&known, &self.state.instance);
+            }
             if seen.signals {
                 let wishes = self.signals.read();
                 self.look_around |= wishes.reap;
@@ -344,7 +353,7 @@ impl<'log> Core<'log> {
         }
         let patience = self.options.limits.gone_within;
         if self.ended.iter().any(|one| now >= one.look_at(patience)) {
-            let left = family::kill_strangers(&self.known());
+            let left = family::kill_strangers(&self.spared());
             self.tell_ended(&left);
         }
         self.pass_stop_time(now);
@@ -353,7 +362,11 @@ impl<'log> Core<'log> {
 
     /// Takes in every end, ends what was left behind, tells the daemon once that is gone.
     pub(super) fn reap_all(&mut self) {
+        // What an earlier one left may be there still.
+        let mut left_something = !self.ended.is_empty();
         while let Some((pid, end)) = family::reap() {
+            self.foreign.reaped(pid);
+            left_something |= self.known().contains(&pid);
             if self.daemon.as_ref().is_some_and(|d| d.pid == pid) {
                 self.daemon_died(end);
             } else if self.trial_ended(pid, end) {
@@ -362,8 +375,16 @@ impl<'log> Core<'log> {
                 self.child_ended(id, end);
             }
         }
-        let left = family::kill_strangers(&self.known());
-        self.tell_ended(&left);
+        // Where foreign ones come at any time, a new one is not to be taken for a leftover of nobody.
+        if left_something || !self.foreign.may_grow() {
+            let left = family::kill_strangers(&self.spared());
+            self.tell_ended(&left);
+        }
+    }
+
+    /// Everybody who is no leftover.
+    pub(super) fn spared(&self) -> BTreeSet<u32> {
+        &self.known() | self.foreign.pids()
     }
 
     /// Looks for leftovers and ends at the next round of the loop.

@@ -1,13 +1,12 @@
 //! Processes that nobody asked for: what an ended child left behind.
 //!
 //! The launcher is a sub-reaper, so whatever loses its parent below it becomes its own child. Whatever is
-//! its child and was not started by it is therefore a leftover, and is killed with all below it.
+//! its child and was not started by it is therefore a leftover, and is killed with all below it ([`super::foreign`]
+//! says what is not).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nix::errno::Errno;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-
+use crate::process::descendants::{self, Status};
 use crate::process::instance::{self, PidFd};
 
 /// How a process ended.
@@ -34,15 +33,12 @@ impl std::fmt::Display for End {
 /// Every child of this process is reaped here and nowhere else, so the number of one that was not reaped
 /// yet cannot be another's: plain signals to children are safe.
 pub(super) fn reap() -> Option<(u32, End)> {
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
-    match waitid(Id::All, flags) {
-        Ok(WaitStatus::Exited(pid, code)) => Some((pid.as_raw().unsigned_abs(), End { code, signal: 0 })),
-        Ok(WaitStatus::Signaled(pid, signal, _)) => {
-            let signal = signal as i32;
-            Some((pid.as_raw().unsigned_abs(), End { code: 128 + signal, signal }))
-        }
-        _ => None,
-    }
+    let reaped = descendants::reap(-1).ok()??;
+    let end = match reaped.status {
+        Status::Exited(code) => End { code, signal: 0 },
+        Status::Signaled { signal, .. } => End { code: 128 + signal, signal },
+    };
+    Some((reaped.pid.unsigned_abs(), end))
 }
 
 /// Kills every child of this process that is not `known`, with all its descendants. Returns those that are
@@ -50,7 +46,7 @@ pub(super) fn reap() -> Option<(u32, End)> {
 pub(super) fn kill_strangers(known: &BTreeSet<u32>) -> Vec<u32> {
     let me = std::process::id();
     // A walk over all of /proc costs as much as a program: not for nothing, where the kernel tells the children.
-    if children().is_some_and(|children| children.iter().all(|pid| known.contains(pid))) {
+    if listed().is_some_and(|children| children.iter().all(|pid| known.contains(pid))) {
         return Vec::new();
     }
     let parents: BTreeMap<u32, u32> =
@@ -81,9 +77,16 @@ pub(super) fn kill_strangers(known: &BTreeSet<u32>) -> Vec<u32> {
     strangers
 }
 
-/// Every child of this process that was not reaped, as the kernel tells it (proc(5), `/proc/PID/task/TID/children`).
-/// Absent where it does not, and where a child ended meanwhile: then the list may lack others.
-fn children() -> Option<Vec<u32>> {
+/// Every child of this process that was not reaped.
+pub(super) fn children() -> BTreeSet<u32> {
+    let me = std::process::id();
+    let looked_for = || instance::all().filter(|pid| instance::parent(*pid).is_some_and(|(p, _)| p == me));
+    listed().map_or_else(|| looked_for().collect(), BTreeSet::from_iter)
+}
+
+/// The same as the kernel tells it (proc(5), `/proc/PID/task/TID/children`). Absent where it does not, and where a
+/// child ended meanwhile: then the list may lack others.
+fn listed() -> Option<Vec<u32>> {
     let mut children = Vec::new();
     for task in std::fs::read_dir("/proc/self/task").ok()? {
         let list = std::fs::read_to_string(task.ok()?.path().join("children")).ok()?;
@@ -92,10 +95,7 @@ fn children() -> Option<Vec<u32>> {
         }
     }
     // Only this process reaps: one that ended while the list was read still waits for that.
-    match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT) {
-        Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => Some(children),
-        _ => None,
-    }
+    descendants::ended().is_none().then_some(children)
 }
 
 /// Opened first, checked after: a number that went to another process meanwhile has another parent. One

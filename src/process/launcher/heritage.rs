@@ -14,6 +14,7 @@ use super::child::{Ended, Living};
 use super::core::Core;
 use super::exec::OpenFiles;
 use super::family::End;
+use super::foreign::Foreign;
 use super::groups::Cell;
 use super::inherit::{self, FORMAT, Heir, Inherited, State};
 use super::signals::Signals;
@@ -64,6 +65,7 @@ impl<'log> Core<'log> {
             children: self.children.values().map(heir).collect(),
             generations,
             ended: self.ended.iter().map(Ended::keep).collect(),
+            foreign: self.foreign.pids().clone(),
             tree: self.groups.as_ref().map(Tree::kept),
             supervision: self.supervision.clone(),
             children_lost: self.children_lost || self.told_an_end,
@@ -111,6 +113,7 @@ impl<'log> Core<'log> {
         for kept in std::mem::take(&mut state.ended) {
             core.ended.push(Ended::taken_over(core.groups.as_ref(), kept));
         }
+        core.foreign = Foreign::taken_over(std::mem::take(&mut state.foreign));
         core.inherit_children(&mut inherited).map_err(StartFault::busy)?;
         tracing::info!(
             MESSAGE_ID = fields::UPGRADED,

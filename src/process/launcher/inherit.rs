@@ -3,7 +3,7 @@
 //! execve(2). Everything else is close-on-exec.
 #![allow(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -11,6 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
@@ -119,6 +120,9 @@ pub(super) struct State {
     pub(super) generations: BTreeMap<u64, Value>,
     /// Children that were reaped and whose end was not told yet.
     pub(super) ended: Vec<KeptEnd>,
+    /// Processes that are not taskd's; none to one that knows none.
+    #[serde(default)]
+    pub(super) foreign: BTreeSet<u32>,
     /// Control groups, where they are in force.
     pub(super) tree: Option<Kept>,
     /// How processes are kept together.
@@ -319,7 +323,8 @@ pub(super) fn write(state: &State) -> io::Result<(OwnedFd, Vec<RawFd>)> {
 /// Whether this is a child of this process that was not reaped yet, dead or alive.
 pub(super) fn is_child(pid: u32) -> bool {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    i32::try_from(pid).is_ok_and(|pid| waitid(Id::Pid(Pid::from_raw(pid)), flags).is_ok())
+    // nix has no name for a real-time signal that ended it, and says EINVAL.
+    i32::try_from(pid).is_ok_and(|pid| waitid(Id::Pid(Pid::from_raw(pid)), flags) != Err(Errno::ECHILD))
 }
 
 #[cfg(test)]
@@ -343,6 +348,7 @@ mod tests {
             last_child: 9,
             children: Vec::new(),
             generations: BTreeMap::new(),
+            foreign: BTreeSet::new(),
             tree: None,
             supervision: String::new(),
             ended: Vec::new(),

@@ -10,6 +10,7 @@ mod daemon;
 mod entry;
 mod exec;
 mod family;
+mod foreign;
 mod groups;
 mod heritage;
 mod inherit;

@@ -208,7 +208,7 @@ impl Core<'_> {
     pub(super) fn over(&mut self) -> Option<u8> {
         let Phase::Ending { code, give_up_at, .. } = self.phase else { return None };
         let known = self.known();
-        let over = known.is_empty() && family::kill_strangers(&known).is_empty();
+        let over = known.is_empty() && family::kill_strangers(&self.spared()).is_empty();
         if !over && Instant::now() < give_up_at {
             return None;
         }

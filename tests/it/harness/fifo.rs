@@ -40,6 +40,11 @@ impl Fifo {
         self.file.write_all("go\n".repeat(n).as_bytes()).unwrap();
     }
 
+    /// Writes a line.
+    pub fn tell(&mut self, line: &str) {
+        self.file.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
     /// The next line that a task wrote.
     #[track_caller]
     pub fn line(&mut self) -> String {

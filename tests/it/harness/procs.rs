@@ -19,7 +19,8 @@ pub fn parents() -> BTreeMap<i32, i32> {
     all
 }
 
-fn state_and_parent(pid: i32) -> Option<(char, i32)> {
+/// The state as a letter, and the parent.
+pub fn state_and_parent(pid: i32) -> Option<(char, i32)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name stands in parentheses and may hold anything; the fields follow the last one.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
