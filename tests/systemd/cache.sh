@@ -88,6 +88,7 @@ make_tools() {
     case $method in
         uml)
             local code=0
+            # shellcheck disable=SC2034  # machine.sh boots it
             kernel=$("$here/../uml/kernel.sh") || code=$?
             [ "$code" = 0 ] || exit "$code" ;;
         qemu)

@@ -1,5 +1,6 @@
 #!/bin/bash
 # The first day with taskd: installed, configured, used, looked at, by root and by others.
+# shellcheck source=tests/systemd/prologue.sh
 . /test/in/prologue.sh
 
 check 'apt enabled and started the service and its socket'

@@ -1,5 +1,6 @@
 #!/bin/bash
 # journald restarted, and gone for a while, while tasks print: results and kept output are whole, and lines come again.
+# shellcheck source=tests/systemd/prologue.sh
 . /test/in/prologue.sh
 
 configure <<'TOML'

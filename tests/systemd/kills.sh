@@ -1,5 +1,6 @@
 #!/bin/bash
 # The daemon and the launcher, stopped and killed: somebody notices, and no task is lost or left over.
+# shellcheck source=tests/systemd/prologue.sh
 . /test/in/prologue.sh
 
 watchdog=$((4 * slower))

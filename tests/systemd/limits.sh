@@ -1,6 +1,7 @@
 #!/bin/bash
 # Limits that only a kernel with control groups keeps, under the shipped unit. For uml and qemu: in a container without
 # them this fails, because a skipped proof is none.
+# shellcheck source=tests/systemd/prologue.sh
 . /test/in/prologue.sh
 
 check 'the unit has control groups of its own'

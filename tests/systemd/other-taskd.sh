@@ -1,5 +1,6 @@
 #!/bin/bash
 # Debian 12 has another package of this name, Taskwarrior's server. Ours says so and keeps off.
+# shellcheck source=tests/systemd/prologue.sh
 . /test/in/prologue.sh
 
 theirs=$(apt-cache madison taskd | cut -d'|' -f2 | tr -d ' ' | grep -v ^1: | head -n 1)

@@ -45,7 +45,7 @@ within() { # within SECONDS COMMAND…
 reboots() { echo "$1" >"$OUT/again"; exit 0; }
 
 property() { systemctl show -P "$1" "${2:-$unit}"; }
-active() { [ "$(systemctl is-active "${1:-$unit}")" = active ]; }
+active() { [ "$(systemctl is-active $unit)" = active ]; }
 ready() { active && taskd status >/dev/null; }
 launcher() { property MainPID; }
 daemon() { pgrep -P "$(launcher)" -f '^taskd: daemon'; }

@@ -51,6 +51,7 @@ nspawn  nspawn  bookworm  120  upgrade      --offer $newer
 nspawn  nspawn  trixie    120  upgrade      --offer $newer
 nspawn  nspawn  bookworm  120  other-taskd  --offer taskd
 nspawn  nspawn  bookworm  120  reboot
+nspawn  nspawn  bookworm  120  homes
 nspawn  nspawn  bookworm  120  journald
 nspawn  nspawn  bookworm  120  reload
 qemu    qemu    bookworm  600  reboot

@@ -1,5 +1,6 @@
 #!/bin/bash
 # An orderly reboot, then a power cut: what was accepted is there, what ran runs again, and the service came by itself.
+# shellcheck source=tests/systemd/prologue.sh
 . /test/in/prologue.sh
 
 notes=/root/notes
@@ -8,6 +9,7 @@ as_before() {
     within 30 ready
     is "$(systemctl is-active taskd.socket)" active 'the socket'
     check "$1: what waited, what was delayed, and what had ended is there"
+    done_one='' waiting='' delayed='' running='' eta=''
     # shellcheck source=/dev/null
     . $notes
     is "$(of "$done_one" '[.state, .attempt] | map(tostring) | join(" ")')" 'SUCCESS 1' 'a message that had ended'
@@ -50,7 +52,7 @@ TOML
         as_before 'after an orderly reboot'
         is "$(of "$running" '[.retries, .losses] | map(tostring) | join(" ")')" '0 0' 'retries and losses'
         check 'accepted at the last moment before a power cut'
-        for n in 1 2 3 4 5; do enqueue hello --queue later; echo "$id"; done >/root/last
+        for _ in 1 2 3 4 5; do enqueue hello --queue later; echo "$id"; done >/root/last
         sync /root/last
         enqueue hello --queue later
         # Through a channel that no power cut of the machine reaches.

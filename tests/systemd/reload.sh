@@ -1,5 +1,6 @@
 #!/bin/bash
 # A config with faults: the reload fails where people look, and taskd goes on with the old one.
+# shellcheck source=tests/systemd/prologue.sh
 . /test/in/prologue.sh
 
 configure <<'TOML'

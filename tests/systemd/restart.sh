@@ -1,5 +1,6 @@
 #!/bin/bash
 # systemctl restart under load: nobody who enqueues notices, and every message ends once. Then stop, and start by socket.
+# shellcheck source=tests/systemd/prologue.sh
 . /test/in/prologue.sh
 
 sed -i 's/^\[taskd\]$/&\nshutdown_grace = "2s"/; s/^\[pools.default\]$/&\nprocesses = 4/' $config

@@ -1,5 +1,6 @@
 #!/bin/bash
 # The package's life: upgraded while a task runs and clients enqueue, removed, installed again, purged.
+# shellcheck source=tests/systemd/prologue.sh
 . /test/in/prologue.sh
 
 configure < <(hold_task)
