@@ -51,11 +51,9 @@ if [ "$code" = 0 ]; then
 fi
 
 if [ -s $OUT/again ]; then
-    case $(cat $OUT/again) in
-        # No sync, no farewell: the host kills this machine when it reads the word.
-        hard) echo hard >$control ;;
-        *) kill $follower && systemctl poweroff --no-block ;;
-    esac
+    # After "hard" no sync and no farewell: the host kills this machine when it reads the word.
+    cat $OUT/again >$control
+    [ "$(cat $OUT/again)" = hard ] || { kill $follower && systemctl poweroff --no-block; }
     # Until the machine is gone.
     sleep infinity
 fi
