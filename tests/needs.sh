@@ -1,6 +1,6 @@
 #!/bin/bash
 # Makes sure that the programs the tests (or the benches) call are there: installs the Debian packages that
-# are missing when it may, else names them and stops. Usage: tests/needs.sh test|deb|bench
+# are missing when it may, else names them and stops. Usage: tests/needs.sh test|deb|bench|boot
 set -u
 
 # What is called, and the Debian package that has it.
@@ -33,6 +33,19 @@ if [ "${1:-test}" = bench ]; then
     package[redis-cli]=redis-tools
 fi
 
+if [ "${1:-test}" = boot ]; then
+    # A machine for each test: what builds its root file system, and what starts it.
+    package=(
+        [unshare]=util-linux
+        [findmnt]=util-linux
+        [mount]=mount
+        [mmdebstrap]=mmdebstrap
+        [systemd-nspawn]=systemd-container
+        [mkfs.ext4]=e2fsprogs
+        [dpkg-deb]=dpkg
+    )
+fi
+
 missing=()
 for program in "${!package[@]}"; do
     command -v "$program" >/dev/null || missing+=("${package[$program]}")
@@ -63,7 +76,8 @@ if [ ! -e "$policy" ]; then
     trap '"${as_root[@]}" rm -f "$policy"' EXIT
 fi
 install() {
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "${missing[@]}"
 }
 # Lists may be absent or too old: fetch them and try once more before giving up.
 install || { "${as_root[@]}" apt-get update -q && install; } || {

@@ -86,7 +86,7 @@ pub fn sentence(view: &MessageView) -> Option<String> {
 pub fn dropped(view: &MessageView) -> Option<String> {
     let bytes = view.outcome.as_ref().map_or(0, |o| o.usage.dropped_output);
     (bytes > 0).then(|| {
-        format!("{bytes} bytes of output were dropped: the task printed faster than results.output_rate")
+        format!("{bytes} bytes of output were dropped: the task printed faster than results.output_rate or than the journal took it")
     })
 }
 

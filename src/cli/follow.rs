@@ -41,7 +41,9 @@ impl Patience {
             | ClientError::NoSocket(_)
             | ClientError::NotListening(_)
             | ClientError::Connect { .. } => true,
-            ClientError::Api(error) => error.kind == ErrorKind::Unavailable,
+            ClientError::Api(error) => {
+                matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Stopping)
+            }
             _ => false,
         };
         if !passes || self.since.get_or_insert_with(Instant::now).elapsed() >= self.bound {

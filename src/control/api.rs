@@ -184,6 +184,9 @@ pub enum ErrorKind {
     TooLarge,
     /// 503, exit 75: the store or the daemon cannot serve this now; try again.
     Unavailable,
+    /// 503, exit 75: this daemon is ending. Ask again on a new connection, which the next daemon takes; what carries an
+    /// id can be sent again, because whether this daemon did it is not always known.
+    Stopping,
     /// 422, exit 78: the config has faults.
     Config,
     /// 500, exit 70: a fault of taskd.
@@ -202,7 +205,7 @@ impl ErrorKind {
             Self::Conflict => 409,
             Self::Full => 429,
             Self::TooLarge => 413,
-            Self::Unavailable => 503,
+            Self::Unavailable | Self::Stopping => 503,
             Self::Internal => 500,
         }
     }
@@ -216,7 +219,7 @@ impl ErrorKind {
             Self::UnknownTask | Self::UnknownMessage | Self::UnknownQueue => 69,
             Self::Internal => 70,
             Self::Conflict => 73,
-            Self::Full | Self::Unavailable => 75,
+            Self::Full | Self::Unavailable | Self::Stopping => 75,
             Self::Forbidden => 77,
             Self::Config => 78,
         }

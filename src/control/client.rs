@@ -24,6 +24,9 @@ pub use crate::config::DEFAULT_SOCKET;
 const MAX_ANSWER: usize = 256 << 20;
 const MAX_LINE: usize = 16 << 20;
 
+/// Between two questions to a daemon that is ending.
+const ENDING: Duration = Duration::from_millis(20);
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -95,6 +98,11 @@ impl ClientError {
     const fn is_broken(&self) -> bool {
         matches!(self, Self::Broken(_))
     }
+
+    /// Whether a daemon that is ending said so: the next one answers.
+    fn is_ending(&self) -> bool {
+        matches!(self, Self::Api(error) if error.kind == ErrorKind::Stopping)
+    }
 }
 
 /// A connection to taskd, made at the first call and again after it broke.
@@ -127,7 +135,8 @@ impl Client {
 
     /// Asks and reads the answer. A GET is asked once more on a new connection when the first one broke,
     /// as is a POST with `repeatable`: one that carries ids, so that its repeat is answered with what is
-    /// there.
+    /// there. From a daemon that says that it is ending, either goes to the next one, for as long as somebody holds
+    /// the socket (systemd does over a restart) and an answer is waited for.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -157,12 +166,17 @@ impl Client {
         let bound = self.timeout.saturating_add(delay);
         let deadline = Instant::now() + bound;
         let asking = async {
-            let first = self.exchange(method, path, body.clone()).await;
-            match first {
-                Err(e) if e.is_broken() && (repeatable || method == Method::Get) => {
-                    self.exchange(method, path, body).await
+            let again = repeatable || method == Method::Get;
+            let mut broken = false;
+            loop {
+                match self.exchange(method, path, body.clone()).await {
+                    Err(e) if e.is_broken() && again && !broken => broken = true,
+                    Err(e) if e.is_ending() && again => {
+                        self.sender = None;
+                        tokio::time::sleep(ENDING).await;
+                    }
+                    other => return other,
                 }
-                other => other,
             }
         };
         let answer = timeout_at(deadline, asking).await;

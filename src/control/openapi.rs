@@ -8,7 +8,7 @@ use super::api::{Error, ErrorKind};
 use super::route::{Need, ROUTES, Route, Shape};
 
 /// Every kind of error, as the document lists them.
-const KINDS: [ErrorKind; 12] = [
+const KINDS: [ErrorKind; 13] = [
     ErrorKind::BadRequest,
     ErrorKind::BadArguments,
     ErrorKind::Forbidden,
@@ -19,6 +19,7 @@ const KINDS: [ErrorKind; 12] = [
     ErrorKind::Full,
     ErrorKind::TooLarge,
     ErrorKind::Unavailable,
+    ErrorKind::Stopping,
     ErrorKind::Config,
     ErrorKind::Internal,
 ];

@@ -56,8 +56,8 @@ impl From<Error> for Refused {
     }
 }
 
-fn unavailable() -> Refused {
-    Error::new(ErrorKind::Unavailable, "taskd is starting or stopping and cannot answer this now")
+fn ending() -> Refused {
+    Error::new(ErrorKind::Stopping, "taskd is starting or stopping and cannot answer this now")
         .hint("try again")
         .into()
 }
@@ -170,8 +170,8 @@ impl Connection {
         }
         let (answer, answered) = oneshot::channel();
         let call = Call { request: asked, peer: self.peer.clone(), rights, answer };
-        self.shared.calls.send(call).await.map_err(|_| unavailable())?;
-        answered.await.map_err(|_| unavailable())
+        self.shared.calls.send(call).await.map_err(|_| ending())?;
+        answered.await.map_err(|_| ending())
     }
 
     /// The whole body, within its bounds of size and time.

@@ -15,7 +15,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -53,8 +53,15 @@ impl Kernel {
     /// The real one: a directory of the cgroup2 file system is a group.
     #[must_use]
     pub fn real() -> Self {
-        Self { make: |path| fs::create_dir(path), remove: |path| fs::remove_dir(path) }
+        Self { make, remove: |path| fs::remove_dir(path) }
     }
+}
+
+/// Makes a group that everybody may enter and read, whatever the umask is (the unit's is 0077): the tables of a leaf are
+/// opened with the rights of the runner's user. What may be written is decided by its owner.
+fn make(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }
 
 /// Where this process stands, as `/proc` tells it.

@@ -146,6 +146,37 @@ fn what_may_be_repeated_is_repeated_once_with_the_same_words() {
 }
 
 #[test]
+fn a_daemon_that_is_ending_sends_to_the_next_one() {
+    let body = serde_json::to_string(&Error::new(ErrorKind::Stopping, "taskd is stopping")).unwrap();
+    let (_dir, socket, requests) = listen(move |n, stream| {
+        let head = format!("HTTP/1.1 503 Service Unavailable\r\ncontent-length: {}\r\n\r\n", body.len());
+        let answer = if n < 3 { format!("{head}{body}").into_bytes() } else { OK.to_vec() };
+        stream.write_all(&answer).unwrap();
+    });
+    let mut client = Client::new(&socket, LONG);
+    let body = Bytes::from_static(b"{\"task\":\"t\",\"id\":\"one\"}");
+    let answer: Vec<u8> = block_on(client.call(Method::Post, "/v1/messages", Some(body), true)).unwrap();
+    assert!(answer.is_empty());
+    let asked: Vec<String> = requests.try_iter().collect();
+    assert_eq!(asked.len(), 4);
+    assert!(asked.iter().all(|r| *r == asked[0]), "the same words on each connection");
+}
+
+#[test]
+fn a_daemon_that_is_ending_is_not_told_twice_what_has_no_id() {
+    let body = serde_json::to_string(&Error::new(ErrorKind::Stopping, "taskd is stopping")).unwrap();
+    let (_dir, socket, requests) = listen(move |_, stream| {
+        let head = format!("HTTP/1.1 503 Service Unavailable\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    });
+    let mut client = Client::new(&socket, LONG);
+    let e = block_on(client.call::<()>(Method::Post, "/v1/stop", None, false)).unwrap_err();
+    assert!(matches!(e, ClientError::Api(_)), "{e:?}");
+    drop(client);
+    assert_eq!(requests.try_iter().count(), 1);
+}
+
+#[test]
 fn what_may_not_be_repeated_is_not_and_nothing_is_repeated_twice() {
     let (_dir, socket, requests) = listen(|_, _| {});
     let mut client = Client::new(&socket, LONG);

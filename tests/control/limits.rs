@@ -227,7 +227,7 @@ fn thousands_of_refused_connections_leave_the_others_alone() {
 fn a_call_that_nobody_answers_is_503() {
     let fake = Fake::start(Limits::default(), |_| None);
     let reply = fake.ask("GET", "/v1/status", b"");
-    assert_eq!((reply.status, reply.error().kind), (503, ErrorKind::Unavailable));
+    assert_eq!((reply.status, reply.error().kind), (503, ErrorKind::Stopping));
 }
 
 #[test]

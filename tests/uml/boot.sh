@@ -23,17 +23,7 @@ shift $((OPTIND - 1))
 here=$(cd "$(dirname "$0")" && pwd)
 home=${TASKD_UML_HOME:-$here/../../target/uml}
 mkdir -p "$home" && home=$(cd "$home" && pwd)
-kernel=$home/usr/bin/linux.uml
-fetch() {
-    command -v linux.uml >/dev/null && { ln -sf "$(command -v linux.uml)" "$home/linux" && return; }
-    [ -x "$kernel" ] && { ln -sf "$kernel" "$home/linux" && return; }
-    [ "$(uname -m)" = x86_64 ] && command -v apt-get dpkg >/dev/null || return 1
-    (cd "$home" && { apt-get download -q user-mode-linux || { apt-get update -q && apt-get download -q user-mode-linux; }; } &&
-        dpkg -x user-mode-linux_*.deb . && rm -f user-mode-linux_*.deb) >&2 && ln -sf "$kernel" "$home/linux"
-}
-exec 9>"$home/lock" && flock 9
-fetch || { echo "uml: no User Mode Linux: install the Debian package user-mode-linux" >&2; exit 77; }
-flock -u 9
+kernel=$("$here/kernel.sh") || exit
 
 run=$(mktemp -d "$home/run.XXXXXX")
 trap 'rm -rf "$run"' EXIT
@@ -68,7 +58,7 @@ chmod +x "$run/init"
 # The pid namespace, where one can be had, takes along whatever the kernel leaves: its processes are ours.
 hold=()
 unshare --pid --fork --kill-child=KILL true 2>/dev/null && hold=(unshare --pid --fork --kill-child=KILL)
-timeout -k 5 "$limit" "${hold[@]}" "$home/linux" "mem=${memory}M" rootfstype=hostfs rootflags=/ rw con=null con0=null,fd:1 ssl=null \
+timeout -k 5 "$limit" "${hold[@]}" "$kernel" "mem=${memory}M" rootfstype=hostfs rootflags=/ rw con=null con0=null,fd:1 ssl=null \
     "uml_dir=$run" umid=uml quiet "init=$run/init" </dev/null >"$run/console" 2>&1
 ended=$?
 cat "$run/output"

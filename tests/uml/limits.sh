@@ -30,7 +30,8 @@ failed=0
 fail() { echo "limits: $*" >&2; failed=1; }
 # The launcher wants its group for itself; this shell goes elsewhere.
 mkdir /sys/fs/cgroup/other && echo $$ >/sys/fs/cgroup/other/cgroup.procs
-bash -c "echo \$\$ >$group/cgroup.procs; exec $taskd run --config $dir/t.toml" >"$dir/log" 2>&1 &
+# As the unit has it.
+bash -c "umask 0077; echo \$\$ >$group/cgroup.procs; exec $taskd run --config $dir/t.toml" >"$dir/log" 2>&1 &
 launcher=$!
 for _ in $(seq 200); do "$taskd" status >"$dir/status" 2>/dev/null && break; sleep 0.1; done
 grep -q 'control groups (v2)' "$dir/status" || fail "no control groups in force: $(cat "$dir/status" "$dir/log")"

@@ -163,11 +163,11 @@ pub fn mismatch() -> Error {
 /// This daemon hands over to that of a new program.
 #[must_use]
 pub fn handing_over() -> Error {
-    Error::new(ErrorKind::Unavailable, "taskd is being replaced by a new version").hint("try again")
+    Error::new(ErrorKind::Stopping, "taskd is being replaced by a new version").hint("try again")
 }
 
 /// taskd has settled everything and takes nothing more.
 #[must_use]
 pub fn stopping() -> Error {
-    Error::new(ErrorKind::Unavailable, "taskd is stopping").hint("try again when it is back")
+    Error::new(ErrorKind::Stopping, "taskd is stopping").hint("try again when it is back")
 }

@@ -30,7 +30,7 @@ fn wait(d: &Daemon, asker: Asker, id: String, wait_ms: u64, ended: tokio::sync::
         }
         let call = Call { request: Request::Message { id }, peer, rights, answer };
         if let Err(refused) = later.send(call).await {
-            let gone = Error::new(ErrorKind::Unavailable, "taskd is stopping");
+            let gone = Error::new(ErrorKind::Stopping, "taskd is stopping");
             let _ = refused.0.answer.send(Answer::Error(gone));
         }
     });
