@@ -16,8 +16,9 @@ use crate::process::{launcher, runner, title};
 pub fn play(role: &str) -> ExitCode {
     let result = match role {
         "daemon" => launcher::daemon_start().map(daemon::start::run),
-        "runner" => launcher::runner_start()
-            .map(|(part, socket, launcher)| runner::serve(part, socket, launcher, &mut title::set)),
+        "runner" => launcher::runner_start().map(|start| {
+            runner::serve(start.part, start.held, start.socket, start.launcher, &mut title::set)
+        }),
         "worker" => return launcher::worker_main(),
         "upgrade-check" => return check(),
         other => Err(format!("there is no role @{other}")),

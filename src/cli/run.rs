@@ -43,7 +43,7 @@ pub fn run(args: Args, context: &Context) -> ExitCode {
 #[must_use]
 pub fn options(args: Args, context: &Context) -> LauncherOptions {
     let source = Source::find(args.config.config).with_flags(args.state_dir, context.socket_flag.clone());
-    let load = move || match config::load(&source, &Env::real()) {
+    let load = move || match config::load(&source, &Env::real().starting()) {
         Ok(loaded) => Ok(loaded.settings),
         Err(report) => Err(report.render(false)),
     };

@@ -3,6 +3,7 @@
 
 pub mod cgroup;
 pub mod descendants;
+pub mod held;
 pub mod instance;
 pub mod launch;
 pub mod launcher;
@@ -13,6 +14,7 @@ pub mod output;
 pub mod output_sink;
 pub mod packet;
 pub mod peer;
+pub mod private_files;
 pub mod privileges;
 pub mod protocol;
 pub mod runner;

@@ -19,6 +19,7 @@ use super::signals::Signals;
 use super::state_dir::{Owner, StateDir};
 use super::stop::Phase;
 use super::users::{self, Machine, Who};
+use super::vault::{self, Store};
 use super::{LauncherOptions, StartFault, exec};
 use crate::config::settings::Settings;
 use crate::observe::log::{Log, Target};
@@ -50,6 +51,8 @@ pub(super) struct Core<'log> {
     pub(super) settings: Rc<Settings>,
     /// The latter as the daemon gets them.
     pub(super) sealed: Rc<OwnedFd>,
+    /// Secrets, and where they become files.
+    pub(super) store: Store,
     /// How users are separated.
     pub(super) users: String,
     /// Control groups, where they are in force.
@@ -114,6 +117,7 @@ impl<'log> Core<'log> {
         let (groups, supervision) = options.groups.take(options.limits.gone_within);
         groups::check(&settings, groups.as_ref()).map_err(StartFault::config)?;
         sandboxes::check(&settings).map_err(StartFault::config)?;
+        let secrets = vault::read(&settings).map_err(StartFault::config)?;
         let control = ControlSocket::open(&settings.taskd.socket).map_err(|fault| {
             if fault.passes() { StartFault::busy(fault) } else { StartFault::config(fault) }
         })?;
@@ -129,6 +133,9 @@ impl<'log> Core<'log> {
         let (settings, groups) = ((settings, users), (groups, supervision));
         let mut core =
             Self::build(options, signals, log, who, open_files, state, control, loaded, settings, groups)?;
+        core.store.secrets = secrets;
+        core.places().clear();
+        core.open_vault(&Rc::clone(&core.settings)).map_err(StartFault::config)?;
         core.notify.status("starting");
         core.start_daemon();
         Ok(core)
@@ -166,6 +173,7 @@ impl<'log> Core<'log> {
             loaded,
             settings: Rc::new(settings),
             sealed: Rc::new(sealed),
+            store: Store::default(),
             users,
             groups,
             supervision,

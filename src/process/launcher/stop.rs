@@ -215,6 +215,9 @@ impl Core<'_> {
         if let Some(groups) = &self.groups {
             groups.clear(CLEAR);
         }
+        if let Some(vault) = self.store.vault.take() {
+            vault.remove_all();
+        }
         if over {
             tracing::info!("ended");
             return Some(code);
