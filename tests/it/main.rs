@@ -15,6 +15,7 @@ mod cancel;
 mod check;
 mod config;
 mod crashes;
+mod credentials;
 mod drain;
 mod enqueue;
 mod exec;

@@ -88,15 +88,9 @@ impl Places {
         if !private_files::is_in_memory(&real) {
             return Err("it is on a disk".to_owned());
         }
-        if self.root {
-            if let Some(why) = ownership_fault(&real) {
-                return Err(why);
-            }
-            if let Some(closed) =
-                real.ancestors().find(|p| fs::metadata(p).is_ok_and(|m| m.mode() & 0o001 == 0))
-            {
-                return Err(format!("users of tasks cannot pass {}", closed.display()));
-            }
+        let closed = |p: &&Path| fs::metadata(p).is_ok_and(|m| m.mode() & 0o001 == 0);
+        if let Some(closed) = real.ancestors().find(closed).filter(|_| self.root) {
+            return Err(format!("users of tasks cannot pass {}", closed.display()));
         }
         let path = real.join(&self.name);
         match fs::DirBuilder::new().mode(0o711).create(&path) {
@@ -112,6 +106,11 @@ impl Places {
         // Whatever the file mode mask of this process is.
         let mode = fs::Permissions::from_mode(if self.root { 0o711 } else { 0o700 });
         fs::set_permissions(&path, mode).map_err(|e| e.to_string())?;
+        if let Some(why) = ownership_fault(&path).filter(|_| self.root) {
+            // Empty, or left by an earlier life and cleared before.
+            let _ = fs::remove_dir(&path);
+            return Err(why);
+        }
         Ok(Vault { path, root: self.root })
     }
 }
@@ -217,6 +216,83 @@ impl Core<'_> {
     pub(super) fn forget_credentials(&self, child: ChildId) {
         if let Some(vault) = &self.store.vault {
             vault.remove(child);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn places(above: &Path) -> Places {
+        Places { above: vec![above.to_owned()], name: "v".to_owned(), root: nix::unistd::geteuid().is_root() }
+    }
+
+    /// A directory in memory where there is one on this machine.
+    fn memory() -> Option<tempfile::TempDir> {
+        let dir =
+            tempfile::tempdir_in(SHARED_MEMORY).ok().filter(|d| private_files::is_in_memory(d.path()))?;
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        Some(dir)
+    }
+
+    #[test]
+    fn a_disk_and_what_private_tmp_hides_will_not_do() {
+        let told = places(Path::new("/proc/self/nothing")).open().unwrap_err();
+        assert!(told.contains("no directory in memory") && told.contains("RuntimeDirectory="), "{told}");
+        assert!(places(Path::new("/tmp")).open().unwrap_err().contains("private_tmp"));
+        assert!(places(Path::new("/proc")).open().unwrap_err().contains("on a disk"));
+    }
+
+    #[test]
+    fn each_child_has_its_own_and_what_it_planted_hurts_nobody() {
+        let Some(dir) = memory() else { return };
+        let vault = places(dir.path()).open().unwrap();
+        let root = nix::unistd::geteuid().is_root();
+        let user = root.then_some("nobody");
+        let path = vault.make(ChildId(7), user).unwrap();
+        let found = fs::metadata(&path).unwrap();
+        let owner = user.map_or_else(own_uid, |u| privileges::uid_of(u).unwrap());
+        assert_eq!((found.mode() & 0o7777, found.uid()), (0o700, owner));
+        assert_eq!(fs::metadata(vault.path()).unwrap().mode() & 0o7777, if root { 0o711 } else { 0o700 });
+        let keep = dir.path().join("keep");
+        fs::create_dir(&keep).unwrap();
+        fs::write(keep.join("x"), "x").unwrap();
+        fs::create_dir_all(path.join("a/b")).unwrap();
+        symlink(&keep, path.join("a/link")).unwrap();
+        for made in ["a", "a/b"] {
+            chown(path.join(made), Some(owner), None).unwrap();
+        }
+        vault.remove(ChildId(7));
+        assert!(!path.exists() && keep.join("x").exists());
+        vault.remove(ChildId(7));
+        // The directory itself was replaced.
+        symlink(&keep, &path).unwrap();
+        vault.remove(ChildId(7));
+        assert!(fs::symlink_metadata(&path).is_err() && keep.join("x").exists());
+        vault.make(ChildId(8), None).unwrap();
+        let again = places(dir.path());
+        again.clear();
+        assert!(!vault.path().exists(), "left by an earlier life");
+        again.clear();
+    }
+
+    #[test]
+    fn a_place_of_somebody_else_is_neither_used_nor_touched() {
+        let Some(dir) = memory() else { return };
+        symlink("/", dir.path().join("v")).unwrap();
+        places(dir.path()).clear();
+        assert!(places(dir.path()).open().unwrap_err().contains("somebody else's"));
+        if nix::unistd::geteuid().is_root() {
+            fs::remove_file(dir.path().join("v")).unwrap();
+            fs::create_dir(dir.path().join("v")).unwrap();
+            chown(dir.path().join("v"), Some(12_345), None).unwrap();
+            places(dir.path()).clear();
+            assert!(places(dir.path()).open().unwrap_err().contains("somebody else's"));
+            chown(dir.path(), Some(12_345), None).unwrap();
+            fs::remove_dir(dir.path().join("v")).unwrap();
+            assert!(places(dir.path()).open().unwrap_err().contains("12345"), "who could rename it");
         }
     }
 }
