@@ -194,8 +194,8 @@ mod tests {
 
     #[test]
     fn names_are_collected_from_lists_and_values() {
-        let mut surroundings = Surroundings::default();
-        surroundings.credentials = vec!["smtp".to_owned()];
+        let mut surroundings =
+            Surroundings { credentials: vec!["smtp".to_owned()], ..Surroundings::default() };
         surroundings.environment.insert("A".to_owned(), "x${credential:key}".to_owned());
         surroundings.environment.insert("B".to_owned(), "$${credential:no}".to_owned());
         assert_eq!(needed_by(&surroundings), ["key", "smtp"].into());
