@@ -28,6 +28,7 @@ use std::ffi::CStr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::config::CredentialSource;
 use crate::config::settings::Settings;
 use crate::observe::log::{self, Target};
 use crate::process::{privileges, title};
@@ -179,8 +180,11 @@ pub fn run(options: LauncherOptions) -> ExitCode {
 /// [`run`], with the exit code as a number.
 #[must_use]
 pub fn serve(options: LauncherOptions) -> u8 {
-    // Before it reads any secret: no core of it, and no look into it for other processes of its user.
-    if let Err(error) = privileges::not_dumpable() {
+    // Before it reads any secret: no core of it, and no look into it for other processes of its user. Without the
+    // directory it never has one.
+    if CredentialSource::of_this_process() != CredentialSource::None
+        && let Err(error) = privileges::not_dumpable()
+    {
         log::say(&format!("cannot close this process to others: {error}"));
         return EXIT_BUSY;
     }
