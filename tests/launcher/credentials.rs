@@ -1,16 +1,15 @@
 //! Who gets which secret, where it becomes a file, and when that is gone.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use taskd::model::task::Task;
 use taskd::process::launch::ToLauncher;
 
-use crate::rig::{Daemon, PATIENCE, Rig, not_root, task, wait_gone};
+use crate::rig::{Daemon, Rig, not_root, task, wait_gone};
 
 const MARKER: &str = "hunter2-is-the-value";
 
@@ -21,8 +20,10 @@ fn with(name: &str, files: &[&str], value: Option<&str>) -> Task {
     task
 }
 
-/// A rig to which systemd gave `smtp`, `key` and `other`.
-fn rig(tasks: Vec<Task>) -> Rig {
+/// A rig to which systemd gave `smtp`, `key` and `other`, and a runtime directory in memory.
+fn rig(tasks: Vec<Task>) -> (Rig, tempfile::TempDir) {
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    fs::set_permissions(memory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let mut rig = Rig::new();
     fs::create_dir(rig.file("given")).unwrap();
     for name in ["smtp", "key", "other"] {
@@ -30,8 +31,9 @@ fn rig(tasks: Vec<Task>) -> Rig {
     }
     let given = rig.file("given").to_str().unwrap().to_owned();
     rig.environment.insert("CREDENTIALS_DIRECTORY".to_owned(), given);
+    rig.environment.insert("RUNTIME_DIRECTORY".to_owned(), memory.path().to_str().unwrap().to_owned());
     rig.settings.tasks.extend(tasks.into_iter().map(|t| (t.name.clone(), t)));
-    rig
+    (rig, memory)
 }
 
 fn give(rig: &Rig, name: &str, value: &str) {
@@ -42,14 +44,6 @@ fn directory(child: &Value) -> PathBuf {
     PathBuf::from(child["directory"].as_str().unwrap_or_else(|| panic!("no directory in {child}")))
 }
 
-fn until(what: &str, ask: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !ask() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 fn reload(rig: &Rig, daemon: &mut Daemon) -> Value {
     rig.write_settings();
     daemon.say(&ToLauncher::Reload { keep: Vec::new() });
@@ -58,7 +52,7 @@ fn reload(rig: &Rig, daemon: &mut Daemon) -> Value {
 
 #[test]
 fn a_runner_holds_what_its_tasks_need_and_the_daemon_nothing() {
-    let mut rig = rig(vec![with("mail", &["smtp"], Some("x${credential:key}"))]);
+    let (mut rig, _memory) = rig(vec![with("mail", &["smtp"], Some("x${credential:key}"))]);
     let mut daemon = rig.ready();
     assert!(!format!("{} {:?}", daemon.me, daemon.settings).contains(MARKER));
     assert_eq!(daemon.me["environment"]["CREDENTIALS_DIRECTORY"], Value::Null);
@@ -76,7 +70,7 @@ fn a_runner_holds_what_its_tasks_need_and_the_daemon_nothing() {
 
 #[test]
 fn a_runner_whose_tasks_need_none_gets_none() {
-    let mut rig = rig(vec![]);
+    let (mut rig, _memory) = rig(vec![]);
     let mut daemon = rig.ready();
     let (_, runner) = daemon.child("default", 0, "");
     assert_eq!((&runner["secrets"], &runner["directory"]), (&json!({}), &Value::Null));
@@ -92,7 +86,7 @@ fn each_user_has_its_own_and_cannot_read_that_of_another() {
     mail.user = Some("games".to_owned());
     let mut shop = with("shop", &["key"], None);
     shop.user = Some("www-data".to_owned());
-    let mut rig = rig(vec![mail, shop]);
+    let (mut rig, _memory) = rig(vec![mail, shop]);
     let mut daemon = rig.ready();
     let (_, games) = daemon.child("default", 0, "games");
     let (_, web) = daemon.child("default", 1, "www-data");
@@ -112,7 +106,7 @@ fn each_user_has_its_own_and_cannot_read_that_of_another() {
 
 #[test]
 fn directories_go_with_their_children_and_at_the_end() {
-    let mut rig = rig(vec![with("mail", &["smtp"], None)]);
+    let (mut rig, _memory) = rig(vec![with("mail", &["smtp"], None)]);
     let mut daemon = rig.ready();
     let (first, runner) = daemon.child("default", 0, "");
     let (_, second) = daemon.child("default", 1, "");
@@ -130,7 +124,7 @@ fn directories_go_with_their_children_and_at_the_end() {
 
 #[test]
 fn what_a_killed_launcher_left_is_gone_before_the_next_daemon() {
-    let mut rig = rig(vec![with("mail", &["smtp"], None)]);
+    let (mut rig, _memory) = rig(vec![with("mail", &["smtp"], None)]);
     let mut daemon = rig.ready();
     let (_, runner) = daemon.child("default", 0, "");
     fs::write(directory(&runner).join("smtp"), MARKER).unwrap();
@@ -146,7 +140,7 @@ fn what_a_killed_launcher_left_is_gone_before_the_next_daemon() {
 
 #[test]
 fn a_new_value_is_a_change_and_reaches_the_next_children() {
-    let mut rig = rig(vec![with("mail", &["smtp"], None)]);
+    let (mut rig, _memory) = rig(vec![with("mail", &["smtp"], None)]);
     let mut daemon = rig.ready();
     let (_, old) = daemon.child("default", 0, "");
     let told = reload(&rig, &mut daemon);
@@ -167,7 +161,7 @@ fn a_new_value_is_a_change_and_reaches_the_next_children() {
 
 #[test]
 fn what_cannot_be_had_refuses_a_reload_and_a_start() {
-    let mut rig = rig(vec![]);
+    let (mut rig, _memory) = rig(vec![]);
     let mut daemon = rig.ready();
     rig.settings.tasks.insert("mail".to_owned(), with("mail", &["gone"], None));
     rig.write_settings();
@@ -193,6 +187,6 @@ fn what_cannot_be_had_refuses_a_reload_and_a_start() {
     rig.environment
         .insert("CREDENTIALS_DIRECTORY".to_owned(), rig.file("given").to_str().unwrap().to_owned());
     rig.started();
-    until("what the killed one left is gone", || !directory(&runner).exists());
+    assert!(!directory(&runner).exists(), "what the killed one left is gone");
     assert!(!rig.log().contains(MARKER));
 }
