@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use super::arguments::Arguments;
 use super::output::{self, Ending, Failure};
 use super::{ConfigFile, Context, check, ending};
-use crate::config::Source;
 use crate::config::settings::{Identity, Settings};
+use crate::config::{CredentialSource, Secrets, Source, credential};
 use crate::control::api::{Error, ErrorKind};
 use crate::daemon::clock;
 use crate::daemon::handle::enqueue::suggestion;
@@ -14,6 +14,9 @@ use crate::model::message::Message;
 use crate::model::name::MessageId;
 use crate::model::outcome::{Cause, Failure as Stated};
 use crate::model::params::bind;
+use crate::model::task::Task;
+use crate::process::held::Held;
+use crate::process::private_files::PrivateDirectory;
 use crate::process::privileges::{self, Account};
 use crate::process::runner::{TASKS_MAX, run_once};
 
@@ -37,7 +40,7 @@ EXIT CODES
   64, 65   an argument cannot be understood, or does not fit the task
   66       a file cannot be read
   69       no such task
-  77       this user may not become the task's user
+  77       this user may not become the task's user, or cannot read its credentials
   78       the config has faults")]
 pub struct Args {
     /// The task's name
@@ -70,8 +73,17 @@ fn exec(args: Args, context: &Context) -> Ending {
         error.details = faults;
         Failure::from(error)
     })?;
+    let secrets = secrets(task)?;
     if let Some(pool) = settings.pool_of(&queue) {
         become_user(&Settings::identity(pool, Some(task)))?;
+    }
+    let internal = |why: String| Failure::internal(why);
+    let files = !task.surroundings.credentials.is_empty();
+    let directory = files.then(PrivateDirectory::make).transpose().map_err(internal)?;
+    let held = Held { secrets, directory: directory.as_ref().map(|d| d.path().to_owned()) };
+    if !held.secrets.is_empty() {
+        // After the last change of user, which undoes it.
+        privileges::not_dumpable().map_err(|e| internal(e.to_string()))?;
     }
     let message = Message {
         id: MessageId(uuid::Uuid::now_v7().to_string()),
@@ -88,7 +100,9 @@ fn exec(args: Args, context: &Context) -> Ending {
         memory_retries: 0,
         headers: serde_json::Map::new(),
     };
-    let outcome = run_once(task, &message, &settings.taskd.node, "exec");
+    let outcome = run_once(task, &message, &settings.taskd.node, "exec", &held);
+    // Not at the end: what follows may find that nobody listens any more.
+    drop(directory);
     let usage = &outcome.usage;
     if context.json {
         let json = serde_json::to_string(&outcome).map_err(|e| Failure::internal(e.to_string()))?;
@@ -122,6 +136,19 @@ fn unknown<'a>(name: &str, declared: impl Iterator<Item = &'a str>) -> Error {
         Some(near) => format!("did you mean {near}?"),
         None if declared.is_empty() => "the config declares no task".to_owned(),
         None => format!("the config declares {}", declared.join(", ")),
+    })
+}
+
+/// The values that the task needs, where this process can read them.
+fn secrets(task: &Task) -> Result<Secrets, Failure> {
+    let needed = credential::needed_by(&task.surroundings);
+    CredentialSource::of_this_process().read_all(&needed).map_err(|why| {
+        let name = needed.first().copied().unwrap_or_default();
+        let error = Error::new(ErrorKind::Forbidden, format!("task {}: {why}", task.name));
+        Failure::from(error.hint(format!(
+            "as root: systemd-run --pty -p LoadCredential={name}:/path/of/the/file taskd exec {}",
+            task.name
+        )))
     })
 }
 

@@ -19,8 +19,9 @@ pub fn play(role: &str) -> ExitCode {
         "daemon" => {
             launcher::daemon_start().map(|(packets, confinement)| daemon::start::run(packets, confinement))
         }
-        "runner" => launcher::runner_start()
-            .map(|(part, socket, launcher)| runner::serve(part, socket, launcher, &mut title::set)),
+        "runner" => launcher::runner_start().map(|start| {
+            runner::serve(start.part, start.held, start.socket, start.launcher, &mut title::set)
+        }),
         "worker" => return launcher::worker_main(),
         "upgrade-check" => return check(),
         "complete" => {

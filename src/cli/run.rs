@@ -68,7 +68,7 @@ fn source(args: Args, context: &Context) -> Source {
 }
 
 fn of(source: Source) -> LauncherOptions {
-    let load = move || match config::load(&source, &Env::real()) {
+    let load = move || match config::load(&source, &Env::real().starting()) {
         Ok(loaded) => home::make(&source, &loaded.settings).map(|()| loaded.settings),
         Err(report) => Err(report.render(false)),
     };

@@ -18,6 +18,8 @@ pub const NOT_YET: &str = "not available yet in this version";
 pub(super) struct Check<'a> {
     pub(super) env: &'a Env,
     pub(super) faults: Vec<Fault>,
+    /// Credentials that are named and could not be looked at.
+    pub(super) unseen: BTreeSet<String>,
 }
 
 impl Check<'_> {
@@ -133,6 +135,9 @@ impl Check<'_> {
             };
             if key.when == When::Later && spec.when == When::Now {
                 self.not_yet(&entry.key_at, &path, &format!("`{}`", key.name));
+            }
+            if key.when == When::Now && spec.when == When::Now {
+                self.credentials_of(key.kind, key.name, &path, &entry.node);
             }
             match kind::parse(self, key.kind, &path, &entry.node) {
                 Some(value) => {

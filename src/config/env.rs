@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use nix::unistd::{Group, User, geteuid};
 
+use super::credential_source::CredentialSource;
 use crate::model::name;
 
 /// The user that the daemon runs as where the launcher is root and the config names none.
@@ -26,6 +27,11 @@ pub struct Env {
     pub user: String,
     /// Whether config files must belong to root and be writable by nobody else.
     pub check_ownership: bool,
+    /// Where credentials are.
+    pub credentials: CredentialSource,
+    /// Whether taskd starts with (or reloads) what is read: then every credential must be there. Else one that
+    /// cannot be looked at from here is no fault.
+    pub starts: bool,
     users: Lookup<Option<u32>>,
     groups: Lookup<bool>,
     zones: Lookup<bool>,
@@ -39,6 +45,8 @@ impl std::fmt::Debug for Env {
             .field("uid", &self.uid)
             .field("user", &self.user)
             .field("check_ownership", &self.check_ownership)
+            .field("credentials", &self.credentials)
+            .field("starts", &self.starts)
             .finish_non_exhaustive()
     }
 }
@@ -57,6 +65,8 @@ impl Env {
             uid: uid.as_raw(),
             user,
             check_ownership: uid.is_root(),
+            credentials: CredentialSource::of_this_process(),
+            starts: false,
             // NUL ends the process inside nix: a name that holds one is nobody's.
             users: Box::new(|n| {
                 if n.contains('\0') {
@@ -70,7 +80,7 @@ impl Env {
     }
 
     /// A machine made of what is given, for tests: two CPUs, the host `testhost`, every group, the zones
-    /// `UTC`, `Asia/Shanghai` and `Europe/Berlin`, no check of file owners.
+    /// `UTC`, `Asia/Shanghai` and `Europe/Berlin`, no check of file owners, no credentials.
     #[must_use]
     pub fn made(user: &str, uid: u32, users: &[(&str, u32)]) -> Self {
         let mut known: BTreeMap<String, u32> = users.iter().map(|(n, u)| ((*n).to_owned(), *u)).collect();
@@ -81,10 +91,19 @@ impl Env {
             uid,
             user: user.to_owned(),
             check_ownership: false,
+            credentials: CredentialSource::None,
+            starts: false,
             users: Box::new(move |n| known.get(n).copied()),
             groups: Box::new(|_| true),
             zones: Box::new(|n| matches!(n, "UTC" | "Asia/Shanghai" | "Europe/Berlin")),
         }
+    }
+
+    /// The same for a start of taskd: see [`Env::starts`].
+    #[must_use]
+    pub fn starting(mut self) -> Self {
+        self.starts = true;
+        self
     }
 
     /// Whether taskd runs as root.

@@ -6,6 +6,8 @@ use crate::model::name;
 use crate::model::task::Raise;
 
 use super::check::{Check, unknown};
+use super::credential;
+use super::credential_source::DIRECTORY;
 use super::crontab;
 use super::keys::{Key, Kind};
 use super::params;
@@ -64,9 +66,10 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
         Kind::Environment => environment(check, path, node).map(Parsed::Map),
         Kind::EnvironmentNames => {
             let names = texts(check, path, node)?;
-            let good = names.iter().filter(|(s, at)| variable(check, path, at, s)).count();
+            let good = names.iter().filter(|(s, at)| passable(check, path, at, s)).count();
             (good == names.len()).then_some(Parsed::Many(names))
         }
+        Kind::Credentials => credentials(check, path, node).map(Parsed::Many),
         Kind::Params => params::parse(check, path, node).map(Parsed::Params),
         Kind::Cron => by(check, path, node, |s| crontab::check(s).map(|()| Parsed::Checked)),
         Kind::TimeOfDay => by(check, path, node, |s| values::time_of_day(s).map(|_| Parsed::Checked)),
@@ -432,6 +435,38 @@ fn variable(check: &mut Check<'_>, path: &str, at: &At, s: &str) -> bool {
         return false;
     }
     true
+}
+
+/// The same for a variable that is taken over: that of taskd's own credentials leads to what is not for tasks.
+fn passable(check: &mut Check<'_>, path: &str, at: &At, s: &str) -> bool {
+    if s == DIRECTORY {
+        let message =
+            format!("`{s}` of taskd itself cannot be passed on: it names the credentials of every task");
+        check.bad(at, path, message, "write credentials = [\"NAME\"]: then the task has one of its own");
+        return false;
+    }
+    variable(check, path, at, s)
+}
+
+/// Names of credentials, each once.
+fn credentials(check: &mut Check<'_>, path: &str, node: &Node) -> Option<Vec<(String, At)>> {
+    let names = texts(check, path, node)?;
+    let mut good: Vec<(String, At)> = Vec::new();
+    for (name, at) in &names {
+        if let Err(why) = credential::check_name(name) {
+            check.bad(at, path, format!("the credential name {} {why}", quote(name)), "");
+        } else if good.iter().any(|(known, _)| known == name) {
+            check.bad(
+                at,
+                path,
+                format!("the credential {} is named twice", quote(name)),
+                "remove one of them",
+            );
+        } else {
+            good.push((name.clone(), at.clone()));
+        }
+    }
+    (good.len() == names.len()).then_some(good)
 }
 
 /// A table with keys of its own, all of which come with it.

@@ -1,5 +1,6 @@
 //! Files -> [`Loaded`], or every fault at once.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Serialize;
@@ -138,7 +139,7 @@ fn flag_fault(flag: &str, key: &str, path: &Path) -> Option<Fault> {
 }
 
 fn finish(files: Vec<File>, faults: Vec<Fault>, notes: Vec<String>, env: &Env) -> Result<Loaded, Report> {
-    let mut check = Check { env, faults };
+    let mut check = Check { env, faults, unseen: BTreeSet::new() };
     let whole = check.faults.is_empty();
     let mut merged = Table::default();
     let mut broken: Vec<(usize, usize)> = Vec::new();
@@ -177,6 +178,7 @@ fn finish(files: Vec<File>, faults: Vec<Fault>, notes: Vec<String>, env: &Env) -
             Builder { check: &mut check, sections: &sections, built_in: &built_in, origins, notes };
         built = builder.settings().map(|s| (s, builder.origins.list, builder.notes));
     }
+    let unseen = check.unseen_note();
     let mut report = Report { faults: check.faults, files };
     report.sort();
     if built.is_none() && report.is_empty() {
@@ -190,7 +192,8 @@ fn finish(files: Vec<File>, faults: Vec<Fault>, notes: Vec<String>, env: &Env) -
         ));
     }
     match built {
-        Some((settings, origins, notes)) if report.is_empty() => {
+        Some((settings, origins, mut notes)) if report.is_empty() => {
+            notes.extend(unseen);
             let files = report.files.into_iter().map(|f| f.name).collect();
             Ok(Loaded { settings, origins, notes, files })
         }

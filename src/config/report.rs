@@ -5,6 +5,7 @@ use std::ops::Range;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str};
 use serde_json::{Value, json};
 
+use super::credential::{self, Piece};
 use super::tree::At;
 
 /// More faults than this are counted, not shown: the file is no config then.
@@ -150,7 +151,8 @@ impl File {
     }
 }
 
-/// The line with the user and password of an address as asterisks, byte for byte so that places stay.
+/// The line with the user and password of an address as asterisks, byte for byte so that places stay; the name of
+/// a credential that stands for one is no secret.
 fn mask(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
@@ -160,12 +162,32 @@ fn mask(line: &str) -> String {
         let end = tail.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')).unwrap_or(tail.len());
         let (address, after) = tail.split_at(end);
         let secret = address.rfind('@').unwrap_or(0);
-        out.push_str(&"*".repeat(secret));
+        let hidden = address.get(..secret).unwrap_or_default();
+        let pieces = credential::pieces(hidden).unwrap_or_else(|_| vec![Piece::Text(hidden)]);
+        // An escaped reference is a text of another length than it is written in: all of it is hidden.
+        let written: usize = pieces.iter().map(written_length).sum();
+        if written == hidden.len() {
+            for piece in pieces {
+                match piece {
+                    Piece::Text(text) => out.push_str(&"*".repeat(text.len())),
+                    Piece::Credential(name) => out.push_str(&format!("${{credential:{name}}}")),
+                }
+            }
+        } else {
+            out.push_str(&"*".repeat(hidden.len()));
+        }
         out.push_str(address.get(secret..).unwrap_or_default());
         rest = after;
     }
     out.push_str(rest);
     out
+}
+
+fn written_length(piece: &Piece<'_>) -> usize {
+    match piece {
+        Piece::Text(text) => text.len(),
+        Piece::Credential(name) => "${credential:}".len() + name.len(),
+    }
 }
 
 /// Every fault of a config; empty where there is none.

@@ -10,6 +10,7 @@ const DURATION: &str = r"^\s*([0-9]+(\.[0-9]+)?\s*[a-z]+\s*)+$";
 const SIZE: &str = r"^\s*[0-9]+(\.[0-9]+)?\s*([KkMmGgTt]([Ii]?[Bb])?|[Bb])?\s*$";
 const RATE: &str = r"^\s*[0-9]+\s*/\s*[smhd]\s*$";
 const NAME: &str = r"^[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,127}$";
+const CREDENTIAL: &str = r"^[ -.0-9;-~]{1,255}$";
 
 /// The JSON Schema (draft 2020-12) of the config file.
 #[must_use]
@@ -82,6 +83,7 @@ fn of_kind(kind: Kind) -> Value {
         Kind::Glob => text(),
         Kind::Path | Kind::SocketPath => json!({"type": "string", "pattern": "^/"}),
         Kind::Groups | Kind::People | Kind::Texts | Kind::EnvironmentNames => list(text()),
+        Kind::Credentials => list(json!({"type": "string", "pattern": CREDENTIAL})),
         Kind::Names => list(json!({"type": "string", "pattern": NAME})),
         Kind::Paths => list(json!({"type": "string", "pattern": "^/"})),
         Kind::Bool => json!({"type": "boolean"}),

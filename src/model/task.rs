@@ -89,12 +89,15 @@ impl Default for RetryPolicy {
 /// Limits and surroundings of the process; the runner's business.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Surroundings {
-    /// `environment`.
+    /// `environment`; `${credential:NAME}` stands in it as it is written.
     pub environment: BTreeMap<String, String>,
     /// `pass_environment`: names taken over from the daemon's environment.
     pub pass_environment: Vec<String>,
     /// `environment_file`: read by the runner at each start, as systemd's EnvironmentFile=.
     pub environment_file: Option<String>,
+    /// `credentials`: names of those that are visible as files.
+    #[serde(default)]
+    pub credentials: Vec<String>,
     /// `working_directory`; default: `/`.
     pub working_directory: Option<String>,
     /// `umask`; default 0o022.

@@ -4,6 +4,7 @@
 pub mod cgroup;
 pub mod confinement;
 pub mod descendants;
+pub mod held;
 pub mod instance;
 pub mod launch;
 pub mod launcher;
@@ -14,6 +15,7 @@ pub mod output;
 pub mod output_sink;
 pub mod packet;
 pub mod peer;
+pub mod private_files;
 pub mod privileges;
 pub mod protocol;
 pub mod runner;

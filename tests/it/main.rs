@@ -17,6 +17,7 @@ mod completion;
 mod config;
 mod container;
 mod crashes;
+mod credentials;
 mod drain;
 mod enqueue;
 mod exec;

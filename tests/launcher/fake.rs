@@ -17,7 +17,7 @@ use taskd::config::settings::Settings;
 use taskd::observe::log::Target;
 use taskd::process::launch::{ChildId, RunnerAsk, RunnerTold, ToDaemon, ToLauncher};
 use taskd::process::launcher::{
-    self, Hierarchy, LauncherOptions, Limits, Program, daemon_start, runner_start,
+    self, Hierarchy, LauncherOptions, Limits, Program, RunnerStart, daemon_start, runner_start,
 };
 use taskd::process::memfd::read_sealed;
 use taskd::process::packet::Packets;
@@ -284,7 +284,7 @@ fn me() -> Value {
 }
 
 fn play_runner() -> i32 {
-    let (part, socket, asks) = match runner_start() {
+    let RunnerStart { part, held, socket, launcher: asks } = match runner_start() {
         Ok(started) => started,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "runner: {error}");
@@ -293,6 +293,9 @@ fn play_runner() -> i32 {
     };
     let mut me = me();
     me["part"] = serde_json::to_value(&part).unwrap();
+    let values = held.secrets.iter().map(|(n, s)| (n, String::from_utf8_lossy(s.expose()).into_owned()));
+    me["secrets"] = json!(values.collect::<BTreeMap<_, _>>());
+    me["directory"] = json!(held.directory);
     nix::sys::prctl::set_child_subreaper(true).unwrap();
     let socket = UnixStream::from(socket);
     let say = |value: &Value| writeln!(&socket, "{value}").unwrap();

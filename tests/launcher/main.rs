@@ -11,6 +11,7 @@
 mod boundary;
 mod cgroup;
 mod children;
+mod credentials;
 mod daemon;
 mod fake;
 mod journal;

@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect};
 use serde_json::{Map, Value, json};
+use taskd::config::{Secret, Secrets};
 use taskd::model::message::Message;
 use taskd::model::name::MessageId;
 use taskd::model::outcome::{CancelReason, Outcome};
 use taskd::model::task::{Program, Task};
 use taskd::model::time::Wall;
+use taskd::process::held::Held;
 use taskd::process::launch::{RunnerPart, Slot};
 use taskd::process::packet::Packets;
 use taskd::process::protocol::{FromChild, Run, Stream, ToChild};
@@ -53,12 +55,25 @@ pub fn part(tasks: Vec<Task>) -> RunnerPart {
     }
 }
 
+/// What the runner is given of secrets: a test puts them into `held.json`, names and values and `""` for the
+/// directory.
+fn held(dir: &Path) -> Held {
+    let Ok(text) = fs::read(dir.join("held.json")) else { return Held::default() };
+    let mut values: BTreeMap<String, String> = serde_json::from_slice(&text).unwrap();
+    let directory = values.remove("").map(PathBuf::from);
+    let mut secrets = Secrets::default();
+    for (name, value) in values {
+        secrets.insert(&name, Secret::new(value.into_bytes()));
+    }
+    Held { secrets, directory }
+}
+
 /// The process that [`Driver`] starts; see `main.rs`.
 pub fn be_the_runner() {
     let Some(dir) = std::env::var_os("TASKD_TEST_DIR").map(PathBuf::from) else { return };
     if let Ok(once) = fs::read(dir.join("once.json")) {
         let (task, message): (Task, Message) = serde_json::from_slice(&once).unwrap();
-        let outcome = taskd::process::runner::run_once(&task, &message, "web1", "inst-1");
+        let outcome = taskd::process::runner::run_once(&task, &message, "web1", "inst-1", &held(&dir));
         fs::write(dir.join("outcome.json"), serde_json::to_vec(&outcome).unwrap()).unwrap();
         return;
     }
@@ -74,7 +89,7 @@ pub fn be_the_runner() {
     // Opened once: some tests leave the runner without a descriptor to spare.
     let mut titles = fs::OpenOptions::new().append(true).create(true).open(dir.join("titles")).unwrap();
     let mut title = |text: &str| writeln!(titles, "{text}").unwrap();
-    let code = taskd::process::runner::serve(part, socket.into(), leaves, &mut title);
+    let code = taskd::process::runner::serve(part, held(&dir), socket.into(), leaves, &mut title);
     assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::SUCCESS));
 }
 

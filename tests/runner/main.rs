@@ -10,6 +10,7 @@
 
 mod adoption;
 mod bounds;
+mod credentials;
 mod driver;
 mod endings;
 mod foreground;

@@ -198,6 +198,7 @@ fn kind(key: &Key) -> String {
         Kind::Umask => "octal text".to_owned(),
         Kind::Environment => "table of texts".to_owned(),
         Kind::EnvironmentNames => "list of names of variables".to_owned(),
+        Kind::Credentials => "list of names of credentials".to_owned(),
         Kind::Params => "table, each name with its type, or with a table of these keys".to_owned(),
         Kind::Cron => "crontab(5) expression".to_owned(),
         Kind::TimeOfDay => "time, as `\"06:00\"`".to_owned(),

@@ -52,9 +52,10 @@ pub(super) const POOL: &[Key] = keys! {
     "max_child_age": Kind::Duration(1_000, LONGEST), Now, "", "A child is replaced when it is older.";
     "max_child_idle": Kind::Duration(1_000, LONGEST), Now, "", "A child that has run something is replaced when it had nothing to do for so long.";
     "worker": Kind::Argv, Now, "", "A program of yours that is kept alive and runs many tasks.";
-    "environment": Kind::Environment, Now, "", "Environment variables of the worker.";
+    "environment": Kind::Environment, Now, "", "Environment variables of the worker; ${credential:NAME} as for a task.";
     "environment_file": Kind::Path, Now, "", "A file of the worker's environment variables as systemd's EnvironmentFile=, read at each start.";
     "pass_environment": Kind::EnvironmentNames, Now, "", "Environment variables that the worker takes over from taskd's own environment.";
+    "credentials": Kind::Credentials, Now, "", "systemd credentials that the worker sees as files in $CREDENTIALS_DIRECTORY while it lives.";
     "working_directory": Kind::Path, Now, "", "The directory the worker starts in; by default /.";
     "umask": Kind::Umask, Now, "", "The worker's file mode mask, in octal; by default 022.";
     "nice": Kind::Int(-20, 19), Now, "", "The worker's scheduling priority as nice(1); below 0 only where taskd is started as root.";

@@ -71,6 +71,8 @@ pub enum Kind {
     Environment,
     /// A list of names of environment variables.
     EnvironmentNames,
+    /// A list of names of credentials.
+    Credentials,
     /// Declared parameters.
     Params,
     /// A crontab(5) expression.

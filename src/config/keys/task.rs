@@ -31,7 +31,7 @@ pub(super) const TASK: &[Key] = keys! {
     "result_max_size": Kind::Size(0, LARGEST_RESULT), Now, "", "Bound of its result; by default [results] max_size.";
     "expires": Kind::Duration(1, YEAR), Now, "", "Messages that have not started this long after they were accepted are dropped as EXPIRED.";
     "stdin": Kind::Choice(&["none", "json"]), Now, "\"none\"", "What the program reads on stdin: nothing, or the call as one JSON object.";
-    "environment": Kind::Environment, Now, "", "Environment variables; joined with those of [defaults], name by name.";
+    "environment": Kind::Environment, Now, "", "Environment variables; joined with those of [defaults], name by name. ${credential:NAME} is the value of a systemd credential, without one newline at its end; $${credential: is that text itself.";
     "environment_file": Kind::Path, Now, "", "A file of environment variables as systemd's EnvironmentFile=, read at each start.";
     "pass_environment": Kind::EnvironmentNames, Now, "[]", "Environment variables that are taken over from taskd's own environment.";
     "working_directory": Kind::Path, Now, "\"/\"", "The directory it starts in.";
@@ -60,7 +60,7 @@ pub(super) const TASK: &[Key] = keys! {
     "on_recovery": Kind::Table(TELL), Later, "", "Who is told when it succeeds again.";
     "on_dead": Kind::Table(TELL), Later, "", "Who is told when a message of it is dead.";
     "expected_by": Kind::TimeOfDay, Later, "", "Alarm when it has not run by this time of day.";
-    "credentials": Kind::Names, Later, "", "systemd credentials that it may read.";
+    "credentials": Kind::Credentials, Now, "", "systemd credentials (LoadCredential= of the unit) that it sees, and nobody else, as files in $CREDENTIALS_DIRECTORY while it runs.";
     "external": Kind::Bool, Later, "", "It is run by Celery workers, not here.";
     "no_new_privileges": Kind::Bool, Now, "", "Its processes can gain no privileges: no setuid program, so no sudo and no ping. Implied by the keys below where it does not run as root.";
     "private_tmp": Kind::Bool, Now, "", "It has an empty /tmp and /var/tmp of its own, gone with the attempt.";

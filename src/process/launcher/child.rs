@@ -20,10 +20,12 @@ use super::family::End;
 use super::groups::{Cell, KeptRemains, Remains};
 use super::users::{self, Admitted};
 use super::worker::Starting;
+use crate::config::credential;
 use crate::config::settings::Settings;
 use crate::model::task::Limits;
 use crate::observe::fields;
 use crate::process::cgroup::Tree;
+use crate::process::held::Held;
 use crate::process::instance::VARIABLE;
 use crate::process::launch::{Child, ChildId, RunnerPart, Slot, ToDaemon};
 use crate::process::memory::Family;
@@ -34,8 +36,9 @@ use crate::process::{memfd, protocol};
 const PER_SLOT: usize = 3;
 
 /// Names that a task's `pass_environment` cannot bring into a runner: they would change the runner itself,
-/// or tell it of sockets that are not its own.
-const NOT_PASSED: [&str; 6] = ["LD_", "TASKD_", "NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_", "JOURNAL_STREAM"];
+/// or tell it of sockets and secrets that are not its own.
+const NOT_PASSED: [&str; 7] =
+    ["LD_", "TASKD_", "NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_", "JOURNAL_STREAM", "CREDENTIALS_DIRECTORY"];
 
 /// A child that was not reaped.
 pub(super) struct Living {
@@ -154,12 +157,16 @@ impl Core<'_> {
             Ok(admitted) if let Some(worker) = &worker => {
                 match self.start_worker(&slot, &user, admitted.identity, worker) {
                     Ok(()) => return,
-                    Err(error) => failed(describe("worker", &error), is_no_room(&error)),
+                    Err(error) => {
+                        self.forget_unborn();
+                        failed(describe("worker", &error), is_no_room(&error))
+                    }
                 }
             }
             Ok(admitted) => match self.start_child(&slot, &user, admitted) {
                 Ok((child, socket)) => return self.tell(ToDaemon::Child(child), vec![socket]),
                 Err(error) => {
+                    self.forget_unborn();
                     // The daemon says it, with what it means for the pool.
                     tracing::debug!(TASKD_SLOT = %slot, "cannot start a child: {error}");
                     failed(describe("runner", &error), is_no_room(&error))
@@ -176,6 +183,9 @@ impl Core<'_> {
         admitted: Admitted,
     ) -> io::Result<(Child, Rc<OwnedFd>)> {
         let Admitted { tasks, identity, alone } = admitted;
+        let files = tasks.values().any(|t| !t.surroundings.credentials.is_empty());
+        let needed = tasks.values().flat_map(|t| credential::needed_by(&t.surroundings)).collect();
+        let secrets = self.store.secrets.only(&needed);
         let mut environment = exec::environment();
         environment.push((VARIABLE.to_owned(), self.state.instance.clone().into()));
         environment.push(("TASKD_FD".to_owned(), protocol::FD.to_string().into()));
@@ -193,12 +203,13 @@ impl Core<'_> {
             leaves: self.groups.is_some(),
         };
         let user_name = identity.user.clone();
-        let sealed = Sealed { part, identity, setup: setup.unwrap_or_default() };
+        self.last_child += 1;
+        let id = ChildId(self.last_child);
+        let held = Held { secrets, directory: self.directory_of(id, user_name.as_deref(), files)? };
+        let sealed = Sealed { part, identity, setup: setup.unwrap_or_default(), held: held.seal() };
         let sealed = memfd::write_sealed("taskd-runner", &serde_json::to_vec(&sealed)?)?;
         let flags = SockFlag::SOCK_CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
-        self.last_child += 1;
-        let id = ChildId(self.last_child);
         let mut cell = self.cell(id, slot, user_name.as_deref(), Limits::default())?;
         let started = start(cell.as_mut(), &[theirs.as_fd(), sealed.as_fd()], |fds, door| {
             exec::start(&self.options.runner, fds, &environment, Some(self.open_files), door)
@@ -246,6 +257,29 @@ impl Core<'_> {
             let errno = e.raw_os_error().map(io::Error::from_raw_os_error);
             errno.unwrap_or_else(|| io::Error::new(e.kind(), format!("its control group: {e}")))
         })
+    }
+
+    /// A directory for the credentials of a child of this user that is about to be started; absent where it needs
+    /// none.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn directory_of(
+        &self,
+        id: ChildId,
+        user: Option<&str>,
+        needed: bool,
+    ) -> io::Result<Option<std::path::PathBuf>> {
+        let vault = self.store.vault.as_ref().filter(|_| needed);
+        vault.map(|vault| vault.make(id, user)).transpose()
+    }
+
+    /// What was made for a child that could not be started.
+    fn forget_unborn(&self) {
+        let id = ChildId(self.last_child);
+        if !self.children.contains_key(&id) {
+            self.forget_credentials(id);
+        }
     }
 
     /// From now on it is looked after.
@@ -303,6 +337,7 @@ impl Core<'_> {
         let Some(living) = self.children.remove(&id) else { return };
         if !told {
             // What cannot be removed now is removed by the next life.
+            self.forget_credentials(id);
             living.cell.map(|cell| cell.end().remove());
             return;
         }
@@ -343,6 +378,7 @@ impl Core<'_> {
             if self.daemon.is_none() {
                 self.children_lost = true;
             }
+            self.forget_credentials(one.child);
             self.told_an_end = true;
             let killed = one.end.signal == Signal::SIGKILL as i32;
             let counted = killed && one.remains.as_ref().is_some_and(Remains::out_of_memory);

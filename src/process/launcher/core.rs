@@ -20,6 +20,7 @@ use super::signals::Signals;
 use super::state_dir::{Owner, StateDir};
 use super::stop::Phase;
 use super::users::{self, Machine, Who};
+use super::vault::{self, Store};
 use super::{LauncherOptions, StartFault, exec};
 use crate::config::settings::Settings;
 use crate::observe::log::{Log, Target};
@@ -51,6 +52,8 @@ pub(super) struct Core<'log> {
     pub(super) settings: Rc<Settings>,
     /// The latter as the daemon gets them.
     pub(super) sealed: Rc<OwnedFd>,
+    /// Secrets, and where they become files.
+    pub(super) store: Store,
     /// How users are separated.
     pub(super) users: String,
     /// Control groups, where they are in force.
@@ -117,6 +120,7 @@ impl<'log> Core<'log> {
         let (groups, supervision) = options.groups.take(options.limits.gone_within);
         groups::check(&settings, groups.as_ref()).map_err(StartFault::config)?;
         sandboxes::check(&settings).map_err(StartFault::config)?;
+        let secrets = vault::read(&settings).map_err(StartFault::config)?;
         let control = ControlSocket::open(&settings.taskd.socket).map_err(|fault| {
             if fault.passes() { StartFault::busy(fault) } else { StartFault::config(fault) }
         })?;
@@ -133,6 +137,9 @@ impl<'log> Core<'log> {
         let mut core =
             Self::build(options, signals, log, who, open_files, state, control, loaded, settings, groups)?;
         core.foreign = Foreign::there();
+        core.store.secrets = secrets;
+        core.places().clear();
+        core.open_vault(&Rc::clone(&core.settings)).map_err(StartFault::config)?;
         core.notify.status("starting");
         core.start_daemon();
         Ok(core)
@@ -170,6 +177,7 @@ impl<'log> Core<'log> {
             loaded,
             settings: Rc::new(settings),
             sealed: Rc::new(sealed),
+            store: Store::default(),
             users,
             groups,
             supervision,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::exec::FIRST_FD;
 use crate::config::settings::Identity;
 use crate::process::confinement;
+use crate::process::held::{self, Held};
 use crate::process::launch::RunnerPart;
 use crate::process::memfd;
 use crate::process::packet::Packets;
@@ -31,29 +32,46 @@ pub(super) struct Sealed {
     pub(super) identity: Identity,
     /// What it sets up while it still may.
     pub(super) setup: Setup,
+    /// The secrets of its tasks.
+    #[serde(default)]
+    pub(super) held: held::Sealed,
+}
+
+/// What a runner starts with.
+pub struct RunnerStart {
+    /// What it may run.
+    pub part: RunnerPart,
+    /// The secrets of its tasks.
+    pub held: Held,
+    /// To the daemon: a stream, close-on-exec.
+    pub socket: OwnedFd,
+    /// To the launcher, where control groups are in force.
+    pub launcher: Option<Packets>,
 }
 
 /// First thing in a runner's `main`, once its arguments were read: takes its part of the settings, sets up
-/// what only root may, becomes its user, and hands over the part, the socket to the daemon (a stream,
-/// close-on-exec) and, where control groups are in force, the one to the launcher.
+/// what only root may, becomes its user, and hands over what it was given.
 ///
 /// # Errors
 /// A sentence that names what failed. The process must end then: it may be half-way to another user.
-pub fn runner_start() -> Result<(RunnerPart, OwnedFd, Option<Packets>), String> {
+pub fn runner_start() -> Result<RunnerStart, String> {
     let mut fds = take(2)?.into_iter();
     let (Some(socket), Some(sealed)) = (fds.next(), fds.next()) else { return Err(not_ours()) };
     let launcher = creator(&socket)?;
     let sealed = memfd::read_sealed(sealed).map_err(|e| format!("reading the runner's settings: {e}"))?;
-    let Sealed { part, identity, setup } =
+    let Sealed { part, identity, setup, held } =
         serde_json::from_slice(&sealed).map_err(|e| format!("parsing the runner's settings: {e}"))?;
+    let held = held.open()?;
+    keep_closed(&held)?;
     let asks = if part.leaves { Some(take_one(FIRST_FD + 2)?) } else { None };
     close_from(FIRST_FD + 2 + i32::from(part.leaves));
     let asks = asks.map(Packets::from_fd).transpose().map_err(|e| format!("the launcher's socket: {e}"))?;
     setup.apply().map_err(|e| e.to_string())?;
     become_user(&identity)?;
+    keep_closed(&held)?;
     privileges::die_with_parent(launcher).map_err(|e| e.to_string())?;
     name_process(c"taskd-runner", &format!("taskd: runner {}", part.slot));
-    Ok((part, socket, asks))
+    Ok(RunnerStart { part, held, socket, launcher: asks })
 }
 
 /// First thing in the daemon's `main`, once its arguments were read: goes under its AppArmor profile, becomes its
@@ -72,6 +90,12 @@ pub fn daemon_start() -> Result<(Packets, Option<String>), String> {
     name_process(c"taskd-daemon", "taskd: daemon");
     let packets = Packets::from_fd(socket).map_err(|e| format!("descriptor {FIRST_FD}: {e}"))?;
     Ok((packets, confinement))
+}
+
+/// Closes a process that holds secrets to others of its user, and has it dump no core. Again after each change of
+/// user, at which the kernel sets this anew (prctl(2), `PR_SET_DUMPABLE`).
+pub(super) fn keep_closed(held: &Held) -> Result<(), String> {
+    if held.secrets.is_empty() { Ok(()) } else { privileges::not_dumpable().map_err(|e| e.to_string()) }
 }
 
 pub(super) fn become_user(identity: &Identity) -> Result<(), String> {

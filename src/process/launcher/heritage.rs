@@ -20,18 +20,22 @@ use super::inherit::{self, FORMAT, Heir, Inherited, State};
 use super::signals::Signals;
 use super::state_dir::StateDir;
 use super::users::{self, Machine, Who};
+use super::vault::{self, Vault};
 use super::worker::Starting;
 use super::{LauncherOptions, StartFault};
+use crate::config::Secrets;
 use crate::config::settings::Settings;
 use crate::observe::fields;
 use crate::observe::log::Log;
 use crate::process::cgroup::Tree;
+use crate::process::held::Held;
 use crate::process::listen::ControlSocket;
 use crate::process::packet::Packets;
 
 impl<'log> Core<'log> {
     /// What the next program gets. `keep`: queues that hold messages.
-    pub(super) fn state(&self, keep: Vec<String>) -> io::Result<State> {
+    pub(super) fn state(&self, keep: Vec<String>, secrets: Secrets) -> io::Result<State> {
+        let directory = self.store.vault.as_ref().map(|vault| vault.path().to_owned());
         let now = Instant::now();
         let ago = |at: &Instant| u64::try_from(now.duration_since(*at).as_millis()).unwrap_or(u64::MAX);
         let heir = |c: &Living| Heir {
@@ -73,6 +77,7 @@ impl<'log> Core<'log> {
             reload_wanted: self.reload_wanted,
             draining: self.reexec.draining,
             upgrades: self.reexec.done + 1,
+            held: Held { secrets, directory }.seal(),
         })
     }
 
@@ -115,6 +120,8 @@ impl<'log> Core<'log> {
         }
         core.foreign = Foreign::taken_over(std::mem::take(&mut state.foreign));
         core.inherit_children(&mut inherited).map_err(StartFault::busy)?;
+        let held = std::mem::take(&mut inherited.state.held).open().map_err(StartFault::busy)?;
+        core.inherit_secrets(held).map_err(StartFault::config)?;
         tracing::info!(
             MESSAGE_ID = fields::UPGRADED,
             TASKD_GENERATION = core.settings.generation,
@@ -128,6 +135,17 @@ impl<'log> Core<'log> {
         // Whatever ended during the replacement: its signal may have been taken by the old program.
         core.reap_all();
         Ok(core)
+    }
+
+    /// Those of now; those of before where they cannot be read any more, so that what was accepted goes on.
+    fn inherit_secrets(&mut self, held: Held) -> Result<(), String> {
+        self.store.vault = held.directory.map(|path| Vault::taken_over(path, self.who.uid == 0));
+        let settings = Rc::clone(&self.settings);
+        self.store.secrets = vault::read(&settings).unwrap_or_else(|why| {
+            tracing::error!("{why}; the old credentials stay in force");
+            held.secrets
+        });
+        self.open_vault(&settings)
     }
 
     fn inherit_children(&mut self, inherited: &mut Inherited) -> Result<(), String> {

@@ -21,9 +21,10 @@ use serde_json::Value;
 use super::child::KeptEnd;
 use super::groups::{self, KeptCell};
 use super::users::{self, Machine};
-use super::{LauncherOptions, reload, sandboxes};
+use super::{LauncherOptions, reload, sandboxes, vault};
 use crate::config::settings::Settings;
 use crate::process::cgroup::{Kept, Tree};
+use crate::process::held;
 use crate::process::launch::Child;
 use crate::process::memfd;
 
@@ -137,6 +138,9 @@ pub(super) struct State {
     pub(super) draining: bool,
     /// How often the program was replaced, this time included.
     pub(super) upgrades: u64,
+    /// The secrets in force and where they become files; without values for a program that is only tried.
+    #[serde(default)]
+    pub(super) held: held::Sealed,
 }
 
 /// A child that changes hands.
@@ -197,6 +201,7 @@ impl State {
         let (resolved, _) = users::resolve(&next, &users::Who::now(), &Machine::real())?;
         let tree = self.tree.clone().map(|kept| Tree::taken_over(kept, options.groups.kernel));
         groups::check(&resolved, tree.as_ref())?;
+        vault::read(&resolved)?;
         Ok(next)
     }
 
@@ -357,6 +362,7 @@ mod tests {
             reload_wanted: false,
             draining: false,
             upgrades: 1,
+            held: held::Sealed::default(),
         }
     }
 

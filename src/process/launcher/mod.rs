@@ -22,17 +22,19 @@ mod state_dir;
 mod stop;
 mod supervise;
 mod users;
+mod vault;
 mod worker;
 
 use std::ffi::CStr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::config::CredentialSource;
 use crate::config::settings::Settings;
 use crate::observe::log::{self, Target};
-use crate::process::title;
+use crate::process::{privileges, title};
 
-pub use entry::{daemon_start, runner_start};
+pub use entry::{RunnerStart, daemon_start, runner_start};
 pub use exec::Program;
 pub use groups::Hierarchy;
 pub use inherit::{Origin, upgrade_check};
@@ -179,6 +181,14 @@ pub fn run(options: LauncherOptions) -> ExitCode {
 /// [`run`], with the exit code as a number.
 #[must_use]
 pub fn serve(options: LauncherOptions) -> u8 {
+    // Before it reads any secret: no core of it, and no look into it for other processes of its user. Without the
+    // directory it never has one.
+    if CredentialSource::of_this_process() != CredentialSource::None
+        && let Err(error) = privileges::not_dumpable()
+    {
+        log::say(&format!("cannot close this process to others: {error}"));
+        return EXIT_BUSY;
+    }
     let signals = match signals::Signals::block() {
         Ok(signals) => signals,
         Err(error) => {

@@ -29,7 +29,7 @@ use super::daemon::signal;
 use super::family::End;
 use super::inherit::{self, FORMAT, Fit};
 use super::reload::cut;
-use crate::config::ownership_fault;
+use crate::config::{Secrets, ownership_fault};
 use crate::observe::fields;
 use crate::process::instance::VARIABLE as INSTANCE;
 use crate::process::launch::ToDaemon;
@@ -139,8 +139,8 @@ impl Core<'_> {
         // What is tried is what is executed later, even when the file is replaced once more meanwhile.
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let program = open(path.as_path(), flags, Mode::empty()).map_err(|e| cannot("open", &e))?;
-        let (state, _) =
-            self.state(keep.clone()).and_then(|s| inherit::write(&s)).map_err(|e| cannot("try", &e))?;
+        let state = self.state(keep.clone(), Secrets::default());
+        let (state, _) = state.and_then(|s| inherit::write(&s)).map_err(|e| cannot("try", &e))?;
         let output = || memfd_create("taskd-trial", MFdFlags::MFD_CLOEXEC).map(File::from);
         let (out, err) = (output().map_err(|e| cannot("try", &e))?, output().map_err(|e| cannot("try", &e))?);
         let copy = |file: &File| file.try_clone().map(Stdio::from).map_err(|e| cannot("try", &e));
@@ -273,10 +273,11 @@ impl Core<'_> {
 
     /// Returns only when it failed, with everything as it was.
     fn execute(&self, program: &OwnedFd, keep: Vec<String>) -> io::Error {
-        let (memory, numbers) = match self.state(keep).and_then(|s| inherit::write(&s)) {
-            Ok(written) => written,
-            Err(e) => return e,
-        };
+        let (memory, numbers) =
+            match self.state(keep, self.store.secrets.clone()).and_then(|s| inherit::write(&s)) {
+                Ok(written) => written,
+                Err(e) => return e,
+            };
         let own = (inherit::VARIABLE.into(), memory.as_raw_fd().to_string().into());
         let envp = environment(std::env::vars_os().chain([own]));
         let argv = self.options.origin.argv.clone();

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::core::{Core, seal};
 use super::users::{self, Machine};
-use super::{LauncherOptions, groups, sandboxes};
+use super::{LauncherOptions, groups, sandboxes, vault};
 use crate::config::settings::Settings;
 use crate::observe::fields;
 use crate::process::launch::{MAX_PACKET, ToDaemon};
@@ -66,11 +66,24 @@ impl Core<'_> {
 
     /// Swaps, or changes nothing. An unchanged config keeps its generation, so that no runner is replaced.
     fn read_again(&mut self, keep: &[String]) -> Result<Vec<String>, String> {
-        let Some((loaded, changes)) = next(&self.options, &self.loaded, keep)? else { return Ok(Vec::new()) };
+        let next = next(&self.options, &self.loaded, keep)?;
+        let secrets = vault::read(next.as_ref().map_or(&self.loaded, |(loaded, _)| loaded))?;
+        // New values are reason enough for new runners.
+        let values = || secrets.differing(&self.store.secrets);
+        let (loaded, changes) = match next {
+            Some(next) => next,
+            None if secrets == self.store.secrets => return Ok(Vec::new()),
+            None => {
+                let next = Settings { generation: self.loaded.generation + 1, ..self.loaded.clone() };
+                (next, values().iter().map(|name| format!("credential {name} changed")).collect())
+            }
+        };
         let (settings, sentence) = users::resolve(&loaded, &self.who, &Machine::real())?;
         groups::check(&settings, self.groups.as_ref())?;
         sandboxes::check(&settings)?;
         let sealed = seal(&settings).map_err(|e| format!("cannot hand over the settings: {e}"))?;
+        self.open_vault(&settings)?;
+        self.store.secrets = secrets;
         self.apply_level(&settings);
         self.loaded = loaded;
         self.settings = Rc::new(settings);

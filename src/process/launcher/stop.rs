@@ -215,6 +215,9 @@ impl Core<'_> {
             groups.clear(CLEAR);
         }
         self.notify.flush();
+        if let Some(vault) = self.store.vault.take() {
+            vault.remove_all();
+        }
         if over {
             tracing::info!("ended");
             return Some(code);

@@ -29,8 +29,11 @@ use super::entry;
 use super::exec::{self, Dress, FIRST_FD};
 use super::groups::Cell;
 use crate::config::settings::{Identity, Worker};
+use crate::config::{DIRECTORY, credential};
+use crate::process::held::{self, Held};
 use crate::process::instance::VARIABLE;
 use crate::process::launch::{Child, ChildId, Slot, ToDaemon, WorkerPart};
+use crate::process::private_files;
 use crate::process::privileges::{self, Setup};
 use crate::process::runner;
 use crate::process::sandbox::Prepared;
@@ -48,6 +51,14 @@ const MAX_REASON: usize = 4096;
 pub(super) struct Starting {
     /// Closed when the program is executed.
     pipe: OwnedFd,
+}
+
+/// What the first process of a worker is given (sealed memfd).
+#[derive(Debug, Serialize, Deserialize)]
+struct Sealed {
+    part: WorkerPart,
+    #[serde(default)]
+    held: held::Sealed,
 }
 
 /// Why the program was not executed.
@@ -92,13 +103,19 @@ impl Core<'_> {
         let mut environment = exec::environment();
         environment.push((VARIABLE.to_owned(), self.state.instance.clone().into()));
         super::child::pass(&worker.surroundings.pass_environment, &mut environment);
+        self.last_child += 1;
+        let id = ChildId(self.last_child);
+        let surroundings = &worker.surroundings;
+        let held = Held {
+            secrets: self.store.secrets.only(&credential::needed_by(surroundings)),
+            directory: self.directory_of(id, name.as_deref(), !surroundings.credentials.is_empty())?,
+        };
+        let part = Sealed { part, held: held.seal() };
         let part = memfd::write_sealed("taskd-worker", &serde_json::to_vec(&part)?)?;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
         let (out, out_end) = pipe()?;
         let (err, err_end) = pipe()?;
         let (told, tells) = pipe()?;
-        self.last_child += 1;
-        let id = ChildId(self.last_child);
         let cell = self.cell(id, slot, name.as_deref(), worker.limits.clone())?;
         let door = cell.as_ref().map(Cell::door).transpose()?;
         let fds = [theirs.as_fd(), part.as_fd(), tells.as_fd()];
@@ -243,13 +260,21 @@ impl From<SpawnError> for Reason {
 fn become_worker(socket: &OwnedFd, part: OwnedFd) -> Result<std::convert::Infallible, Reason> {
     let launcher = entry::creator(socket)?;
     let part = memfd::read_sealed(part).map_err(|e| format!("reading the worker's settings: {e}"))?;
-    let part: WorkerPart =
+    let Sealed { part, held } =
         serde_json::from_slice(&part).map_err(|e| format!("parsing the worker's settings: {e}"))?;
+    let held = held.open()?;
+    entry::keep_closed(&held)?;
     let name = part.argv.first().cloned().unwrap_or_default();
     // Before the change of user: only root may go beyond what it has.
     Setup::of(&part.surroundings).apply().map_err(|e| e.to_string())?;
     entry::become_user(&part.identity)?;
-    let (environment, path) = environment(&part)?;
+    entry::keep_closed(&held)?;
+    if let Some(directory) = &held.directory {
+        let names = &part.surroundings.credentials;
+        private_files::fill(directory, &held.secrets, names)
+            .map_err(|e| format!("credentials: cannot make the files in {}: {e}", directory.display()))?;
+    }
+    let (environment, path) = environment(&part, held)?;
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let sandbox = Prepared::new(&part.surroundings.sandbox, uid, gid, part.memory_max)?;
     if let Some(sandbox) = &sandbox
@@ -290,13 +315,16 @@ fn go_to(directory: &str) -> Result<(), Reason> {
 }
 
 /// The program's whole environment, and the `PATH` in it.
-fn environment(part: &WorkerPart) -> Result<(Vec<CString>, String), String> {
-    let own = BTreeMap::from([
+fn environment(part: &WorkerPart, held: Held) -> Result<(Vec<CString>, String), String> {
+    let mut own = BTreeMap::from([
         ("TASKD_FD", protocol::FD.to_string()),
         ("TASKD_POOL", part.slot.pool.clone()),
         ("TASKD_SLOT", part.slot.to_string()),
     ]);
-    runner::Identity::new(&part.node, &part.instance).of_worker(&part.surroundings, own)
+    if let Some(directory) = held.directory {
+        own.insert(DIRECTORY, directory.to_string_lossy().into_owned());
+    }
+    runner::Identity::new(&part.node, &part.instance, held.secrets).of_worker(&part.surroundings, own)
 }
 
 /// The socket stands where the program looks for it.

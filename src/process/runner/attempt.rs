@@ -17,7 +17,10 @@ use crate::model::params;
 use crate::model::task::{Program, Stdin, Task};
 use crate::model::time::Wall;
 use crate::process::descendants::{self, Reaped, Status};
+use crate::process::held::Held;
 use crate::process::launch::LeafUsage;
+use crate::process::private_files::PrivateFiles;
+use crate::process::privileges;
 use crate::process::protocol::Run;
 use crate::process::sandbox::Prepared;
 use crate::process::spawn::{self, Spawn, SpawnError, Stdio};
@@ -46,19 +49,38 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Kit {
     identity: Identity,
+    held: Held,
     /// `/dev/null`, opened once.
     null: OwnedFd,
 }
 
 impl Kit {
-    /// Opens what is needed and makes this process the sub-reaper of all that its attempts start.
+    /// Opens what is needed and makes this process the sub-reaper of all that its attempts start. One that holds
+    /// secrets is from here on closed to other processes of its user, and dumps no core.
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn new(node: &str, instance: &str) -> std::io::Result<Self> {
+    pub fn new(node: &str, instance: &str, held: Held) -> std::io::Result<Self> {
+        if !held.secrets.is_empty() {
+            privileges::not_dumpable()?;
+        }
         nix::sys::prctl::set_child_subreaper(true)?;
         let null = std::fs::File::open("/dev/null")?.into();
-        Ok(Self { identity: Identity::new(node, instance), null })
+        Ok(Self { identity: Identity::new(node, instance, held.secrets.clone()), held, null })
+    }
+}
+
+impl Kit {
+    /// The files of an attempt of this task; absent where it asks for none.
+    fn credentials(&self, task: &Task) -> Result<Option<PrivateFiles>, String> {
+        let names = &task.surroundings.credentials;
+        if names.is_empty() {
+            return Ok(None);
+        }
+        let Some(directory) = &self.held.directory else {
+            return Err("credentials: this process was given no directory for them".to_owned());
+        };
+        PrivateFiles::make(directory, &self.held.secrets, names).map(Some)
     }
 }
 
@@ -87,6 +109,8 @@ pub struct Attempt {
     over: bool,
     stuck: bool,
     feed: Option<Feed>,
+    /// The files in its `CREDENTIALS_DIRECTORY`.
+    credentials: Option<PrivateFiles>,
 }
 
 /// What goes to the program's stdin.
@@ -121,7 +145,13 @@ impl Attempt {
         leaf: Option<BorrowedFd<'_>>,
     ) -> Result<(Self, Pipes), StartError> {
         let bound = params::bind(task, &run.args, &run.kwargs).map_err(StartError::Arguments)?;
-        let naming = Naming { id: &run.id, queue: &run.queue, attempt: run.attempt };
+        let credentials = kit.credentials(task).map_err(StartError::Environment)?;
+        let naming = Naming {
+            id: &run.id,
+            queue: &run.queue,
+            attempt: run.attempt,
+            credentials: credentials.as_ref().map(PrivateFiles::path),
+        };
         let (envp, path) = kit.identity.environment(task, &bound, naming).map_err(StartError::Environment)?;
         let argv = bound.argv(task);
         let name = argv.first().map_or("", String::as_str);
@@ -186,6 +216,7 @@ impl Attempt {
             over: false,
             stuck: false,
             feed,
+            credentials,
         };
         Ok((attempt, Pipes { stdout: spawned.stdout, stderr: spawned.stderr }))
     }
@@ -371,6 +402,8 @@ impl Attempt {
         self.sweep_at = None;
         self.give_up_at = None;
         self.feed = None;
+        // Nothing of it is left that could read them; where something is, it keeps what it has read.
+        self.credentials = None;
     }
 
     fn account(&mut self, reaped: &Reaped) {

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::path::Path;
 
 use super::environment_file;
+use crate::config::{DIRECTORY, Secrets, credential};
 use crate::model::params::Bound;
 use crate::model::task::{Surroundings, Task};
 
@@ -17,6 +19,8 @@ pub struct Identity {
     base: BTreeMap<String, String>,
     /// What sets the attempt apart wins over all that the task says.
     own: Vec<(String, String)>,
+    /// What `${credential:NAME}` stands for.
+    secrets: Secrets,
 }
 
 /// One attempt's own variables.
@@ -28,12 +32,14 @@ pub struct Naming<'a> {
     pub queue: &'a str,
     /// `TASKD_ATTEMPT`.
     pub attempt: u32,
+    /// `CREDENTIALS_DIRECTORY`, where the task has one.
+    pub credentials: Option<&'a Path>,
 }
 
 impl Identity {
-    /// Of the user this process runs as.
+    /// Of the user this process runs as, with the secrets that it was given.
     #[must_use]
-    pub fn new(node: &str, instance: &str) -> Self {
+    pub fn new(node: &str, instance: &str, secrets: Secrets) -> Self {
         let uid = nix::unistd::getuid();
         let user = nix::unistd::User::from_uid(uid).ok().flatten();
         let (name, home, shell) = user.map_or_else(
@@ -54,14 +60,15 @@ impl Identity {
             ("TASKD_NODE".to_owned(), node.to_owned()),
             ("TASKD_INSTANCE".to_owned(), instance.to_owned()),
         ];
-        Self { base, own }
+        Self { base, own, secrets }
     }
 
     /// The whole environment of an attempt, and the `PATH` in it. Later wins: the base, what is passed on,
     /// the file, the task's own, its parameters, taskd's.
     ///
     /// # Errors
-    /// The environment file cannot be read, or a value has a NUL byte; a sentence.
+    /// The environment file cannot be read, a credential is not there, or a value has a NUL byte; a sentence
+    /// without any value.
     pub fn environment(
         &self,
         task: &Task,
@@ -78,6 +85,9 @@ impl Identity {
             ("TASKD_ATTEMPT", &naming.attempt.to_string()),
         ] {
             all.insert(name.to_owned(), value.to_owned());
+        }
+        if let Some(path) = naming.credentials {
+            all.insert(DIRECTORY.to_owned(), path.to_string_lossy().into_owned());
         }
         lines(all)
     }
@@ -109,7 +119,11 @@ impl Identity {
         if let Some(path) = &surroundings.environment_file {
             all.extend(environment_file::read(path)?);
         }
-        all.extend(surroundings.environment.clone());
+        for (name, value) in &surroundings.environment {
+            let value = credential::expand(value, &self.secrets)
+                .map_err(|why| format!("environment {name}: {why}"))?;
+            all.insert(name.clone(), value);
+        }
         Ok(all)
     }
 }

@@ -22,16 +22,18 @@ use crate::model::message::Message;
 use crate::model::outcome::{CancelReason, Cause, Outcome};
 use crate::model::task::{ResultKind, Task};
 use crate::process::descendants;
+use crate::process::held::Held;
 use crate::process::protocol::Run;
 use crate::process::signals::Signals;
 use crate::process::spawn::Stdio;
 
 /// Runs a declared task once, with the limits and the environment it would have in a runner, its output on
-/// our own stdout and stderr (so there is no result). SIGINT or SIGTERM cancel it, a second one kills it.
+/// our own stdout and stderr (so there is no result). SIGINT or SIGTERM cancel it, a second one kills it. `held` is
+/// what it may be given of secrets.
 ///
 /// The caller must have no children of its own: all that is found below it is taken for the attempt's.
 #[must_use]
-pub fn run_once(task: &Task, message: &Message, node: &str, instance: &str) -> Outcome {
+pub fn run_once(task: &Task, message: &Message, node: &str, instance: &str, held: &Held) -> Outcome {
     let signals = match Signals::new() {
         Ok(signals) => signals,
         Err(e) => return failed(format!("no signal descriptor: {e}")),
@@ -55,7 +57,7 @@ pub fn run_once(task: &Task, message: &Message, node: &str, instance: &str) -> O
             drop(ours);
             // A Ctrl-C is for the other one, who passes it on.
             let _ = setsid();
-            let outcome = supervise(task, message, (node, instance), &signals, &theirs);
+            let outcome = supervise(task, message, (node, instance, held), &signals, &theirs);
             let text = serde_json::to_vec(&outcome).unwrap_or_default();
             // Nobody reads it where the other one was killed.
             let _ = (&theirs).write_all(&text);
@@ -111,13 +113,13 @@ fn end_all() {
 fn supervise(
     task: &Task,
     message: &Message,
-    (node, instance): (&str, &str),
+    (node, instance, held): (&str, &str, &Held),
     signals: &Signals,
     other: &UnixStream,
 ) -> Outcome {
     // What goes to a terminal can be no result.
     let task = Arc::new(Task { result: ResultKind::None, ..task.clone() });
-    let kit = match Kit::new(node, instance) {
+    let kit = match Kit::new(node, instance, held.clone()) {
         Ok(kit) => kit,
         Err(e) => return failed(e.to_string()),
     };

@@ -14,6 +14,7 @@ use self::inbound::Inbound;
 use self::leaves::Leaves;
 use self::outbound::Outbound;
 use self::printing::Printing;
+use super::held::Held;
 use super::launch::RunnerPart;
 use super::output::Read;
 use super::output_sink::Sink;
@@ -49,10 +50,11 @@ const HUSH: Duration = Duration::from_millis(4);
 const DRAIN_READS: usize = 32;
 
 /// Runs what the daemon on `socket` orders until it says no more: end of file or SIGTERM mean "finish what
-/// runs, then exit". `launcher` is where leaves are asked for ([`RunnerPart::leaves`]). `title` gets the whole
-/// process title at each change.
+/// runs, then exit". `held` is what tasks may be given of secrets. `launcher` is where leaves are asked for
+/// ([`RunnerPart::leaves`]). `title` gets the whole process title at each change.
 pub fn serve(
     part: RunnerPart,
+    held: Held,
     socket: OwnedFd,
     launcher: Option<Packets>,
     title: &mut dyn FnMut(&str),
@@ -65,7 +67,7 @@ pub fn serve(
             return ExitCode::FAILURE;
         }
     };
-    let kit = match Kit::new(&part.node, &part.instance) {
+    let kit = match Kit::new(&part.node, &part.instance, held) {
         Ok(kit) => kit,
         Err(e) => {
             sink.note(&format!("runner {}: cannot start: {e}", part.slot));
