@@ -8,12 +8,14 @@ QUICK := target/quickstart
 FIGURES := exec_true enqueue_cli enqueue_concurrent latency backlog idle \
 	resident recycle sleepers
 
-.PHONY: help run test check deb reproducible soak bench clean
+.PHONY: help run test test-boot test-qemu check deb reproducible soak bench clean
 
 help:
 	@echo 'make run    build taskd and start it with config/quickstart.toml (Ctrl-C stops it)'
 	@echo 'make test   everything that must hold: format, lints, all tests'
 	@echo 'make check  format, lints, and the dependency checks whose tools are installed'
+	@echo 'make test-boot  the package in booted systems alone (a part of make test, where it may: as root)'
+	@echo 'make test-qemu  the same in an emulated machine with the stock kernel, before a release'
 	@echo 'make deb    the Debian packages, in target/deb (a slow build: the whole program is optimized at once)'
 	@echo 'make soak   the long form of the fault tests: 300 kill cycles, 100 daemon crashes, a million simulated lives and messages'
 	@echo 'make bench  every figure beside its baseline, with a verdict (target/bench/*.json)'
@@ -39,15 +41,25 @@ test:
 	@mkdir -p target
 	$(CARGO) test --no-fail-fast 2>&1 | tee target/test.log || failed=1; \
 	bash tests/uml/prove.sh 2>&1 | tee -a target/test.log || failed=1; \
+	bash tests/booted.sh 2>&1 | tee -a target/test.log || failed=1; \
 	echo; echo '--- what ran'; \
-	grep -E '^ +(Running|Doc-tests)|^test result:|^test .* FAILED' target/test.log || true; \
+	grep -E '^ +(Running|Doc-tests)|^test result:|^test .* FAILED|^(ok|FAILED) |^package: | (nspawn|uml) .* s  |scenarios, ' target/test.log || true; \
 	exit $${failed:-0}
 
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	@if command -v shellcheck >/dev/null; then shellcheck -x -S warning packaging/*.sh packaging/debian/tests/smoke tests/*.sh tests/uml/*.sh tests/systemd/*.sh; else echo 'shellcheck is not installed: scripts not looked at'; fi
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check; else echo 'cargo-deny is not installed: licenses, bans and advisories not checked'; fi
 	@if command -v cargo-machete >/dev/null; then cargo-machete; else echo 'cargo-machete is not installed: unused dependencies not looked for'; fi
+
+test-boot:
+	@bash tests/booted.sh
+
+test-qemu:
+	@bash tests/needs.sh boot
+	@[ -e target/package/taskd_*.deb ] || bash tests/package.sh
+	@tests/systemd/prove.sh qemu
 
 deb:
 	@packaging/deb.sh

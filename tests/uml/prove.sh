@@ -3,7 +3,7 @@
 # kernel of its own. Part of `make test`. Where User Mode Linux is not to be had (other processors, no apt-get), says so
 # and fails nobody.
 set -u
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 1
 launcher=$(cargo test --test launcher --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
 [ -x "$launcher" ] || { echo "uml: the launcher's tests were not built" >&2; exit 1; }
 boot() {
