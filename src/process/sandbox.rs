@@ -189,19 +189,23 @@ impl Prepared {
         };
         match action {
             Action::Unshare(_) if !self.own_memory => format!(
-                "{key}: the kernel gives root no namespace of its own: {} (a container without CAP_SYS_ADMIN?)",
+                "{key}: the kernel gives root no namespace of its own: {} (a container without CAP_SYS_ADMIN? {DROP_IN})",
                 errno.desc()
             ),
             _ if *what == NO_USER_NAMESPACE => format!(
                 "{key}: needs a user namespace, which the kernel refuses to this user: {} (see the sysctls \
                  user.max_user_namespaces, kernel.unprivileged_userns_clone and \
-                 kernel.apparmor_restrict_unprivileged_userns, and RestrictNamespaces= of the unit)",
+                 kernel.apparmor_restrict_unprivileged_userns; {DROP_IN})",
                 errno.desc()
             ),
             _ => format!("{key}: could not {what}: {}", errno.desc()),
         }
     }
 }
+
+/// What an administrator does whose unit is the shipped one.
+const DROP_IN: &str = "the shipped systemd unit forbids namespaces: see sandbox.conf in \
+                       /usr/share/doc/taskd/examples/drop-ins";
 
 /// Marks the steps that fail where user namespaces are refused.
 const NO_USER_NAMESPACE: &str = "make a user namespace";

@@ -16,6 +16,7 @@
 #   --file PATH               a file or folder that is to be in /test/in; may be repeated
 #   --timeout SECONDS         for everything from the first boot on (default 170)
 #   --memory MIB, --cpus N    of uml (one CPU always) and qemu (default 1024 and 2)
+#   --kernel "A=B C"          words for the kernel's command line, of uml and qemu
 #   --artifacts DIR           where the log, the journal, the console and what the script left in $OUT go
 #   --keep DIR                keep the machine's disk there, and go on with the one that is there already
 #   --prepare                 only fill the cache, then stop
@@ -33,7 +34,7 @@ set -Eeuo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 method=nspawn suite=bookworm packages='' seconds=170 memory=1024 cpus=2
-artifacts='' keep='' prepare='' quiet='' script=''
+append='' artifacts='' keep='' prepare='' quiet='' script=''
 debs=() offers=() files=() arguments=()
 
 say() { [ -n "$quiet" ] || printf 'boot: %s\n' "$*" >&2; }
@@ -43,7 +44,7 @@ readable() { [ -r "$1" ] || die "$1 is not there to be read"; realpath -- "$1"; 
 words=("$@")
 while [ $# -gt 0 ]; do
     case $1 in
-        --method | --suite | --packages | --deb | --offer | --file | --script | --timeout | --memory | --cpus | --artifacts | --keep)
+        --method | --suite | --packages | --deb | --offer | --file | --script | --timeout | --memory | --cpus | --kernel | --artifacts | --keep)
             [ $# -gt 1 ] || die "$1 needs a value" ;;
     esac
     case $1 in
@@ -57,6 +58,7 @@ while [ $# -gt 0 ]; do
         --timeout) seconds=$2; shift ;;
         --memory) memory=$2; shift ;;
         --cpus) cpus=$2; shift ;;
+        --kernel) append=$2; shift ;;
         --artifacts) artifacts=$2; shift ;;
         --keep) keep=$2; shift ;;
         --prepare) prepare=1 ;;

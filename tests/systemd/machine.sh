@@ -63,9 +63,10 @@ boot_nspawn() {
 }
 
 boot_uml() {
+    # shellcheck disable=SC2086  # words
     "${hold[@]}" "$kernel" "mem=${memory}M" root=/dev/ubda rw "ubd0=$disk/cow,$image" con=null con0=null,fd:1 ssl=null \
         "uml_dir=$run" umid=uml quiet init=/lib/systemd/systemd systemd.wants=boot-test.service systemd.getty_auto=no \
-        "test_shared=$run/test" </dev/null >>"$console" 2>&1 9>&- &
+        "test_shared=$run/test" $append </dev/null >>"$console" 2>&1 9>&- &
     main=$!
 }
 
@@ -83,7 +84,7 @@ boot_qemu() {
         mount --rbind /dev "$QEMU/dev" && mount -t proc proc "$QEMU/proc"
         exec chroot "$QEMU" env TMPDIR=/w/run qemu-system-x86_64 "$@"' - \
         -M q35 -accel tcg,thread=multi -cpu max -smp "$cpus" -m "$memory" -nodefaults -no-reboot -display none -monitor none -nic none \
-        -kernel /vmlinuz -append "root=/dev/nvme0n1 rw console=ttyS0 quiet panic=-1 init=/lib/systemd/systemd systemd.wants=boot-test.service systemd.getty_auto=no" \
+        -kernel /vmlinuz -append "root=/dev/nvme0n1 rw console=ttyS0 quiet panic=-1 init=/lib/systemd/systemd systemd.wants=boot-test.service systemd.getty_auto=no $append" \
         -drive file=/w/disk/disk,format=raw,if=none,id=d0 -device nvme,serial=d0,drive=d0 \
         -drive file=/w/run/in.tar,format=raw,if=none,id=d1,readonly=on -device nvme,serial=d1,drive=d1 \
         -drive file=/w/run/out.img,format=raw,if=none,id=d2 -device nvme,serial=d2,drive=d2 \
