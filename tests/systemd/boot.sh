@@ -16,7 +16,7 @@
 #   --file PATH               a file or folder that is to be in /test/in; may be repeated
 #   --timeout SECONDS         for everything from the first boot on (default 170)
 #   --memory MIB, --cpus N    of uml (one CPU always) and qemu (default 1024 and 2)
-#   --kernel "A=B C"          words for the kernel's command line, of uml and qemu
+#   --kernel WORD             a word for the kernel's command line, of uml and qemu; may be repeated
 #   --artifacts DIR           where the log, the journal, the console and what the script left in $OUT go
 #   --keep DIR                keep the machine's disk there, and go on with the one that is there already
 #   --prepare                 only fill the cache, then stop
@@ -58,7 +58,7 @@ while [ $# -gt 0 ]; do
         --timeout) seconds=$2; shift ;;
         --memory) memory=$2; shift ;;
         --cpus) cpus=$2; shift ;;
-        --kernel) append=$2; shift ;;
+        --kernel) append+=" $2"; shift ;;
         --artifacts) artifacts=$2; shift ;;
         --keep) keep=$2; shift ;;
         --prepare) prepare=1 ;;

@@ -178,7 +178,7 @@ sweep() {
     local old group
     for old in "$cache"/run-*; do
         [ -s "$old/pid" ] && ! kill -0 "$(cat "$old/pid")" 2>/dev/null || continue
-        while read -r group; do remove_group "$group" || :; done < <(cat "$old/groups" 2>/dev/null)
+        while read -r group; do remove_group "$group" || :; done < <([ ! -e "$old/groups" ] || cat "$old/groups")
         discard "$old"
     done
 }

@@ -92,6 +92,39 @@ ends 77 runuser -u bob -- taskd enqueue clean_logs
 ends 77 runuser -u bob -- taskd logs "$id"
 ends 77 runuser -u bob -- taskd list
 
+check 'bash offers what the running daemon knows'
+completes() { # completes WORD…: what a key press after them offers
+    env -i HOME=/root PATH="$PATH" bash -c '
+        . /usr/share/bash-completion/completions/taskd
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_TYPE=9 COMP_LINE="$*"
+        COMP_POINT=${#COMP_LINE}
+        _taskd
+        printf "%s\n" "${COMPREPLY[@]}"' - "$@" | sed 's/ *$//'
+}
+is "$(completes taskd enqueue '' | grep -v ^- | sort | paste -sd' ')" 'clean_logs hold talk' 'names of tasks'
+is "$(completes taskd enqueue cl)" clean_logs 'one of them'
+has "$(completes taskd logs "${id:0:4}")" "$id" 'ids of messages'
+has "$(completes taskd pause '')" '^default$' 'names of queues'
+
+check 'the manual is where man looks for it'
+for page in man1/taskd.1 man5/taskd.toml.5 man7/taskd-worker.7; do
+    has "$(zcat "/usr/share/man/$page.gz" 2>&1 | head -n 40)" '^\.TH "?taskd' "$page"
+done
+
+check 'root backs up into a directory of root, though the daemon is nobody in particular'
+mkdir -p /var/backups
+chmod 755 /var/backups
+ends 0 taskd store backup /var/backups/taskd.db
+is "$(stat -c '%a' /var/backups/taskd.db)" 600 'the backup'
+is "$(head -c 15 /var/backups/taskd.db)" 'SQLite format 3' 'the backup'
+ends 0 taskd store verify
+ends 77 runuser -u alice -- taskd store backup /home/alice/taskd.db
+[ ! -e /home/alice/taskd.db ] || fail 'a refused backup left a file'
+
+check 'the smoke test of the Debian package'
+ends 0 sh -eu /test/in/smoke
+[ ! -e /etc/taskd.d/smoke.toml ] || fail 'it left its config'
+
 check 'what systemd says of the unit'
 is "$(systemd-analyze verify /lib/systemd/system/taskd.service /lib/systemd/system/taskd.socket 2>&1)" '' 'systemd-analyze verify'
 is "$(property NRestarts)" 0 'restarts'

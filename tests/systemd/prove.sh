@@ -5,7 +5,7 @@
 #   tests/systemd/prove.sh [SET…] [--deb FILE] [--jobs N] [--only NAME] [--artifacts DIR]
 #
 #   nspawn   everything that a container can prove (about a minute when the cache is there)
-#   uml      limits, kills, and reboots with real power cuts, in a kernel of its own with control groups
+#   uml      limits, kills, AppArmor, and reboots with real power cuts, in a kernel of its own with control groups
 #   qemu     the same and the everyday in Debian's own kernel: before a release
 # Without a SET: nspawn and uml. Without --deb: the newest taskd_*.deb below target/. What a machine printed, its journal
 # and its console are in target/systemd/proof/NAME, and of a scenario that failed on the screen.
@@ -35,6 +35,7 @@ begun=$SECONDS
 mkdir -p "$artifacts"
 artifacts=$(cd "$artifacts" && pwd)
 newer=$artifacts/newer.deb
+smoke=$here/../../packaging/debian/tests/smoke
 "$here/newer.sh" "$deb" "$newer" || exit 1
 
 # SET METHOD SUITE SECONDS SCENARIO OPTION…: longest first, so that two machines are busy to the end.
@@ -43,10 +44,15 @@ plan() {
 uml     uml     bookworm  300  reboot
 uml     uml     bookworm  300  kills
 uml     uml     bookworm  300  limits
-nspawn  nspawn  trixie    120  everyday
+uml     uml     bookworm  300  confine      --packages apparmor --kernel apparmor=1 --kernel security=apparmor
+nspawn  nspawn  trixie    120  everyday     --file $smoke
 nspawn  nspawn  bookworm  120  kills
 nspawn  nspawn  bookworm  120  restart
-nspawn  nspawn  bookworm  120  everyday
+nspawn  nspawn  bookworm  120  everyday     --file $smoke
+nspawn  nspawn  bookworm  120  secrets
+nspawn  nspawn  trixie    120  secrets
+nspawn  nspawn  bookworm  120  drop-ins
+nspawn  nspawn  trixie    120  drop-ins
 nspawn  nspawn  bookworm  120  upgrade      --offer $newer
 nspawn  nspawn  trixie    120  upgrade      --offer $newer
 nspawn  nspawn  bookworm  120  other-taskd  --offer taskd
@@ -57,7 +63,10 @@ nspawn  nspawn  bookworm  120  reload
 qemu    qemu    bookworm  600  reboot
 qemu    qemu    bookworm  600  kills
 qemu    qemu    bookworm  600  limits
-qemu    qemu    bookworm  600  everyday
+qemu    qemu    bookworm  600  everyday     --file $smoke
+qemu    qemu    bookworm  600  secrets
+qemu    qemu    bookworm  600  drop-ins
+qemu    qemu    bookworm  600  confine      --packages apparmor --kernel apparmor=1 --kernel security=apparmor
 qemu    qemu    bookworm  600  upgrade      --offer $newer
 PLAN
 }
@@ -87,14 +96,16 @@ prove() {
     fi
 }
 
-# Prepared once, before the clocks of the scenarios run.
+# Prepared once, before the clocks of the scenarios run; each set of packages by itself.
 prepared=' '
-while read -r of method suite _ scenario _; do
+while read -r of method suite _ scenario options; do
     [[ " ${sets[*]} " = *" $of "* ]] || continue
     [ -z "$only" ] || [ "$only" = "$scenario" ] || continue
-    case $prepared in *" $method-$suite "*) continue ;; esac
-    prepared+="$method-$suite "
-    "$here/boot.sh" --prepare --method "$method" --suite "$suite" || { [ $? = 77 ] || exit 1; }
+    packages=''
+    [[ $options != *'--packages '* ]] || { packages=${options#*--packages }; packages=${packages%% *}; }
+    case $prepared in *" $method-$suite-$packages "*) continue ;; esac
+    prepared+="$method-$suite-$packages "
+    "$here/boot.sh" --prepare --method "$method" --suite "$suite" --packages "$packages" || { [ $? = 77 ] || exit 1; }
 done < <(plan)
 
 failed=0 running=0 count=0

@@ -60,7 +60,7 @@ pub(super) const TASK: &[Key] = keys! {
     "on_recovery": Kind::Table(TELL), Later, "", "Who is told when it succeeds again.";
     "on_dead": Kind::Table(TELL), Later, "", "Who is told when a message of it is dead.";
     "expected_by": Kind::TimeOfDay, Later, "", "Alarm when it has not run by this time of day.";
-    "credentials": Kind::Credentials, Now, "", "systemd credentials (LoadCredential= of the unit) that it sees, and nobody else, as files in $CREDENTIALS_DIRECTORY while it runs.";
+    "credentials": Kind::Credentials, Now, "", "systemd credentials (LoadCredential= of the unit) that it sees, and nobody else, as files in $CREDENTIALS_DIRECTORY while it runs. systemd reads them when the unit starts: a changed one needs a restart, not a reload.";
     "external": Kind::Bool, Later, "", "It is run by Celery workers, not here.";
     "no_new_privileges": Kind::Bool, Now, "", "Its processes can gain no privileges: no setuid program, so no sudo and no ping. Implied by the keys below where it does not run as root.";
     "private_tmp": Kind::Bool, Now, "", "It has an empty /tmp and /var/tmp of its own, gone with the attempt.";

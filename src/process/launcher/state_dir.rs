@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -33,8 +33,8 @@ impl StateDir {
     pub(super) fn open(path: &Path, owner: &Owner) -> Result<Self, StartFault> {
         make(path, owner)?;
         check(path, owner)?;
-        let lock = lock(path)?;
-        let instance = instance(path)?;
+        let lock = lock(path, owner)?;
+        let instance = instance(path, owner)?;
         Ok(Self { instance, lock })
     }
 
@@ -132,9 +132,19 @@ fn open(path: &Path) -> io::Result<File> {
     Err(io::Error::other("it is a link or no ordinary file; remove it"))
 }
 
-fn lock(dir: &Path) -> Result<Flock<File>, StartFault> {
+/// Gives a file of root's to the owner of the directory, so that a launcher that is no longer root (drop-in
+/// `tight.conf`) can open it. Only once it holds what taskd wrote: who owns the directory may have put anything there
+/// under that name.
+fn give(file: &File, owner: &Owner) -> io::Result<()> {
+    if nix::unistd::geteuid().is_root() && file.metadata()?.uid() != owner.uid {
+        fchown(file, Some(owner.uid), owner.gid)?;
+    }
+    Ok(())
+}
+
+fn lock(dir: &Path, owner: &Owner) -> Result<Flock<File>, StartFault> {
     let path = dir.join(LOCK);
-    let mut file = open(&path).map_err(cannot("open", &path))?;
+    let mut file = open(&path).map_err(cannot_open(&path, owner))?;
     let until = Instant::now() + DYING;
     let locked = loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -158,23 +168,29 @@ fn lock(dir: &Path) -> Result<Flock<File>, StartFault> {
         }
         Err((_, e)) => return Err(cannot("lock", &path)(e.into())),
     };
-    rewrite(&mut lock, &std::process::id().to_string()).map_err(cannot("write", &path))?;
+    rewrite(&mut lock, &std::process::id().to_string())
+        .and_then(|()| give(&lock, owner))
+        .map_err(cannot("write", &path))?;
     Ok(lock)
 }
 
-fn instance(dir: &Path) -> Result<String, StartFault> {
+fn instance(dir: &Path, owner: &Owner) -> Result<String, StartFault> {
     let path = dir.join(INSTANCE);
-    let mut file = open(&path).map_err(cannot("open", &path))?;
+    let mut file = open(&path).map_err(cannot_open(&path, owner))?;
     let mut text = String::new();
     file.read_to_string(&mut text).map_err(cannot("read", &path))?;
     if let Ok(id) = uuid::Uuid::try_parse(text.trim()) {
+        give(&file, owner).map_err(cannot("give away", &path))?;
         return Ok(id.to_string());
     }
     if !text.trim().is_empty() {
         return Err(StartFault::config(format!("{} holds no id; remove it", path.display())));
     }
     let id = uuid::Uuid::new_v4().to_string();
-    rewrite(&mut file, &id).and_then(|()| file.sync_all()).map_err(cannot("write", &path))?;
+    rewrite(&mut file, &id)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| give(&file, owner))
+        .map_err(cannot("write", &path))?;
     Ok(id)
 }
 
@@ -182,6 +198,19 @@ fn rewrite(file: &mut File, text: &str) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     writeln!(file, "{text}")
+}
+
+/// The directory is the owner's, so what the owner cannot open in it was left by another user.
+fn cannot_open(path: &Path, owner: &Owner) -> impl FnOnce(io::Error) -> StartFault {
+    let (path, name) = (path.to_owned(), owner.name.clone());
+    move |e| {
+        let dir = path.parent().unwrap_or(&path).display();
+        let remedy = match e.kind() {
+            ErrorKind::PermissionDenied => format!("; run `chown -R {name}: {dir}`"),
+            _ => String::new(),
+        };
+        StartFault::busy(format!("cannot open {}: {e}{remedy}", path.display()))
+    }
 }
 
 fn cannot(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StartFault {
@@ -226,6 +255,32 @@ mod tests {
         let wanted = format!("chown -R someone: {}", dir.path().display());
         assert!(fault.message.contains(&wanted), "{}", fault.message);
         assert_eq!(fault.code, super::super::EXIT_CONFIG);
+    }
+
+    #[test]
+    fn what_root_left_belongs_to_the_owner_afterwards() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let owner = Owner { name: "someone".to_owned(), uid: 4_000_000, gid: Some(4_000_001) };
+        for left in [false, true] {
+            if left {
+                chown(state.join(LOCK), Some(0), Some(0)).unwrap();
+                chown(state.join(INSTANCE), Some(0), Some(0)).unwrap();
+            }
+            drop(StateDir::open(&state, &owner).unwrap());
+            for name in [LOCK, INSTANCE] {
+                let found = std::fs::metadata(state.join(name)).unwrap();
+                assert_eq!((found.uid(), found.gid()), (4_000_000, 4_000_001), "{name}");
+            }
+        }
+        // What the owner put there of root's files stays root's.
+        std::fs::write(dir.path().join("precious"), "secret").unwrap();
+        std::fs::rename(dir.path().join("precious"), state.join(INSTANCE)).unwrap();
+        assert!(StateDir::open(&state, &owner).is_err());
+        assert_eq!(std::fs::metadata(state.join(INSTANCE)).unwrap().uid(), 0);
     }
 
     #[test]
