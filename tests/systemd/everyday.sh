@@ -108,7 +108,7 @@ has "$(completes taskd pause '')" '^default$' 'names of queues'
 
 check 'the manual is where man looks for it'
 for page in man1/taskd.1 man5/taskd.toml.5 man7/taskd-worker.7; do
-    has "$(zcat "/usr/share/man/$page.gz" 2>&1 | head -n 40)" '^\.TH "?taskd' "$page"
+    has "$(zcat "/usr/share/man/$page.gz" 2>&1 | head -n 2)" "^\.TH TASKD[^ ]* ${page:3:1} " "$page"
 done
 
 check 'root backs up into a directory of root, though the daemon is nobody in particular'

@@ -45,6 +45,7 @@ uml     uml     bookworm  300  reboot
 uml     uml     bookworm  300  kills
 uml     uml     bookworm  300  limits
 uml     uml     bookworm  300  confine      --packages apparmor --kernel apparmor=1 --kernel security=apparmor
+uml     uml     bookworm  300  drop-ins
 nspawn  nspawn  trixie    120  everyday     --file $smoke
 nspawn  nspawn  bookworm  120  kills
 nspawn  nspawn  bookworm  120  restart

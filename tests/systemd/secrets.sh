@@ -61,9 +61,11 @@ begin() { # a task that holds its credential, in $id, its directory in $where
     enqueue holds
     within 10 test -e "/tmp/begun.$id"
     where=$(cat "/tmp/where.$id")
+    # Else "gone" would mean nothing.
+    has "$(secret_files)" "^$where/smtp\$" 'files of credentials while it runs'
 }
-secret_dirs() { find /run /dev/shm -path '*taskd-credentials*' -type f 2>/dev/null; }
-gone() { [ -z "$(secret_dirs)" ] && [ ! -e "$where" ] || { echo "left: $where $(secret_dirs)"; return 1; }; }
+secret_files() { find /run /dev/shm -path '*taskd-credentials*' -type f 2>/dev/null; }
+gone() { [ -z "$(secret_files)" ] && [ ! -e "$where" ] || { echo "left: $where $(secret_files)"; return 1; }; }
 
 check 'a task with one sees it, byte for byte, closed to others; a task without sees none'
 begin
@@ -90,6 +92,7 @@ ends 1 runuser -u taskd-run -- cat $given/smtp
 check 'it stands nowhere else: unit, processes, journal, answers, store'
 hidden() {
     local file place
+    # What SetCredential= sets, systemd shows to all.
     hasnt "$(systemctl show taskd | grep -v '^SetCredential=')" $marker "systemctl show, $1"
     for file in /proc/[0-9]*/cmdline; do
         if grep -aq $marker "$file" 2>/dev/null; then fail "$1: $(tr '\0' ' ' <"$file")"; fi
@@ -105,8 +108,8 @@ hidden() {
     done
 }
 hidden 'while it runs'
-for process in $(pgrep -f '^taskd: daemon'); do
-    if grep -aq $marker "/proc/$process/environ"; then fail "the environment of the daemon has it"; fi
+for file in /proc/[0-9]*/environ; do
+    if grep -aq $marker "$file" 2>/dev/null; then fail "it is in the environment of $(tr '\0' ' ' <"${file%environ}cmdline")"; fi
 done
 
 check 'gone after the attempt, which saw it to its end'
@@ -127,7 +130,7 @@ again() { # again DIRECTORY
 elsewhere() {
     local now
     now=$(cat "/tmp/where.$id")
-    [ "$now" != "$1" ] && [ -e "$now/smtp" ] && [ ! -e "$1" ] || { echo "was in $1, is in $now; $(secret_dirs)"; return 1; }
+    [ "$now" != "$1" ] && [ -e "$now/smtp" ] && [ ! -e "$1" ] || { echo "was in $1, is in $now; $(secret_files)"; return 1; }
 }
 begin
 ends 0 taskd cancel "$id"
@@ -145,11 +148,11 @@ again "$where"
 hidden 'after all'
 
 check 'a new secret: what systemd handed over stays until the next restart of the unit'
-printf 'renewed' >/root/smtp
+printf '%s-renewed' $marker >/root/smtp
 ends 0 systemctl reload taskd
 ends 0 taskd enqueue holds --wait
 has "$said" "${sum%% *}" 'after a reload'
 ends 0 systemctl restart taskd
 within 10 ready
 ends 0 taskd enqueue holds --wait
-has "$said" "$(printf renewed | md5sum | cut -d' ' -f1)" 'after a restart'
+has "$said" "$(md5sum </root/smtp | cut -d' ' -f1)" 'after a restart'
