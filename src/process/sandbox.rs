@@ -189,7 +189,8 @@ impl Prepared {
         };
         match action {
             Action::Unshare(_) if !self.own_memory => format!(
-                "{key}: the kernel gives root no namespace of its own: {} (a container without CAP_SYS_ADMIN? {DROP_IN})",
+                "{key}: the kernel gives root no namespace of its own: {} (a container without \
+                 CAP_SYS_ADMIN? {DROP_IN})",
                 errno.desc()
             ),
             _ if *what == NO_USER_NAMESPACE => format!(
