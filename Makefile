@@ -8,7 +8,7 @@ QUICK := target/quickstart
 FIGURES := exec_true enqueue_cli enqueue_concurrent latency backlog idle \
 	resident recycle sleepers
 
-.PHONY: help run test test-boot test-qemu check deb reproducible soak bench clean
+.PHONY: help run test test-boot test-qemu check deb reproducible soak bench bench-boot clean
 
 help:
 	@echo 'make run    build taskd and start it with config/quickstart.toml (Ctrl-C stops it)'
@@ -81,6 +81,13 @@ bench:
 	$(CARGO) build --release --bins --benches --examples
 	@for figure in $(FIGURES); do $(CARGO) bench --quiet --bench $$figure || echo "$$figure ended with $$?"; done; \
 	$(CARGO) bench --quiet --bench table
+	@$(MAKE) --no-print-directory bench-boot
+
+# Figures of the installed package, in a container.
+bench-boot:
+	@bash tests/needs.sh deb && bash tests/needs.sh boot
+	@[ -e target/package/taskd_*.deb ] || bash tests/package.sh
+	@tests/systemd/boot.sh --quiet --deb target/package/taskd_*_*.deb --file tests/systemd/prologue.sh --script benches/booted.sh
 
 clean:
 	$(CARGO) clean

@@ -100,7 +100,8 @@ impl Journald {
             command.args(&inside[1..]).arg("journalctl").args(args);
             Ran::of(&mut command, PATIENCE)
         };
-        run(&["--sync"]).code(0);
+        // One that was started a moment ago takes lines before it takes this.
+        until("journald to be in step", || (run(&["--sync"]).code == 0).then_some(()));
         let mut args =
             vec!["--directory=/run/log/journal", "--output=json", "--all", "--no-pager", "--quiet"];
         args.extend(matches);

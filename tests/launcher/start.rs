@@ -60,7 +60,7 @@ fn the_daemon_is_told_everything_and_starts_clean() {
     assert_eq!(start.alive_every_ms, None, "nobody watches");
     assert_eq!(daemon.settings.generation, 1);
     let names: Vec<_> = daemon.me["environment"].as_object().unwrap().keys().cloned().collect();
-    let allowed = ["LANG", "PATH", "RUST_BACKTRACE", "TASKD_INSTANCE", "TZ"];
+    let allowed = ["LANG", "PATH", "RUST_BACKTRACE", "TASKD_DAEMON_STATE", "TASKD_INSTANCE", "TZ"];
     assert!(names.iter().all(|n| allowed.contains(&n.as_str())), "{names:?}");
     assert_eq!(daemon.me["environment"]["TASKD_INSTANCE"], start.instance.as_str());
     assert_eq!(daemon.me["environment"]["TZ"], "Asia/Shanghai");

@@ -46,7 +46,7 @@ fn the_units_verify_without_a_word_also_with_each_drop_in() {
         let dir = tempfile::tempdir().unwrap();
         install(dir.path(), set, "/bin/true");
         let units = [dir.path().join("taskd.service"), dir.path().join("taskd.socket")];
-        let out = Command::new("systemd-analyze").arg("verify").args(&units).output().unwrap();
+        let out = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&units).output().unwrap();
         let said = [out.stdout, out.stderr].map(|t| String::from_utf8_lossy(&t).into_owned()).concat();
         assert!(out.status.success() && said.is_empty(), "{set:?}: {said}");
     }
@@ -56,7 +56,7 @@ fn the_units_verify_without_a_word_also_with_each_drop_in() {
     // What stands for %t and %h of a user's manager.
     let home = [("XDG_RUNTIME_DIR", dir.path()), ("HOME", dir.path())];
     let mut analyze = Command::new("systemd-analyze");
-    let out = analyze.args(["verify", "--user"]).args(&units).envs(home).output().unwrap();
+    let out = analyze.args(["verify", "--user", "--man=no"]).args(&units).envs(home).output().unwrap();
     let said = [out.stdout, out.stderr].map(|t| String::from_utf8_lossy(&t).into_owned()).concat();
     assert!(out.status.success() && said.is_empty(), "a user's: {said}");
 }

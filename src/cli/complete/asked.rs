@@ -12,6 +12,7 @@ use super::place::Place;
 use super::words::Typed;
 use crate::cli::moment;
 use crate::cli::output::clean;
+use crate::config::Home;
 use crate::control::api::{QueueView, TaskView};
 use crate::control::client::{Client, DEFAULT_SOCKET};
 use crate::control::route::Method;
@@ -69,12 +70,17 @@ struct Message {
 
 impl Asked {
     /// The daemon that the command would ask: `--socket`, then TASKD_SOCKET before the command, then that of
-    /// the shell, then where it is by default.
+    /// the shell, then where it is by default: with --user in the user's own place.
     pub fn new(place: &Place<'_>, typed: &Typed) -> Self {
         let before = typed.environment.iter().rev().find(|(name, _)| name == "TASKD_SOCKET");
         let typed = place.value("socket").or(before.map(|(_, value)| value.as_str()));
         let socket = typed.map(at_home).or_else(|| std::env::var_os("TASKD_SOCKET").map(PathBuf::from));
-        Self { socket: socket.filter(|s| !s.as_os_str().is_empty()).unwrap_or_else(|| DEFAULT_SOCKET.into()) }
+        let home = || {
+            let mine = place.used.contains("user").then(Home::mine);
+            mine.and_then(|home| Some(home.ok()?.socket().ok()?.to_owned()))
+        };
+        let named = socket.filter(|s| !s.as_os_str().is_empty());
+        Self { socket: named.or_else(home).unwrap_or_else(|| DEFAULT_SOCKET.into()) }
     }
 
     fn ask<T: DeserializeOwned>(&self, path: &str) -> Option<T> {

@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(offered("taskd enqueue --pri"), ["--priority"]);
         assert_eq!(
             offered("taskd reload "),
-            ["--binary", "--socket", "--timeout", "--color", "--json", "--help"]
+            ["--binary", "--socket", "--timeout", "--color", "--user", "--json", "--help"]
         );
         assert_eq!(offered("taskd logs -f"), ["-f"]);
         assert_eq!(offered("taskd list --color "), ["auto", "always", "never"]);
