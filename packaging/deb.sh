@@ -8,7 +8,7 @@
 #
 # Why debhelper and not a tool of Rust's: it makes what Debian's own packages have (units enabled and started through
 # deb-systemd-helper, AppArmor profiles loaded, byte code of the Python module, md5sums, reproducible archives), lintian
-# and dpkg-buildpackage judge it as they judge any other package, and Debian's people can take it over as it is.
+# and dpkg-buildpackage judge it as they judge any other package.
 #
 # Reproducible: paths of the machine are mapped away, times are those of the changelog's last entry.
 set -euo pipefail
@@ -48,9 +48,7 @@ mkdir "$tree"
 # Copies, so that what debhelper changes is not the repository's.
 cp -a --no-preserve=ownership CHANGELOG.md LICENSE LICENSE-APACHE LICENSE-MIT README.md config packaging systemd "$tree/"
 mv "$tree/packaging/debian" "$tree/debian"
-cp systemd/taskd.service "$tree/debian/taskd.service"
-cp systemd/taskd.socket "$tree/debian/taskd.socket"
-cp packaging/tmpfiles.d/taskd.conf "$tree/debian/taskd.tmpfiles"
+python3 packaging/third_party.py >"$tree/debian/THIRD-PARTY"
 find "$tree" -name __pycache__ -prune -exec rm -rf {} +
 chmod -R u+rwX,go+rX,go-w "$tree"
 if [ -n "$version" ]; then

@@ -55,7 +55,8 @@ fn check(args: Args, context: &Context) -> Ending {
         output::json(br#"{"faults":[]}"#)?;
         return Ok(0);
     }
-    for note in loaded.notes.iter().chain(&programs(&loaded.settings)) {
+    let unit = if context.home.is_user() { None } else { of_the_unit(&loaded.settings) };
+    for note in loaded.notes.iter().chain(&programs(&loaded.settings)).chain(&unit) {
         output::note(note);
     }
     output::print(&match loaded.files.as_slice() {
@@ -63,6 +64,34 @@ fn check(args: Args, context: &Context) -> Ending {
         files => format!("{}: no faults\n", files.join(", ")),
     })?;
     Ok(0)
+}
+
+/// Keys that were tried here, and that the unit in which taskd runs may refuse all the same; to be said where somebody
+/// would otherwise restart a service that then does not start.
+fn of_the_unit(settings: &Settings) -> Option<String> {
+    let workers =
+        settings.pools.values().filter_map(|p| p.worker.as_ref().map(|w| (&w.surroundings, &w.limits)));
+    let tasks = settings.tasks.values().map(|t| (&t.surroundings, &t.limits));
+    let (mut sandbox, mut quota, mut files) = (false, false, false);
+    for (around, limits) in workers.chain(tasks) {
+        sandbox |= around.sandbox.needs_namespaces();
+        quota |= limits.cpu_quota.is_some();
+        files |= around.limit_nofile.is_some();
+    }
+    let words = [
+        (
+            sandbox,
+            "private_tmp, private_network, protect_system and read_write_paths (the unit needs sandbox.conf of \
+                   /usr/share/doc/taskd/examples/drop-ins for them)",
+        ),
+        (quota, "cpu_quota"),
+        (files, "limit_nofile"),
+    ];
+    let named: Vec<&str> = words.iter().filter(|(used, _)| *used).map(|(_, words)| *words).collect();
+    (!named.is_empty()).then(|| {
+        let all = named.join(", ");
+        format!("only `systemctl reload taskd` knows whether the unit grants {all}: use it before a restart")
+    })
 }
 
 /// Programs that are not there. No fault: they may be installed later, and a reload must not wait for that.

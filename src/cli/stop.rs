@@ -19,7 +19,8 @@ EXAMPLES
   taskd stop --now
 
 Running tasks get [taskd] shutdown_grace; what is not done by then goes back to its queue and runs again
-after the next start. Under systemd use `systemctl stop taskd`, which also keeps it stopped.
+after the next start. Under systemd use `systemctl stop taskd.socket taskd`: while its socket is there, the next
+command that asks taskd starts it again.
 
 EXIT CODES
   0    taskd is gone

@@ -134,6 +134,10 @@ fn short(path: &str, value: Option<&Value>) -> String {
         Some(Value::Number(n)) if path.ends_with("_ms") => {
             n.as_u64().map_or_else(|| n.to_string(), super::values::show_duration)
         }
+        // Kept in hundredths of a percent.
+        Some(Value::Number(n)) if path == "max_memory_pressure" => {
+            n.as_u64().map_or_else(|| n.to_string(), |n| (n as f64 / 100.0).to_string())
+        }
         Some(v) => v.to_string(),
     }
 }

@@ -164,6 +164,12 @@ impl Sandbox {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether it takes namespaces of its own to keep, which a unit may forbid.
+    #[must_use]
+    pub fn needs_namespaces(&self) -> bool {
+        *self != Self { no_new_privileges: self.no_new_privileges, ..Self::default() }
+    }
 }
 
 /// Hard limits of one attempt, enforced by its control group (else supervised at an interval).

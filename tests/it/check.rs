@@ -1,5 +1,8 @@
 //! `taskd check`: every fault at once.
 
+use std::process::Command;
+
+use super::harness::node::TASKD;
 use super::harness::{Node, Setup};
 
 const BROKEN: &str = "\
@@ -15,6 +18,19 @@ tme_limit = \"1s\"
 [queues.q]
 pool = \"nowhere\"
 ";
+
+#[test]
+fn what_only_the_unit_can_grant_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("taskd.toml");
+    std::fs::write(&file, "[tasks.a]\nexec = [\"/bin/true\"]\ncpu_quota = \"50%\"\n").unwrap();
+    let check = || Command::new(TASKD).args(["check", file.to_str().unwrap()]).output().unwrap();
+    let said = String::from_utf8(check().stderr).unwrap();
+    assert!(said.contains("cpu_quota") && said.contains("systemctl reload taskd"), "{said}");
+    std::fs::write(&file, "[tasks.a]\nexec = [\"/bin/true\"]\nno_new_privileges = true\n").unwrap();
+    let said = String::from_utf8(check().stderr).unwrap();
+    assert!(!said.contains("systemctl"), "{said}");
+}
 
 #[test]
 fn all_faults_come_at_once_with_their_places() {

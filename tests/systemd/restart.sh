@@ -70,10 +70,14 @@ has "$said" 'not running' 'enqueue without taskd'
 ends 69 taskd status
 is "$(systemctl is-active taskd.service taskd.socket | sort -u)" inactive 'the units'
 
-check 'with only the socket started, enqueue starts the service'
-ends 0 systemctl start taskd.socket
-is "$(systemctl is-active taskd.service)" inactive 'the service'
+check 'the socket brings the service along, so what is due runs without a client'
 touch /tmp/go
+ends 0 systemctl start taskd.socket
+within 20 active
+within 20 in_state "$id" SUCCESS
+
+check 'with the service stopped alone, enqueue starts it'
+systemctl stop taskd.service 2>/dev/null
+is "$(systemctl is-active taskd.service)" inactive 'the service'
 ends 0 taskd enqueue quick --wait
 active || fail "the service is $(systemctl is-active taskd.service)"
-within 20 in_state "$id" SUCCESS

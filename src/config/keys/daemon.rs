@@ -18,7 +18,7 @@ pub(super) const TASKD: &[Key] = keys! {
     "results": Kind::Address(&["broker", "none"], &["redis", "rediss", "memcached", "postgres"]), Now,
         "\"broker\"", "Where results are kept: in the broker's own store, or nowhere.";
     "state_dir": Kind::Path, Now, "\"/var/lib/taskd\"", "Directory of the embedded store and of the output of tasks; with --user $XDG_STATE_HOME/taskd.";
-    "socket": Kind::SocketPath, Now, "\"/run/taskd/taskd.sock\"", "The control socket; with --user $XDG_RUNTIME_DIR/taskd/taskd.sock.";
+    "socket": Kind::SocketPath, Now, "\"/run/taskd/taskd.sock\"", "The control socket; under systemd `ListenStream=` of taskd.socket decides, and this must say the same; with --user $XDG_RUNTIME_DIR/taskd/taskd.sock.";
     "timezone": Kind::Zone, Now, "", "Time zone of times given without one; by default the system's.";
     "shutdown_grace": Kind::Duration(0, WEEK), Now, "\"30s\"", "What running attempts get at a warm shutdown.";
     "log_level": Kind::Choice(&["error", "warn", "info", "debug", "trace"]), Now, "\"info\"", "How much taskd logs.";
