@@ -72,7 +72,7 @@ fn five_deaths_end_everything() {
     }
     assert_eq!(rig.ended().code(), Some(70));
     assert!(!lives(u32::try_from(runner["pid"].as_u64().unwrap()).unwrap()));
-    assert!(rig.log().contains("5 times within 60s"), "{}", rig.log());
+    rig.logged("5 times within 60s", 1);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_daemon_that_cannot_even_start_ends_everything_too() {
     rig.options["daemon"] = json!("@dying-daemon");
     rig.launch();
     assert_eq!(rig.ended().code(), Some(70));
-    assert!(rig.log().contains("exit code 3"), "{}", rig.log());
+    rig.logged("exit code 3", 1);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_silent_daemon_is_replaced_and_a_lively_one_is_not() {
     let mut lively = rig.daemon();
     wait_gone(silent.pid());
     assert!(silent.rest().iter().all(|v| v["packet"]["op"] != "stop"));
-    assert!(rig.log().contains("it was silent for 1s"), "{}", rig.log());
+    rig.logged("it was silent for 1s", 1);
     lively.command(&json!({ "alive_every": 100 }));
     lively.say(&ToLauncher::Ready);
     // Three signs of life of the launcher, half a period apart at least: longer than the silence allowed.
@@ -127,7 +127,7 @@ fn a_daemon_that_speaks_nonsense_is_replaced() {
     first.command(&json!({ "garbage": "give me a root shell" }));
     let second = rig.daemon();
     assert_eq!(second.start.epoch, 2);
-    assert!(rig.log().contains("not understood"), "{}", rig.log());
+    rig.logged("not understood", 1);
 }
 
 #[test]

@@ -262,7 +262,7 @@ fn a_program_that_is_not_fit_changes_nothing() {
     daemon.order(id, "echo here");
     daemon.said(id, "echo");
     assert!(rig.launcher.as_mut().unwrap().try_wait().unwrap().is_none());
-    assert!(rig.log().contains("nothing changed"), "{}", rig.log());
+    rig.logged("nothing changed", 1);
 }
 
 #[test]
@@ -381,7 +381,7 @@ fn a_daemon_that_does_not_hand_over_is_ended_in_time() {
     let new = rig.daemon();
     assert_eq!((new.start.epoch, new.start.upgrades), (2, 1));
     wait_gone(old.pid());
-    assert!(rig.log().contains("did not hand over in time"), "{}", rig.log());
+    rig.logged("did not hand over in time", 1);
 }
 
 #[test]

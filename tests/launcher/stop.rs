@@ -97,7 +97,7 @@ fn a_daemon_that_never_finishes_is_ended() {
     rig.signal(Signal::SIGTERM);
     assert_eq!(rig.ended().code(), Some(1));
     assert!(!lives(pid(&runner["pid"])) && !lives(daemon.pid()));
-    assert!(rig.log().contains("did not finish in time"), "{}", rig.log());
+    rig.logged("did not finish in time", 1);
 }
 
 #[test]
@@ -130,5 +130,5 @@ fn a_daemon_that_needs_a_person_ends_everything_with_its_code() {
     let mut daemon = rig.ready();
     daemon.say(&ToLauncher::Failed { code: 65, message: "the store is corrupt".to_owned() });
     assert_eq!(rig.ended().code(), Some(65));
-    assert!(rig.log().contains("the store is corrupt"), "{}", rig.log());
+    rig.logged("the store is corrupt", 1);
 }
