@@ -335,6 +335,8 @@ class Worker:
         """Coroutines here, plain functions in threads."""
         self.loop = asyncio.get_running_loop()
         self.over = asyncio.Event()
+        # The kernel may give the signal to any thread; this wakes the loop all the same.
+        self.loop.add_signal_handler(signal.SIGTERM, self.finish)
         threads = self.threads() if not all(map(inspect.iscoroutinefunction, self.tasks.values())) else []
         if not threads:
             # Runs of unknown tasks come this way, too.
@@ -366,7 +368,9 @@ class Worker:
             threads = self.threads()
             self.start_reading()
             for thread in threads:
-                thread.join()
+                # The kernel may give a signal to another thread than this one, which alone handles it: look now and then.
+                while thread.is_alive():
+                    thread.join(0.5)
 
 
 def failure(error: BaseException) -> Dict[str, Any]:

@@ -1,6 +1,7 @@
 """Plain tasks for the tests."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -54,6 +55,13 @@ def spin(seconds=60):
     print("spins")
     end = time.monotonic() + seconds
     while time.monotonic() < end:
+        time.sleep(0.01)
+
+
+@task(name="shop.until")
+def until(path):
+    print("asleep", flush=True)
+    while not os.path.exists(path):
         time.sleep(0.01)
 
 

@@ -3,6 +3,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 
@@ -151,7 +152,10 @@ class Adoption(Case):
 
     def test_sigterm_lets_what_runs_end_and_refuses_the_rest(self):
         daemon = self.worker("shop", "--capacity", "2")
-        daemon.run("1", "shop.spin", 1.5)
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        go = os.path.join(folder.name, "go")
+        daemon.run("1", "shop.until", go)
         daemon.until("output")
         daemon.process.send_signal(signal.SIGTERM)
 
@@ -160,6 +164,8 @@ class Adoption(Case):
             return daemon.outcome()["op"] == "refused"
 
         fake.waits("a refusal", refused)
+        with open(go, "w"):
+            pass
         self.assertEqual(daemon.outcome()["run"], "1")
         self.assertEqual(daemon.process.wait(fake.PATIENCE), 0)
 
