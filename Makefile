@@ -8,7 +8,7 @@ QUICK := target/quickstart
 FIGURES := exec_true enqueue_cli enqueue_concurrent latency backlog idle \
 	resident recycle sleepers
 
-.PHONY: help run test test-boot test-qemu check deb reproducible soak bench bench-boot clean
+.PHONY: help run test test-boot test-qemu check package deb reproducible soak bench bench-boot clean
 
 help:
 	@echo 'make run    build taskd and start it with config/quickstart.toml (Ctrl-C stops it)'
@@ -56,10 +56,13 @@ check:
 test-boot:
 	@bash tests/booted.sh
 
-test-qemu:
+test-qemu: package
 	@bash tests/needs.sh boot
-	@[ -e target/package/taskd_*.deb ] || bash tests/package.sh
 	@tests/systemd/prove.sh qemu
+
+# The package as `make test` leaves it.
+package:
+	@[ -e target/package/taskd_*.deb ] || bash tests/package.sh
 
 deb:
 	@packaging/deb.sh
@@ -84,9 +87,8 @@ bench:
 	@$(MAKE) --no-print-directory bench-boot
 
 # Figures of the installed package, in a container.
-bench-boot:
-	@bash tests/needs.sh deb && bash tests/needs.sh boot
-	@[ -e target/package/taskd_*.deb ] || bash tests/package.sh
+bench-boot: package
+	@bash tests/needs.sh boot
 	@tests/systemd/boot.sh --quiet --deb target/package/taskd_*_*.deb --file tests/systemd/prologue.sh --script benches/booted.sh
 
 clean:

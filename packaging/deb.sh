@@ -1,9 +1,8 @@
 #!/bin/bash
-# Builds the Debian packages: packaging/deb.sh [--profile dist|release] [--binary FILE] [--version V] [--out DIR]
+# Builds the Debian packages: packaging/deb.sh [--profile dist|release] [--binary FILE] [--out DIR]
 #
 #   --profile   which program is built for it (default dist: slow to build, what is meant to be published)
 #   --binary    package this program instead of building one
-#   --version   another version than packaging/debian/changelog says, for tests of upgrades
 #   --out       where the packages go (default target/deb)
 #
 # Why debhelper and not a tool of Rust's: it makes what Debian's own packages have (units enabled and started through
@@ -14,13 +13,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 here=$PWD
-profile=dist binary='' version='' out=target/deb
+profile=dist binary='' out=target/deb
 while [ $# -gt 0 ]; do
     [ $# -gt 1 ] || { echo "deb.sh: $1 needs a value" >&2; exit 64; }
     case $1 in
         --profile) profile=$2 ;;
         --binary) binary=$(realpath -- "$2") ;;
-        --version) version=$2 ;;
         --out) out=$2 ;;
         *) echo "deb.sh: unknown option $1" >&2; exit 64 ;;
     esac
@@ -51,9 +49,6 @@ mv "$tree/packaging/debian" "$tree/debian"
 python3 packaging/third_party.py >"$tree/debian/THIRD-PARTY"
 find "$tree" -name __pycache__ -prune -exec rm -rf {} +
 chmod -R u+rwX,go+rX,go-w "$tree"
-if [ -n "$version" ]; then
-    sed -i "1s/(.*)/($version)/" "$tree/debian/changelog"
-fi
 # Only what is built here counts: neither the user's umask nor the machine's language.
 umask 022
 (cd "$tree" && TASKD_BINARY=$binary LC_ALL=C.UTF-8 dpkg-buildpackage --build=binary --no-sign) >"$stage/log" 2>&1 || {

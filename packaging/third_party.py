@@ -15,9 +15,8 @@ from pathlib import Path
 NOTICE = re.compile(r"^(licen[cs]e|copying|notice|copyright|unlicense)", re.IGNORECASE)
 
 
-def cargo(*words):
-    run = [os.environ.get("CARGO", "cargo"), *words]
-    return subprocess.run(run, check=True, capture_output=True, text=True).stdout
+def said(*command):
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def linked(metadata):
@@ -37,8 +36,9 @@ def linked(metadata):
 
 
 def main():
-    host = re.search(r"^host: (.*)$", subprocess.run(["rustc", "-vV"], check=True, capture_output=True, text=True).stdout, re.M)
-    metadata = json.loads(cargo("metadata", "--format-version=1", "--locked", "--filter-platform", host.group(1)))
+    host = re.search(r"^host: (.*)$", said("rustc", "-vV"), re.M).group(1)
+    cargo = os.environ.get("CARGO", "cargo")
+    metadata = json.loads(said(cargo, "metadata", "--format-version=1", "--locked", "--filter-platform", host))
     texts = {}
     print("taskd contains these packages, each under the license that is named; the texts follow.\n")
     for package in linked(metadata):

@@ -37,6 +37,12 @@ pub fn check(s: &str) -> Result<(), NameError> {
     if first.is_ascii_alphanumeric() || first == '_' { Ok(()) } else { Err(NameError::Start) }
 }
 
+/// The longest pattern among these that matches a task name; names without a wildcard are not looked at.
+#[must_use]
+pub fn longest_pattern<'a>(declared: impl Iterator<Item = &'a str>, name: &str) -> Option<&'a str> {
+    declared.filter(|d| d.contains(['*', '?']) && glob_matches(d, name)).max_by_key(|d| d.len())
+}
+
 /// Whether a glob of `[[routes]]` matches a task name: `*` is any run of characters (dots too), `?` any one.
 #[must_use]
 pub fn glob_matches(glob: &str, name: &str) -> bool {

@@ -296,11 +296,8 @@ pub struct Task {
 /// it. Only tasks of resident workers are declared by patterns.
 #[must_use]
 pub fn find<'a>(tasks: &'a BTreeMap<String, Task>, name: &str) -> Option<&'a Task> {
-    if let Some(task) = tasks.get(name) {
-        return Some(task);
-    }
-    let pattern = |key: &&String| key.contains(['*', '?']) && super::name::glob_matches(key, name);
-    tasks.keys().filter(pattern).max_by_key(|key| key.len()).and_then(|key| tasks.get(key))
+    let pattern = || super::name::longest_pattern(tasks.keys().map(String::as_str), name);
+    tasks.get(name).or_else(|| tasks.get(pattern()?))
 }
 
 impl Task {

@@ -6,11 +6,10 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
+use crate::config::DEFAULT_STATE_DIR;
+
 /// The profile, as `packaging/apparmor/taskd-daemon` names it.
 pub const PROFILE: &str = "taskd-daemon";
-
-/// The only state directory that the profile knows.
-pub const STATE_DIR: &str = "/var/lib/taskd";
 
 /// Whether the kernel enforces AppArmor.
 const ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
@@ -30,11 +29,11 @@ pub fn enter(state_dir: &Path) -> Option<String> {
 }
 
 fn enter_by(files: &[&Path], state_dir: &Path) -> String {
-    // Else the daemon could not read its own store, and "permission denied" would not say by whom.
-    if state_dir != Path::new(STATE_DIR) {
+    // The profile knows no other. Else the daemon could not read its own store, and "permission denied" would not say by whom.
+    if state_dir != Path::new(DEFAULT_STATE_DIR) {
         let dir = state_dir.display();
         return format!(
-            "no: the AppArmor profile {PROFILE} knows {STATE_DIR} only, and `state_dir` is {dir}"
+            "no: the AppArmor profile {PROFILE} knows {DEFAULT_STATE_DIR} only, and `state_dir` is {dir}"
         );
     }
     let Some(file) = files.iter().find(|file| file.exists()) else {
@@ -65,7 +64,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("current");
         fs::write(&file, "unconfined\n").unwrap();
-        let said = enter_by(&[Path::new("/nonexistent"), &file], Path::new(STATE_DIR));
+        let said = enter_by(&[Path::new("/nonexistent"), &file], Path::new(DEFAULT_STATE_DIR));
         assert_eq!(fs::read_to_string(&file).unwrap(), "changeprofile taskd-daemon");
         assert_eq!(said, "AppArmor profile changeprofile taskd-daemon");
     }
@@ -92,6 +91,6 @@ mod tests {
             fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/apparmor/taskd-daemon"))
                 .unwrap();
         assert!(text.contains(&format!("\nprofile {PROFILE} {{\n")));
-        assert!(text.contains(&format!("  {STATE_DIR}/** rwk,\n")));
+        assert!(text.contains(&format!("  {DEFAULT_STATE_DIR}/** rwk,\n")));
     }
 }

@@ -118,8 +118,11 @@ impl Asked {
     pub fn params(&self, task: &str) -> Vec<Param> {
         let views = self.views();
         let exact = views.iter().find(|t| t.name == task);
-        let found = exact.or_else(|| views.iter().find(|t| name::glob_matches(&t.name, task)));
-        found.map(params).unwrap_or_default()
+        let pattern = || {
+            let longest = name::longest_pattern(views.iter().map(|t| t.name.as_str()), task)?;
+            views.iter().find(|t| t.name == longest)
+        };
+        exact.or_else(pattern).map(params).unwrap_or_default()
     }
 
     /// Queues on which this command has something to do.
