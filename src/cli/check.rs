@@ -69,11 +69,8 @@ fn check(args: Args, context: &Context) -> Ending {
 /// Keys that were tried here, and that the unit in which taskd runs may refuse all the same; to be said where somebody
 /// would otherwise restart a service that then does not start.
 fn of_the_unit(settings: &Settings) -> Option<String> {
-    let workers =
-        settings.pools.values().filter_map(|p| p.worker.as_ref().map(|w| (&w.surroundings, &w.limits)));
-    let tasks = settings.tasks.values().map(|t| (&t.surroundings, &t.limits));
     let (mut sandbox, mut quota, mut files) = (false, false, false);
-    for (around, limits) in workers.chain(tasks) {
+    for (_, around, limits) in settings.surroundings() {
         sandbox |= around.sandbox.needs_namespaces();
         quota |= limits.cpu_quota.is_some();
         files |= around.limit_nofile.is_some();

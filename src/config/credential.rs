@@ -125,17 +125,13 @@ pub fn needed_by(surroundings: &Surroundings) -> BTreeSet<&str> {
 /// Every credential that these settings need.
 #[must_use]
 pub fn needed(settings: &Settings) -> BTreeSet<&str> {
-    let tasks = settings.tasks.values().map(|t| &t.surroundings);
-    let workers = settings.pools.values().filter_map(|p| p.worker.as_ref()).map(|w| &w.surroundings);
-    tasks.chain(workers).flat_map(needed_by).collect()
+    settings.surroundings().flat_map(|(_, around, _)| needed_by(around)).collect()
 }
 
 /// Whether a task or a worker of these settings sees credentials as files.
 #[must_use]
 pub fn has_files(settings: &Settings) -> bool {
-    let tasks = settings.tasks.values().map(|t| &t.surroundings);
-    let workers = settings.pools.values().filter_map(|p| p.worker.as_ref()).map(|w| &w.surroundings);
-    tasks.chain(workers).any(|s| !s.credentials.is_empty())
+    settings.surroundings().any(|(_, around, _)| !around.credentials.is_empty())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::model::name;
-use crate::model::task::{IoClass, Task};
+use crate::model::task::{IoClass, Limits, Surroundings, Task};
 
 /// The name of the pool and of the queue that exist when the config names none.
 pub const DEFAULT: &str = "default";
@@ -220,6 +220,14 @@ impl Pool {
 }
 
 impl Settings {
+    /// Each task and each resident worker: its table in the config (`[tasks.NAME]`, `[pools.NAME]`), and what it
+    /// runs in.
+    pub fn surroundings(&self) -> impl Iterator<Item = (String, &Surroundings, &Limits)> {
+        let tasks = self.tasks.values().map(|t| (format!("[tasks.{}]", t.name), &t.surroundings, &t.limits));
+        let workers = self.pools.values().filter_map(|p| Some((&p.name, p.worker.as_ref()?)));
+        tasks.chain(workers.map(|(name, w)| (format!("[pools.{name}]"), &w.surroundings, &w.limits)))
+    }
+
     /// The declaration of a task of this name ([`crate::model::task::find`]).
     #[must_use]
     pub fn task(&self, name: &str) -> Option<&Task> {

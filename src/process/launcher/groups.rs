@@ -64,13 +64,8 @@ pub(super) fn check(settings: &Settings, tree: Option<&Tree>) -> Result<(), Stri
     if tree.is_some_and(|t| t.has(Controller::Cpu)) {
         return Ok(());
     }
-    let tasks = settings.tasks.values().filter(|t| t.limits.cpu_quota.is_some());
-    let workers =
-        settings.pools.values().filter(|p| p.worker.as_ref().is_some_and(|w| w.limits.cpu_quota.is_some()));
-    let named: Vec<String> = tasks
-        .map(|t| format!("[tasks.{}]", t.name))
-        .chain(workers.map(|p| format!("[pools.{}]", p.name)))
-        .collect();
+    let limited = settings.surroundings().filter(|(_, _, limits)| limits.cpu_quota.is_some());
+    let named: Vec<String> = limited.map(|(table, _, _)| table).collect();
     if named.is_empty() {
         return Ok(());
     }
