@@ -15,7 +15,7 @@ use shelf::{Row, Shelf};
 use super::rules;
 use crate::model::message::{Delivery, Message, Record};
 use crate::model::name::MessageId;
-use crate::model::op::{Caps, Fault, Filter, Op, Permit, QueueCount, Reply};
+use crate::model::op::{Caps, Fault, Filter, MAX_MEMOS, Memo, Op, Permit, QueueCount, Reply};
 use crate::model::time::Wall;
 
 /// What [`Model`], and every store that holds all its data in one place, can do.
@@ -33,6 +33,7 @@ pub struct Model {
     permits: BTreeMap<String, BTreeSet<String>>,
     ticks: BTreeMap<String, BTreeSet<Wall>>,
     nodes: BTreeMap<String, (String, Wall)>,
+    memos: BTreeMap<String, String>,
 }
 
 impl Model {
@@ -97,6 +98,11 @@ impl Model {
                 Reply::Permit(true)
             }
             Op::Tick { schedule, planned, message } => self.tick(schedule, planned, message),
+            Op::Remember(memos) => {
+                self.remember(memos);
+                Reply::Done
+            }
+            Op::Recall { prefix, after } => self.recall(&prefix, &after),
             Op::Node { name, announce, now } => self.node(name, announce, now),
         })
     }
@@ -173,6 +179,22 @@ impl Model {
         let now = message.enqueued;
         self.store(message, now);
         Reply::Ticked(true)
+    }
+
+    fn remember(&mut self, memos: Vec<Memo>) {
+        for memo in memos {
+            match memo.value {
+                Some(value) => self.memos.insert(memo.key, value),
+                None => self.memos.remove(&memo.key),
+            };
+        }
+    }
+
+    fn recall(&self, prefix: &str, after: &str) -> Reply {
+        let known = self.memos.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+        let behind = known.filter(|(key, _)| key.as_str() > after);
+        let memo = |(key, value): (&String, &String)| Memo { key: key.clone(), value: Some(value.clone()) };
+        Reply::Memos(behind.take(MAX_MEMOS).map(memo).collect())
     }
 
     fn node(&mut self, name: String, announce: String, now: Wall) -> Reply {

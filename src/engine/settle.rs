@@ -110,17 +110,8 @@ impl Engine {
         let held = self.held.get(&token)?;
         let task = self.plan.task(&held.message.task);
         Some(Box::new(Settle {
-            id: held.message.id.clone(),
-            token,
-            state,
-            due: None,
-            outcome,
-            lost: false,
-            memory: None,
-            follow_ups: Vec::new(),
-            releases: Vec::new(),
             expires_ms: task.map(|t| t.result_expires_ms),
-            now: self.now.wall,
+            ..Settle::new(held.message.id.clone(), token, state, outcome, self.now.wall)
         }))
     }
 

@@ -243,16 +243,8 @@ impl Bed {
             id: MessageId(String::new()),
             task: "t".into(),
             queue: String::new(),
-            args: Vec::new(),
-            kwargs: serde_json::Map::new(),
-            priority: 0,
-            eta: None,
-            expires: None,
             enqueued: self.now.wall,
-            uid: None,
-            retries: 0,
-            memory_retries: 0,
-            headers: serde_json::Map::new(),
+            ..Message::default()
         };
         change(&mut message);
         self.ask(Ask::Enqueue(vec![message]))

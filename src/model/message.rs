@@ -16,7 +16,7 @@ pub const MAX_PRIORITY: u8 = 9;
 pub const MAX_BYTES: usize = 1 << 20;
 
 /// One call of a task, as a client asked for it. Immutable once accepted, but for `retries`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     /// Made by the client, so that a repeat after an unclear answer is answered with what is there.
     pub id: MessageId,

@@ -146,6 +146,15 @@ pub enum Op {
         /// What to publish.
         message: Message,
     },
+    /// Keep these facts durably, all or none.
+    Remember(Vec<Memo>),
+    /// The facts whose key begins with this text, in order of their keys; at most [`MAX_MEMOS`] after `after`.
+    Recall {
+        /// What their keys begin with.
+        prefix: String,
+        /// Only keys behind this one; empty: from the first on.
+        after: String,
+    },
     /// Tell other nodes of this one, and list those that told of themselves.
     Node {
         /// This node's name.
@@ -164,6 +173,18 @@ pub struct Retention {
     pub age_ms: u64,
     /// At most this many finished records.
     pub count: u64,
+}
+
+/// Most facts of one [`Op::Recall`].
+pub const MAX_MEMOS: usize = 1_000;
+
+/// A small fact of the engine's that must outlive the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memo {
+    /// What it is about: a word of whoever keeps it, a colon, a name.
+    pub key: String,
+    /// What is known; absent: nothing any more.
+    pub value: Option<String>,
 }
 
 /// The end of an attempt.
@@ -188,10 +209,33 @@ pub struct Settle {
     pub follow_ups: Vec<Message>,
     /// Permits given back in the same step.
     pub releases: Vec<Permit>,
+    /// Facts kept in the same step.
+    pub memos: Vec<Memo>,
     /// The record is dropped this many milliseconds after the final state, instead of the default.
     pub expires_ms: Option<u64>,
     /// The wall clock.
     pub now: Wall,
+}
+
+impl Settle {
+    /// An end from which nothing follows.
+    #[must_use]
+    pub const fn new(id: MessageId, token: Token, state: State, outcome: Outcome, now: Wall) -> Self {
+        Self {
+            id,
+            token,
+            state,
+            due: None,
+            outcome,
+            lost: false,
+            memory: None,
+            follow_ups: Vec::new(),
+            releases: Vec::new(),
+            memos: Vec::new(),
+            expires_ms: None,
+            now,
+        }
+    }
 }
 
 /// What follows an attempt that had not memory enough.
@@ -310,7 +354,9 @@ pub enum Reply {
     Ticked(bool),
     /// To Node: what each node announced, with when.
     Nodes(Vec<(String, String, Wall)>),
-    /// To QueueState.
+    /// To Recall.
+    Memos(Vec<Memo>),
+    /// To QueueState and Remember.
     Done,
 }
 

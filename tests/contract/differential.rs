@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use taskd::model::message::{Message, Token};
-use taskd::model::op::{Filter, MemoryRetry, Op, Permit, Reply, Retention, Settle};
+use taskd::model::op::{Filter, Memo, MemoryRetry, Op, Permit, Reply, Retention, Settle};
 use taskd::model::outcome::{Cause, Outcome};
 use taskd::model::state::{self, State};
 
@@ -69,6 +69,13 @@ fn message() -> impl Strategy<Value = Message> {
     )
 }
 
+fn memo() -> impl Strategy<Value = Memo> {
+    (0..4_usize, proptest::option::of(0..3_u8)).prop_map(|(key, value)| Memo {
+        key: ["k0", "k1", "k1a", "l"][key].to_owned(),
+        value: value.map(|n| n.to_string()),
+    })
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let ms = || (-100..400_i64).prop_map(at);
     let mid = || (0..24_u8).prop_map(|m| id(&name(m)));
@@ -122,6 +129,11 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (queue(), any::<bool>()).prop_map(|(queue, paused)| Op::QueueState { queue, paused }),
         1 => permit().prop_map(Op::Acquire),
         1 => permit().prop_map(Op::Release),
+        1 => proptest::collection::vec(memo(), 1..3).prop_map(Op::Remember),
+        1 => (0..3_u8, 0..3_u8).prop_map(|(prefix, after)| Op::Recall {
+            prefix: ["", "k", "k1"][usize::from(prefix)].to_owned(),
+            after: ["", "k0", "k1a"][usize::from(after)].to_owned(),
+        }),
         1 => (0..2_u8, 0..4_i64, message()).prop_map(|(s, planned, message)| Op::Tick {
             schedule: format!("s{s}"),
             planned: at(planned),
@@ -202,6 +214,7 @@ fn op_of(step: Step, tokens: &Tokens, now: i64) -> Option<Op> {
                 expires_ms,
                 follow_ups: follow.into_iter().map(|f| msg(&name(f))).collect(),
                 releases: vec![Permit { key: "k0".to_owned(), holder: "h0".to_owned(), limit: 1 }],
+                memos: vec![Memo { key: "k1".to_owned(), value: Some(m.to_string()) }],
                 outcome: Outcome::of_cause(Cause::Exit { code: i32::from(m) }, "it ended"),
                 now,
                 ..settle(&name(m), tokens.of(m, old), state)

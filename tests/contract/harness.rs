@@ -160,15 +160,9 @@ pub fn msg(id: &str) -> Message {
         task: "t".to_owned(),
         queue: "q".to_owned(),
         args: vec![serde_json::json!({"user": 7})],
-        kwargs: serde_json::Map::new(),
-        priority: 0,
-        eta: None,
-        expires: None,
         enqueued: at(0),
         uid: Some(1000),
-        memory_retries: 0,
-        retries: 0,
-        headers: serde_json::Map::new(),
+        ..Message::default()
     }
 }
 
@@ -225,19 +219,7 @@ pub fn success() -> Outcome {
 }
 
 pub fn settle(name: &str, token: Token, state: State) -> Settle {
-    Settle {
-        id: id(name),
-        token,
-        state,
-        due: None,
-        outcome: success(),
-        lost: false,
-        memory: None,
-        follow_ups: Vec::new(),
-        releases: Vec::new(),
-        expires_ms: None,
-        now: at(0),
-    }
+    Settle::new(id(name), token, state, success(), at(0))
 }
 
 pub fn end(h: &mut dyn Harness, s: Settle) -> (bool, Option<Record>) {

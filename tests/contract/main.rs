@@ -97,5 +97,6 @@ suite! {
         a_permit_is_taken_once_by_each_holder,
         a_schedule_fires_once_for_a_planned_time,
         ticks_of_long_ago_count_as_fired,
+        facts_are_kept_until_they_are_withdrawn,
         nodes_know_each_other_for_a_day;
 }

@@ -122,16 +122,12 @@ impl World {
             task: task.to_owned(),
             queue: if r.chance(400) { (*r.pick(&QUEUES)).to_owned() } else { String::new() },
             args: vec![serde_json::Value::from(1)],
-            kwargs: serde_json::Map::new(),
             priority: *r.pick(&[0, 0, 5]),
             // Set when it is sent; these are spans until then.
             eta: r.chance(200).then(|| Wall(r.between(0, 20_000) as i64)),
             expires: r.chance(150).then(|| Wall(r.between(20, 15_000) as i64)),
             enqueued: wall,
-            uid: None,
-            retries: 0,
-            memory_retries: 0,
-            headers: serde_json::Map::new(),
+            ..Message::default()
         }
     }
 

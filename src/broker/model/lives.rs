@@ -157,6 +157,7 @@ impl Model {
         for permit in &s.releases {
             self.release(permit);
         }
+        self.remember(s.memos);
         Ok(rules::applied())
     }
 

@@ -264,6 +264,7 @@ impl Shelf {
         for permit in &s.releases {
             self.release(permit)?;
         }
+        self.remember(&s.memos)?;
         Ok(rules::applied())
     }
 

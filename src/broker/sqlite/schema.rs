@@ -13,7 +13,7 @@ use crate::link::sqlite::OpenError;
 const APPLICATION_ID: i64 = 0x7461_736b;
 
 /// One step per version: entry n leads from version n to n + 1. Entries are never changed, only added.
-const MIGRATIONS: &[&str] = &[V1];
+const MIGRATIONS: &[&str] = &[V1, MEMOS];
 
 // `live` holds what is not final, `done` what is. `seq` is the order of acceptance and stays the row's key
 // in both, so one descending scan of either lists newest first. Long messages stand in `body`, where the
@@ -49,6 +49,9 @@ CREATE TABLE tick(
   schedule TEXT NOT NULL, planned INTEGER NOT NULL, PRIMARY KEY (schedule, planned)) WITHOUT ROWID;
 CREATE TABLE node(name TEXT PRIMARY KEY, announce TEXT NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
 ";
+
+// Small facts of the engine's, by key.
+const MEMOS: &str = "CREATE TABLE memo(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;";
 
 /// Brings the store to this version; a new one gets the id that is given. Answers its id.
 pub(super) fn prepare(c: &mut Connection, file: &Path, new_id: &str) -> Result<String, OpenError> {

@@ -68,6 +68,11 @@ impl Shelf {
                 Reply::Permit(true)
             }
             Op::Tick { schedule, planned, message } => Reply::Ticked(self.tick(schedule, *planned, message)?),
+            Op::Remember(memos) => {
+                self.remember(memos)?;
+                Reply::Done
+            }
+            Op::Recall { prefix, after } => Reply::Memos(self.recall(prefix, after)?),
             Op::Node { name, announce, now } => Reply::Nodes(self.node(name, announce, *now)?),
             Op::List(_) | Op::Purge { .. } => {
                 return Err(Stop::Fault(Fault::Refused("not an operation of a transaction".to_owned())));
@@ -89,6 +94,7 @@ pub(super) const fn is_durable(op: &Op) -> bool {
         | Op::Known { .. }
         | Op::Sweep { .. }
         | Op::QueueState { .. }
+        | Op::Remember(_)
         | Op::Tick { .. } => true,
         // A permit goes with a lease or a settle; commits are lost only from the end, so the two stay
         // consistent with each other.
@@ -101,6 +107,7 @@ pub(super) const fn is_durable(op: &Op) -> bool {
         | Op::Get { .. }
         | Op::List(_)
         | Op::Count
+        | Op::Recall { .. }
         | Op::Recover
         | Op::Node { .. } => false,
     }

@@ -3,7 +3,7 @@
 use super::shelf::{Shelf, Stop};
 use crate::broker::rules;
 use crate::model::message::Message;
-use crate::model::op::Permit;
+use crate::model::op::{MAX_MEMOS, Memo, Permit};
 use crate::model::time::Wall;
 
 impl Shelf {
@@ -60,6 +60,30 @@ impl Shelf {
         }
         self.store(message, message.enqueued, 0)?;
         Ok(true)
+    }
+
+    pub(super) fn remember(&self, memos: &[Memo]) -> Result<(), Stop> {
+        for memo in memos {
+            match &memo.value {
+                Some(value) => self
+                    .c
+                    .prepare_cached(
+                        "INSERT INTO memo(key, value) VALUES (?1, ?2) \
+                         ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                    )?
+                    .execute((&memo.key, value))?,
+                None => self.c.prepare_cached("DELETE FROM memo WHERE key = ?1")?.execute([&memo.key])?,
+            };
+        }
+        Ok(())
+    }
+
+    pub(super) fn recall(&self, prefix: &str, after: &str) -> Result<Vec<Memo>, Stop> {
+        let sql = "SELECT key, value FROM memo WHERE key >= ?1 AND key > ?2 AND substr(key, 1, length(?1)) = ?1 \
+                   ORDER BY key LIMIT ?3";
+        let mut statement = self.c.prepare_cached(sql)?;
+        let memo = |row: &rusqlite::Row<'_>| Ok(Memo { key: row.get(0)?, value: Some(row.get(1)?) });
+        Ok(statement.query_map((prefix, after, MAX_MEMOS as i64), memo)?.collect::<Result<_, _>>()?)
     }
 
     pub(super) fn node(

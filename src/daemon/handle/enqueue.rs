@@ -135,9 +135,8 @@ fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Messa
         expires,
         enqueued: now,
         uid: Some(asker.peer.uid),
-        retries: 0,
-        memory_retries: 0,
         headers: asked.headers,
+        ..Message::default()
     };
     let size = size(&message);
     if size > MAX_BYTES {

@@ -1,7 +1,7 @@
 //! Counts, lists, permits, ticks and nodes.
 
-use taskd::model::message::Message;
-use taskd::model::op::{Filter, Op, QueueCount, Reply};
+use taskd::model::message::{Message, Token};
+use taskd::model::op::{Filter, Memo, Op, QueueCount, Reply, Settle};
 use taskd::model::state::State;
 
 use crate::harness::*;
@@ -108,4 +108,28 @@ pub fn nodes_know_each_other_for_a_day(h: &mut dyn Harness) {
     assert_eq!(node("a", 5), [told("a", 5), told("b", 0)]);
     assert_eq!(node("b", 7), [told("a", 5), told("b", 7)]);
     assert_eq!(node("b", 86_400_006), [told("b", 86_400_006)]);
+}
+
+pub fn facts_are_kept_until_they_are_withdrawn(h: &mut dyn Harness) {
+    let memo = |key: &str, value: Option<&str>| Memo { key: key.to_owned(), value: value.map(str::to_owned) };
+    let recall = |h: &mut dyn Harness, prefix: &str, after: &str| {
+        let op = Op::Recall { prefix: prefix.to_owned(), after: after.to_owned() };
+        let Reply::Memos(memos) = h.ok(op) else { panic!() };
+        memos.into_iter().map(|m| (m.key, m.value.unwrap())).collect::<Vec<_>>()
+    };
+    let known = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let first = vec![memo("rate:a", Some("1")), memo("rate:b", Some("2")), memo("ratex", Some("3"))];
+    assert_eq!(h.ok(Op::Remember(first)), Reply::Done);
+    h.ok(Op::Remember(vec![memo("rate:a", Some("4")), memo("rate:b", None), memo("rate:c", Some("5"))]));
+    h.restart();
+    assert_eq!(recall(h, "rate:", ""), [known("rate:a", "4"), known("rate:c", "5")]);
+    assert_eq!(recall(h, "rate:", "rate:a"), [known("rate:c", "5")]);
+    assert_eq!(recall(h, "nothing", ""), []);
+    // With the end of an attempt, and only where that took place.
+    let token = held(h, "a");
+    let settled = |token| Settle { memos: vec![memo("s", Some("1"))], ..settle("a", token, State::Success) };
+    assert!(!end(h, settled(Token(token.0 + 1))).0);
+    assert_eq!(recall(h, "s", ""), []);
+    assert!(end(h, settled(token)).0);
+    assert_eq!(recall(h, "s", ""), [known("s", "1")]);
 }
