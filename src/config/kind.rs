@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::cron::Expr;
 use crate::model::name;
 use crate::model::task::Raise;
 
 use super::check::{Check, unknown};
 use super::credential;
 use super::credential_source::DIRECTORY;
-use super::crontab;
 use super::keys::{Key, Kind};
 use super::params;
 use super::report::{Fault, FaultKind};
@@ -71,7 +71,10 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
         }
         Kind::Credentials => credentials(check, path, node).map(Parsed::Many),
         Kind::Params => params::parse(check, path, node).map(Parsed::Params),
-        Kind::Cron => by(check, path, node, |s| crontab::check(s).map(|()| Parsed::Checked)),
+        Kind::Cron => by(check, path, node, |s| match Expr::parse(s) {
+            Ok(expr) => Ok(Parsed::Text(expr.text().to_owned())),
+            Err(wrong) => Err(Wrong { message: wrong.message, help: wrong.help }),
+        }),
         Kind::TimeOfDay => by(check, path, node, |s| values::time_of_day(s).map(|_| Parsed::Checked)),
         Kind::Percent => by(check, path, node, |s| values::percent(s).map(|n| Parsed::Number(n.into()))),
         Kind::SizeOrTimes => match &node.value {

@@ -11,7 +11,6 @@ mod check;
 pub mod credential;
 mod credential_places;
 mod credential_source;
-mod crontab;
 mod env;
 mod home;
 pub mod keys;
