@@ -33,7 +33,7 @@ pub(super) fn plan() -> Plan {
         routes: Vec::new(),
         shutdown_grace_ms: 30_000,
         max_memory_pressure: None,
-        retention: Retention { age_ms: 86_400_000, count: 1_000 },
+        retention: Retention { count: 1_000, ..Retention::default() },
     }
 }
 
