@@ -40,7 +40,7 @@ pub(super) fn plan() -> Plan {
 /// The engine and the world around it.
 pub(super) struct Bed {
     pub(super) engine: Engine,
-    now: Now,
+    pub(super) now: Now,
     plan: Plan,
     rows: BTreeMap<MessageId, Record>,
     order: Vec<MessageId>,

@@ -121,11 +121,11 @@ mod tests {
     fn a_message_claims_what_its_task_declares() {
         let mut bed = unique(OnConflict::Return);
         bed.enqueue("m");
-        let claim = bed.message("m").unique.unwrap();
+        let claim = bed.message("m").unique.clone().unwrap();
         assert_eq!((claim.key.as_str(), claim.holds), ("t {}", Holds::Both));
-        assert_eq!(place_of(&bed.message("m")), None);
+        assert_eq!(place_of(bed.message("m")), None);
         let claim = Claim { holds: Holds::Running, ..claim };
-        let running = Message { unique: Some(claim), ..bed.message("m") };
+        let running = Message { unique: Some(claim), ..bed.message("m").clone() };
         assert_eq!(place_of(&running).as_deref(), Some("t {}"));
     }
 
@@ -133,7 +133,7 @@ mod tests {
     fn first_answer(bed: &mut Bed, reply: Reply) -> Vec<Command> {
         let message = Message { task: "t".into(), id: MessageId("new".into()), ..Message::default() };
         let mut out = Vec::new();
-        let now = bed.now();
+        let now = bed.now;
         bed.engine.step(now, Event::Ask { key: AskKey(900), ask: Ask::Enqueue(vec![message]) }, &mut out);
         let (ticket, _) = published(&out).unwrap();
         let mut after = Vec::new();
@@ -168,7 +168,7 @@ mod tests {
     fn the_client_hears_who_holds_the_key() {
         let mut bed = unique(OnConflict::Return);
         bed.enqueue("first");
-        let message = bed.message("first");
+        let message = bed.message("first").clone();
         let record = Record {
             message,
             state: crate::model::state::State::Waiting,
