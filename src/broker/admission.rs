@@ -116,7 +116,7 @@ pub fn admit<K: Known>(
     let mut added: BTreeMap<&str, i64> = BTreeMap::new();
     let mut verdicts = Vec::with_capacity(messages.len());
     for (i, m) in messages.iter().enumerate() {
-        if !ids.insert(&m.id) || store.is_known(&m.id)? {
+        if ids.contains(&m.id) || store.is_known(&m.id)? {
             verdicts.push(Verdict::Known);
             continue;
         }
@@ -162,6 +162,7 @@ pub fn admit<K: Known>(
             let (queue, max_length) = (m.queue.clone(), *max);
             return Ok(Admission::Nothing(Reply::QueueFull { queue, max_length }));
         }
+        ids.insert(&m.id);
         verdicts.push(Verdict::Stored(ends));
     }
     Ok(Admission::Each(verdicts))

@@ -57,15 +57,15 @@ pub fn letters_have_a_retention_of_their_own(h: &mut dyn Harness) {
     }
     ended(h, msg("failed"), State::Failure, 3);
     finish(h, "done", 4, None);
-    let none = Retention { age_ms: 0, count: 0, dead_age_ms: 1_000, dead_count: 10 };
-    sweep_keeping(h, 900, none);
+    let none = Retention { age_ms: 0, count: 10, dead_age_ms: 10_000, dead_count: 10 };
+    sweep_keeping(h, 2_000, none);
     h.restart();
     assert_eq!(list(h, Filter { limit: 10, ..Filter::default() }), ["c", "b", "a"], "only letters are left");
     assert_eq!(get(h, "a").unwrap().message, msg("a"), "with all that was enqueued");
     assert_eq!(dead_in_q(h), 3);
-    sweep_keeping(h, 900, Retention { dead_count: 2, ..none });
+    sweep_keeping(h, 2_000, Retention { dead_count: 2, ..none });
     assert_eq!(list(h, Filter { limit: 10, ..Filter::default() }), ["c", "b"]);
-    sweep_keeping(h, 1_001, none);
+    sweep_keeping(h, 10_001, none);
     assert_eq!(list(h, Filter { limit: 10, ..Filter::default() }), ["c"]);
     assert_eq!(dead_in_q(h), 1);
     assert!(get(h, "a").unwrap().outcome.is_none(), "its id is known for a day");
