@@ -3,6 +3,8 @@
 //! Deterministic, in memory, no clock of its own; what it answers is what every other store must answer.
 
 mod broker;
+mod claims;
+mod letters;
 mod lives;
 mod shelf;
 mod sweep;
@@ -69,6 +71,7 @@ impl Model {
             Op::Extend { leases } => self.extend(leases),
             Op::Revoke { id, now } => self.revoke(&id, now),
             Op::Requeue { id, now } => return self.requeue(&id, now),
+            Op::Letters(step) => Reply::Letters(Box::new(self.letters(&step))),
             Op::Get { id } => self.answer(&id),
             Op::List(filter) => self.list(&filter),
             Op::Count => self.count(),
@@ -133,6 +136,7 @@ impl Model {
                 && filter.queue.as_ref().is_none_or(|q| *q == r.message.queue)
                 && filter.since.is_none_or(|s| r.message.enqueued >= s)
                 && filter.uid.is_none_or(|u| r.message.uid == Some(u))
+                && filter.letters.as_ref().is_none_or(|l| l.fits(r))
         };
         let rows = self.shelf.rows().rev().filter(|row| !row.slim && fits(&row.record));
         Reply::Records(rows.take(limit).map(|row| row.record.clone()).collect())

@@ -1,10 +1,13 @@
 //! Rules and numbers that every store keeps alike, so that none of them drifts from the model.
 
+use super::admission::{self, Holder, Judged};
 use crate::model::message::{Message, Record};
+use crate::model::name::MessageId;
 use crate::model::op::{Fault, Reply, Settle};
 use crate::model::outcome::{Cause, Outcome};
 use crate::model::state::State;
 use crate::model::time::Wall;
+use crate::model::unique::{Claim, Holds};
 
 /// One priority step is worth this many milliseconds of waiting. Ageing is exact and linear although the
 /// index never changes: every waiting message ages alike, so only the difference of two ranks matters.
@@ -77,6 +80,7 @@ pub fn slim(mut record: Record) -> Record {
     record.message.args = Vec::new();
     record.message.kwargs = serde_json::Map::new();
     record.message.headers = serde_json::Map::new();
+    record.message.unique = None;
     record.message.eta = None;
     record.message.expires = None;
     record.outcome = None;
@@ -91,6 +95,55 @@ pub fn reborn(mut message: Message, now: Wall) -> Message {
     message.memory_retries = 0;
     message.expires = message.expires.filter(|e| *e > now);
     message
+}
+
+/// The message of a new life that begins at `due`, or in another queue.
+#[must_use]
+pub fn revived(message: Message, due: Option<Wall>, queue: Option<&str>, now: Wall) -> Message {
+    let mut message = reborn(message, now);
+    if let Some(due) = due.filter(|due| *due > now) {
+        message.eta = Some(due);
+        message.expires = message.expires.filter(|expires| *expires > due);
+    }
+    if let Some(queue) = queue {
+        queue.clone_into(&mut message.queue);
+    }
+    message
+}
+
+/// The outcome of a message that another one replaced.
+#[must_use]
+pub fn replaced(by: &MessageId) -> Outcome {
+    let why = format!("replaced before it started: {by} has the same key (on_conflict = \"replace\")");
+    Outcome::of_cause(Cause::Revoked, why)
+}
+
+/// The outcome of a message that nobody waited for an answer about, where another one held its key.
+#[must_use]
+pub fn key_held(holder: &MessageId) -> Outcome {
+    Outcome::of_cause(Cause::Revoked, format!("not run: {holder} held its key (unique)"))
+}
+
+/// Who keeps a message from a new life: one that holds its key. A new life replaces nobody.
+#[must_use]
+pub fn in_the_way(claim: &Claim, holder: Option<&Holder>) -> Option<MessageId> {
+    match admission::judge(claim, holder) {
+        Judged::Free => None,
+        Judged::Held(id) | Judged::Replaces(id) | Judged::Leased(id) => Some(id),
+    }
+}
+
+/// Until when a claim made at `from` holds its key at most.
+#[must_use]
+pub fn held_until(claim: &Claim, from: Wall) -> Option<Wall> {
+    // What holds for a run ends with the run.
+    claim.period_ms.filter(|_| claim.holds != Holds::Running).map(|ms| from.plus(ms))
+}
+
+/// Whether a message in this state has had a start.
+#[must_use]
+pub const fn has_begun(state: State) -> bool {
+    matches!(state, State::Running | State::Retry)
 }
 
 /// Refuses a settle that is neither an end nor a planned retry.
@@ -122,7 +175,7 @@ pub fn check_bounds(messages: usize, bounds: usize) -> Result<(), Fault> {
 
 /// The refusal of a new life for a message whose arguments are gone.
 #[must_use]
-pub fn arguments_gone(id: &crate::model::name::MessageId) -> Fault {
+pub fn arguments_gone(id: &MessageId) -> Fault {
     Fault::Refused(format!(
         "the arguments of {id} are not kept any more (the retention of its record is over); enqueue it anew"
     ))

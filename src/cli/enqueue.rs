@@ -27,7 +27,9 @@ EXAMPLES
   printf '%s\\n' '{{\"task\":\"send_email\",\"kwargs\":{{\"user_id\":7}}}}' | taskd enqueue --batch -
 
 It prints the message's id once taskd has stored the message durably. The id is made here, so that a
-request whose connection breaks is repeated safely; repeating a command with its --id is as safe.
+request whose connection breaks is repeated safely; repeating a command with its --id is as safe: the answer
+is the message that has the id, and a remark on stderr says where that is another call. Where the task is unique
+and another message holds its key, that one's id is printed (on_conflict = \"return\"), and --wait waits for it.
 With --wait the task's output comes to stdout and stderr as it is printed, and the exit code is the task's.
 
 EXIT CODES
@@ -36,6 +38,8 @@ EXIT CODES
   65       arguments do not fit the task; too large
   66       a file cannot be read
   69       no such task or queue; taskd is not running
+  73       the task is disabled; it is unique with on_conflict = \"error\", and another message holds its key;
+           the id or the key is that of somebody else's message
   75       the queue is full, or no answer in time; try again
   77       not permitted: needs [access] enqueue, or a place in the task's allow
 EXIT CODES WITH --wait
@@ -189,13 +193,27 @@ async fn single(
     let Some(first) = enqueued.first() else {
         return Err(ClientError::Strange("no message in the answer".to_owned()).into());
     };
-    if first.known {
-        output::note(format_args!("{} was enqueued before; it is {}", first.id, first.state));
-    }
+    remark(first);
     if !wait {
         show(std::slice::from_ref(first), context)?;
     }
     Ok(first.id.clone())
+}
+
+/// What there is to say of a message that was not simply stored.
+fn remark(one: &Enqueued) {
+    let (id, state) = (&one.id, one.state);
+    if one.differs {
+        output::note(format_args!(
+            "{id} was enqueued before as another call, which stays as it is ({state}); nothing was stored"
+        ));
+    } else if one.known {
+        output::note(format_args!("{id} was enqueued before; it is {state}"));
+    } else if one.unique {
+        output::note(format_args!("not enqueued: the task is unique, and {id} ({state}) holds the key"));
+    } else if let Some(old) = &one.replaced {
+        output::note(format_args!("{old} had the same key and waited; it is REVOKED"));
+    }
 }
 
 fn show(enqueued: &[Enqueued], context: &Context) -> Result<(), Failure> {
@@ -259,6 +277,8 @@ async fn batch(source: &mut Source, context: &Context) -> Ending {
         let enqueued: Vec<Enqueued> = answer.map_err(|e| {
             Failure::from(e).context(format_args!("{} and what follows", source.place(&batch)))
         })?;
+        // Of messages whose ids were made here, none was known before; a repeat of the request is no news.
+        enqueued.iter().filter(|one| one.differs || one.unique || one.replaced.is_some()).for_each(remark);
         show(&enqueued, context)?;
     }
     Ok(0)

@@ -24,6 +24,7 @@ pub mod check;
 pub mod complete;
 pub mod completion;
 pub mod config;
+pub mod dead;
 pub mod drain;
 pub mod ending;
 pub mod enqueue;
@@ -113,6 +114,8 @@ pub enum Command {
     Cancel(cancel::Args),
     /// Put finished messages back into their queues
     Retry(retry::Args),
+    /// List, retry, purge or export messages that were given up on
+    Dead(dead::Args),
     /// Say in a sentence why a message is not running yet
     Why(why::Args),
     /// Show the queues
@@ -370,6 +373,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, ExitCode> {
         Command::Logs(args) => logs::run(&args, context),
         Command::Cancel(args) => cancel::run(&args, context),
         Command::Retry(args) => retry::run(&args, context),
+        Command::Dead(args) => dead::run(args, context),
         Command::Why(args) => why::run(&args, context),
         Command::Queues(args) => queues::run(&args, context),
         Command::Tasks(args) => tasks::run(&args, context),

@@ -61,6 +61,9 @@ pub fn text(queues: &[QueueView]) -> String {
                 q.unknown
             ));
         }
+        if q.dead > 0 {
+            notes.push_str(&format!("{name}: {} dead (taskd dead list --queue {name})\n", q.dead));
+        }
         if gone {
             notes.push_str(&format!("{name}: not declared any more; declare it again to drain it\n"));
         }
@@ -102,6 +105,7 @@ mod tests {
             scheduled: 0,
             running: 0,
             unknown: 0,
+            dead: 0,
             paused: false,
             concurrency: None,
             max_length: None,

@@ -6,7 +6,7 @@ use crate::control::api::TaskView;
 use crate::control::route::Method;
 
 use super::Context;
-use super::output::Ending;
+use super::output::{Ending, clean};
 use super::table::{Column, render};
 
 /// Options of `taskd tasks`.
@@ -45,9 +45,14 @@ pub fn text(tasks: &[TaskView]) -> String {
         let kind = if t.enabled { t.kind.clone() } else { format!("{}, disabled", t.kind) };
         vec![t.name.clone(), kind, t.queue.clone(), t.params.join(" ")]
     });
+    let unique: String = tasks
+        .iter()
+        .filter_map(|t| Some(format!("{}: unique by {}\n", clean(&t.name), clean(t.unique.as_ref()?))))
+        .collect();
     let columns =
         [Column::Text("TASK"), Column::Text("KIND"), Column::Text("QUEUE"), Column::Text("PARAMETERS")];
-    render(&columns, rows.collect())
+    let table = render(&columns, rows.collect());
+    if unique.is_empty() { table } else { format!("{table}\n{unique}") }
 }
 
 #[cfg(test)]
@@ -63,6 +68,7 @@ mod tests {
             params: params.iter().map(|p| (*p).to_owned()).collect(),
             one_of: std::collections::BTreeMap::new(),
             enabled,
+            unique: None,
         };
         let shown = text(&[
             task("send_email", true, &["user_id=int", "template=string=welcome"]),

@@ -9,7 +9,7 @@ use super::keys::{self, Shape, TABLES, TableSpec, suggest};
 use super::origin::Origins;
 use super::report::{Fault, FaultKind};
 use super::section::{Section, Set};
-use super::settings::{Access, DEFAULT, Pool, Queue, Results, Route, Settings, Taskd};
+use super::settings::{Access, DEFAULT, Dead, Pool, Queue, Results, Route, Settings, Taskd};
 use super::tree::{At, Table, quote};
 use super::users::Users;
 
@@ -130,6 +130,7 @@ impl<'a> Builder<'a, '_> {
         self.notes.extend(users.notes(self.check.env));
         let taskd = self.taskd(&users)?;
         let results = self.results()?;
+        let dead = self.dead()?;
         let access = self.access()?;
         let pools = self.pools(&users)?;
         let queues = self.queues(&pools)?;
@@ -138,6 +139,7 @@ impl<'a> Builder<'a, '_> {
             generation: 1,
             taskd,
             results,
+            dead,
             access,
             pools,
             queues,
@@ -179,6 +181,12 @@ impl<'a> Builder<'a, '_> {
             output_max_size: at.number("output_max_size")?,
             output_rate: at.number("output_rate")?,
         })
+    }
+
+    fn dead(&mut self) -> Option<Dead> {
+        let at = self.one(&keys::DEAD)?;
+        self.origins.table("[dead]", &at, &[]);
+        Some(Dead { expires_ms: at.number("expires")?, max_records: at.number("max_records")? })
     }
 
     fn access(&mut self) -> Option<Access> {

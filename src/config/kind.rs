@@ -91,6 +91,11 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
         Kind::List => items(check, path, node).map(|_| Parsed::Checked),
         Kind::Dict => table(check, path, node).map(|_| Parsed::Checked),
         Kind::Table(keys) => inner(check, path, node, keys),
+        Kind::BoolOrTable(keys) => match node.value {
+            Value::Bool(b) => Some(Parsed::Flag(b)),
+            Value::Table(_) => inner(check, path, node, keys),
+            _ => mistyped(check, path, node, "true, false or a table"),
+        },
         Kind::Tables => {
             let items = items(check, path, node)?;
             let good = items.iter().filter(|n| table(check, path, n).is_some()).count();

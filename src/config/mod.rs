@@ -31,6 +31,7 @@ pub mod settings;
 mod source;
 mod task;
 mod tree;
+mod unique;
 mod users;
 pub mod values;
 

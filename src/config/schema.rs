@@ -113,6 +113,7 @@ fn of_kind(kind: Kind) -> Value {
         Kind::List => json!({"type": "array"}),
         Kind::Dict => json!({"type": "object"}),
         Kind::Table(keys) => of_keys(keys, false),
+        Kind::BoolOrTable(keys) => json!({"anyOf": [{"type": "boolean"}, of_keys(keys, false)]}),
         Kind::Tables => list(json!({"type": "object"})),
     }
 }

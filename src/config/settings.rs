@@ -21,6 +21,9 @@ pub struct Settings {
     pub taskd: Taskd,
     /// `[results]`.
     pub results: Results,
+    /// `[dead]`.
+    #[serde(default)]
+    pub dead: Dead,
     /// `[access]`.
     pub access: Access,
     /// `[pools.NAME]`; `default` always exists.
@@ -117,6 +120,21 @@ pub struct Results {
     pub output_max_size: u64,
     /// Bytes of output a second that a child may copy to the daemon; default 256 KiB (`output_rate`).
     pub output_rate: u64,
+}
+
+/// `[dead]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dead {
+    /// Dead letters are kept this long, in milliseconds; default 30 days.
+    pub expires_ms: u64,
+    /// At most this many dead letters are kept; default 10,000.
+    pub max_records: u64,
+}
+
+impl Default for Dead {
+    fn default() -> Self {
+        Self { expires_ms: 30 * 86_400_000, max_records: 10_000 }
+    }
 }
 
 /// `[access]`: user names, `@group` names.

@@ -58,10 +58,13 @@ impl<'a> Builder<'a, '_> {
         let mut limits = self.hard_limits(at);
         limits.on_memory = self.on_memory(at, limits.memory_max, settings);
         let params = at.set("params").and_then(Set::params).unwrap_or_default();
+        let params: Vec<_> = params.iter().map(|(p, _)| p.clone()).collect();
+        let unique = self.unique(at, &params);
         Some(Task {
             name: section.name.clone(),
             program: Program::Worker,
-            params: params.iter().map(|(p, _)| p.clone()).collect(),
+            params,
+            unique,
             queue,
             priority: at.number("priority").and_then(|n| u8::try_from(n).ok())?,
             retry,

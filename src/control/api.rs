@@ -6,10 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use super::dead::{DeadBody, DeadDone, DeadHeld, DeadKind, DeadQuery};
 pub use super::status::{ChildState, ChildView, CountsView, PoolView, ReplacedView, RunningView, StatusView};
 pub use super::verbs::{BackupPiece, DrainBody, ReloadBody, StopBody};
 use crate::model::outcome::Outcome;
 use crate::model::state::State;
+use crate::model::unique::{Holds, OnConflict};
 
 /// Who asks: the peer of the socket, by SO_PEERCRED and SO_PEERGROUPS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,6 +91,14 @@ pub enum Request {
     },
     /// `GET /v1/messages`
     List(ListQuery),
+    /// `GET /v1/dead`
+    Dead(DeadQuery),
+    /// `GET /v1/dead/export`: newline-delimited [`Exported`].
+    DeadExport(DeadQuery),
+    /// `POST /v1/dead/retry`
+    DeadRetry(DeadBody),
+    /// `POST /v1/dead/purge`
+    DeadPurge(DeadBody),
     /// `GET /v1/status`
     Status,
     /// `GET /v1/queues`
@@ -291,6 +301,16 @@ pub struct Enqueued {
     /// The id was known before; nothing was stored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub known: bool,
+    /// With `known`: what has this id is another call, of another task or with other arguments. It stays as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub differs: bool,
+    /// Nothing was stored: the task is unique, and `id`, `state` and `queue` are those of the message that holds its
+    /// key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unique: bool,
+    /// It was stored; this message had the same key, waited, and was ended for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<String>,
 }
 
 /// What `GET /v1/messages` takes.
@@ -377,6 +397,24 @@ pub struct MessageView {
     /// The node that runs or ran it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// What it claims, where its task is unique.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<UniqueView>,
+}
+
+/// What a unique message claims, by the settings at the time when it was accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UniqueView {
+    /// The task and the values of which there is one at a time.
+    pub key: String,
+    /// While what it holds the key.
+    #[serde(rename = "while")]
+    pub holds: Holds,
+    /// It holds it at most this long, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period_ms: Option<u64>,
+    /// What becomes of a second message.
+    pub on_conflict: OnConflict,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
@@ -433,6 +471,9 @@ pub struct QueueView {
     pub running: u64,
     /// In the `unknown` set.
     pub unknown: u64,
+    /// Given up on and kept: `taskd dead list` shows them.
+    #[serde(default)]
+    pub dead: u64,
     /// Paused.
     pub paused: bool,
     /// At most this many run at once.
@@ -459,6 +500,9 @@ pub struct TaskView {
     pub one_of: BTreeMap<String, Vec<Value>>,
     /// Whether it may be enqueued.
     pub enabled: bool,
+    /// `unique`, as `key, … while WHAT, PERIOD at most, ON_CONFLICT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<String>,
 }
 
 /// Why a message does not run yet.

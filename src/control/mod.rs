@@ -4,6 +4,7 @@
 pub mod access;
 pub mod api;
 pub mod client;
+mod dead;
 pub mod openapi;
 pub mod route;
 mod route_input;

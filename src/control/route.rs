@@ -5,9 +5,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::access::Policy;
 use super::api::{
-    BackupPiece, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported, LogLine, MessageView, Peer,
+    BackupPiece, DeadBody, DeadDone, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported, LogLine, MessageView, Peer,
     QueueView, ReloadBody, Request, Rights, StatusView, StopBody, TaskView, WhyView,
 };
+use super::dead;
 use super::route_input as input;
 use super::route_input::Input;
 pub use super::route_input::check_json;
@@ -243,6 +244,44 @@ pub static ROUTES: &[Route] = &[
         answer: Shape::Json(of::<Vec<MessageView>>),
         parse: input::list,
         ..BASE
+    },
+    Route {
+        path: "/v1/dead",
+        need: Need::Read,
+        name: "dead",
+        about: "Messages that were given up on, the latest accepted first.",
+        query: dead::QUERY,
+        answer: Shape::Json(of::<Vec<MessageView>>),
+        parse: dead::list,
+        ..BASE
+    },
+    Route {
+        path: "/v1/dead/export",
+        need: Need::Read,
+        name: "dead_export",
+        about: "The same as messages that can be imported, the oldest first; all of them without a limit.",
+        query: dead::QUERY,
+        answer: Shape::Lines(of::<Exported>),
+        parse: dead::export,
+        ..BASE
+    },
+    Route {
+        path: "/v1/dead/retry",
+        name: "dead_retry",
+        about: "A new life for dead letters, by id or by filter; `dry` only counts them.",
+        body: body::<DeadBody>(BULK, false),
+        answer: Shape::Json(of::<DeadDone>),
+        parse: dead::retry,
+        ..POST
+    },
+    Route {
+        path: "/v1/dead/purge",
+        name: "dead_purge",
+        about: "Forget dead letters, by id or by filter; `dry` only counts them.",
+        body: body::<DeadBody>(BULK, false),
+        answer: Shape::Json(of::<DeadDone>),
+        parse: dead::purge,
+        ..POST
     },
     Route {
         path: "/v1/status",

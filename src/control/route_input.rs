@@ -29,7 +29,7 @@ const MAX_LIST: u32 = 10_000;
 pub(super) struct Input<'a> {
     capture: Option<&'a str>,
     query: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    body: &'a [u8],
+    pub(super) body: &'a [u8],
 }
 
 fn bad(message: impl Into<String>) -> Error {
@@ -68,16 +68,16 @@ impl<'a> Input<'a> {
         self.capture.map(str::to_owned).ok_or_else(|| bad("the path lacks a name"))
     }
 
-    fn text(&self, key: &str) -> Option<&str> {
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
         self.query.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_ref())
     }
 
-    fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, Error> {
+    pub(super) fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, Error> {
         let Some(text) = self.text(key) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| bad(format!("{key}={text} is not a whole number in range")))
     }
 
-    fn flag(&self, key: &str) -> Result<bool, Error> {
+    pub(super) fn flag(&self, key: &str) -> Result<bool, Error> {
         match self.text(key) {
             None | Some("false" | "0") => Ok(false),
             Some("" | "true" | "1") => Ok(true),
@@ -115,7 +115,7 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Error> {
     String::from_utf8(out).map(Cow::Owned).map_err(|_| wrong())
 }
 
-fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+pub(super) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     if body.is_empty() {
         return Err(bad("the request has no body; one JSON value is expected"));
     }

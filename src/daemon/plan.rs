@@ -48,7 +48,12 @@ pub fn plan(settings: &Settings) -> Plan {
         routes: settings.routes.iter().map(|r| (r.task.clone(), r.queue.clone())).collect(),
         shutdown_grace_ms: settings.taskd.shutdown_grace_ms,
         max_memory_pressure: settings.taskd.max_memory_pressure,
-        retention: Retention { age_ms: settings.results.expires_ms, count: settings.results.max_records },
+        retention: Retention {
+            age_ms: settings.results.expires_ms,
+            count: settings.results.max_records,
+            dead_age_ms: settings.dead.expires_ms,
+            dead_count: settings.dead.max_records,
+        },
     }
 }
 

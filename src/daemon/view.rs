@@ -1,11 +1,13 @@
 //! Records and settings as the API shows them.
 
 use super::state::Daemon;
-use crate::control::api::{MessageView, TaskView};
+use crate::config::values;
+use crate::control::api::{MessageView, TaskView, UniqueView};
 use crate::model::message::Record;
 use crate::model::params::{Param, ParamType};
 use crate::model::state::State;
 use crate::model::task::{Program, Task};
+use crate::model::unique::{Holds, Unique};
 
 /// A record, with what this node knows of its running attempt.
 #[must_use]
@@ -43,6 +45,12 @@ pub fn message(d: &Daemon, record: &Record) -> MessageView {
         pid: run.and_then(|r| r.pid),
         progress: run.and_then(|r| r.progress.clone()),
         outcome: record.outcome.clone(),
+        unique: m.unique.as_ref().map(|claim| UniqueView {
+            key: claim.key.clone(),
+            holds: claim.holds,
+            period_ms: claim.period_ms,
+            on_conflict: claim.on_conflict,
+        }),
         node: record.started.map(|_| d.settings.taskd.node.clone()),
     }
 }
@@ -67,7 +75,18 @@ pub fn task(d: &Daemon, task: &Task) -> TaskView {
             .map(|p| (p.name.clone(), p.one_of.clone()))
             .collect(),
         enabled: task.enabled,
+        unique: task.unique.as_ref().map(unique),
     }
+}
+
+fn unique(u: &Unique) -> String {
+    let key = if u.key.is_empty() { "all arguments".to_owned() } else { u.key.join(", ") };
+    let holds = match u.holds {
+        Holds::Both => "queued and running",
+        other => other.word(),
+    };
+    let period = u.period_ms.map(|ms| format!(", {} at most", values::show_duration(ms))).unwrap_or_default();
+    format!("{key} while {holds}{period}, {}", u.on_conflict.word())
 }
 
 fn param(p: &Param) -> String {

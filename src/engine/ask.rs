@@ -4,6 +4,7 @@ use super::Engine;
 use super::command::{Command, Note, Told};
 use super::event::{Ask, AskKey};
 use super::held::Stage;
+use super::letters::Lettering;
 use super::store::{Pending, backoff};
 use crate::model::message::{Message, Record, Token};
 use crate::model::name::MessageId;
@@ -48,6 +49,8 @@ pub(super) enum Work {
         id: MessageId,
         now: Wall,
     },
+    /// Something is done with dead letters, step by step.
+    Letters(Box<Lettering>),
     Why(MessageId),
     WhyCount(Box<Record>),
     Pause {
@@ -68,6 +71,7 @@ impl Work {
             Self::Revoke { id, now } => Op::Revoke { id, now },
             Self::Canceled(id) | Self::Retry(id) | Self::Why(id) => Op::Get { id },
             Self::Requeue { id, now } => Op::Requeue { id, now },
+            Self::Letters(lettering) => lettering.op(),
             Self::WhyCount(_) => Op::Count,
             Self::Pause { queue, paused } => Op::QueueState { queue, paused },
             Self::Purge { queue, now, .. } => Op::Purge { queue, now },
@@ -93,6 +97,7 @@ impl Engine {
             },
             Ask::Cancel(id) => Work::Cancel(id),
             Ask::Retry(id) => Work::Retry(id),
+            Ask::Letters(order) => Work::Letters(Box::new(Lettering::new(*order, now))),
             Ask::Why(id) => Work::Why(id),
             Ask::Pause { queue, paused } => {
                 // Held back from now on; told when the store has it.
@@ -172,6 +177,10 @@ impl Engine {
             }
         };
         match (asking.work.clone(), reply) {
+            (work, reply @ (Reply::Taken { .. } | Reply::Leased { .. })) => {
+                self.key_is_held(key, work, reply, out);
+            }
+            (Work::Letters(lettering), Reply::Letters(tally)) => self.lettered(key, lettering, *tally, out),
             (Work::Publish { messages, .. }, reply) => self.published(key, messages, reply, out),
             (Work::Revoke { id, now }, Reply::Record(record)) => self.revoked(key, id, now, record, out),
             (Work::Canceled(_), Reply::Record(record)) => {
@@ -197,11 +206,14 @@ impl Engine {
             }
             (Work::Why(_), Reply::Record(None)) => self.answer(key, Told::Why(None), out),
             (Work::Why(_), Reply::Record(Some(record))) => match self.why(&record) {
-                Some(sentence) => self.answer(key, Told::Why(Some((record.state, sentence))), out),
+                Some(sentence) => {
+                    let sentence = super::unique::told_of(&record, sentence);
+                    self.answer(key, Told::Why(Some((record.state, sentence))), out);
+                }
                 None => self.go_on(key, Work::WhyCount(record), out),
             },
             (Work::WhyCount(record), Reply::Counts(counts)) => {
-                let sentence = self.why_waiting(&record, &counts);
+                let sentence = super::unique::told_of(&record, self.why_waiting(&record, &counts));
                 self.answer(key, Told::Why(Some((record.state, sentence))), out);
             }
             (Work::Pause { queue, paused }, Reply::Done) => {

@@ -3,6 +3,7 @@
 //! nothing.
 
 use super::event::{AskKey, ChildKey, SlotId};
+use super::letters::LetterSum;
 use super::recycle::Reason;
 use crate::model::message::Record;
 use crate::model::name::MessageId;
@@ -101,6 +102,17 @@ pub enum Told {
     },
     /// To Enqueue: no such queue (named by the client).
     NoSuchQueue(String),
+    /// To Enqueue and Retry: another message holds the key of this one; nothing was stored.
+    Taken {
+        /// The message that was refused.
+        of: MessageId,
+        /// Who holds its key.
+        holder: MessageId,
+        /// The holder's record; absent: it is an earlier message of the same batch, which was not stored either.
+        record: Option<Box<Record>>,
+    },
+    /// To Letters.
+    Letters(Box<LetterSum>),
     /// To Cancel: the record as it is now, and whether its running attempt is being ended.
     Canceled {
         /// The record, if the id is known.

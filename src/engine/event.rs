@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::letters::LetterOrder;
 use super::plan::Plan;
 use crate::model::message::Message;
 use crate::model::name::MessageId;
@@ -169,6 +170,8 @@ pub enum Ask {
     Cancel(MessageId),
     /// A new life for a message with a final state.
     Retry(MessageId),
+    /// Do something with dead letters, or count them.
+    Letters(Box<LetterOrder>),
     /// Why it is not running yet.
     Why(MessageId),
     /// Pause or resume a queue.

@@ -3,7 +3,7 @@
 //!
 //! This file only routes. Each noun has its file: [`held`] the leased messages and their stages, `store`
 //! the tickets and the patience with a failing store, `sweep` what time brings, `route` where a message
-//! goes, `ask` what clients want, `dispatch` which message gets which slot, `retry` what an outcome leads
+//! goes, `ask` what clients want, `letters` what they want of the dead, `unique` what messages claim, `dispatch` which message gets which slot, `retry` what an outcome leads
 //! to, `pool` what becomes of children, `slot` who takes runs in a place, `recycle` who is replaced, `adopt` what an earlier daemon left behind, `doubt` what of it a silent child may hold, `shutdown` the end.
 
 mod adopt;
@@ -18,6 +18,7 @@ pub mod event;
 mod held;
 mod jitter;
 mod lease;
+pub mod letters;
 pub mod plan;
 mod pool;
 mod publish;
@@ -32,6 +33,7 @@ mod store;
 mod sweep;
 #[cfg(test)]
 mod testbed;
+pub mod unique;
 pub mod view;
 mod why;
 

@@ -100,7 +100,7 @@ impl Default for Plan {
             routes: Vec::new(),
             shutdown_grace_ms: 30_000,
             max_memory_pressure: None,
-            retention: Retention { age_ms: 86_400_000, count: 100_000 },
+            retention: Retention::default(),
         }
     }
 }

@@ -21,6 +21,7 @@ impl Engine {
                 return Err(Told::NoSuchQueue(message.queue.clone()));
             };
             max_length.push(queue.max_length);
+            super::unique::claim(&self.plan, message);
         }
         if messages.is_empty() {
             return Err(Told::Published(Vec::new()));
@@ -65,7 +66,10 @@ impl Engine {
             Published::Known(r) if repeated && r.message == message => Published::New,
             other => other,
         };
-        if became == Published::New {
+        if let Published::Replaced(ended) = &became {
+            self.note_dropped(ended, State::Revoked, out);
+        }
+        if matches!(became, Published::New | Published::Replaced(_)) {
             let later = message.eta.is_some_and(|eta| eta > self.now.wall);
             let state = if later { State::Scheduled } else { State::Waiting };
             self.note_times(&message.queue, message.eta, message.expires);

@@ -33,14 +33,14 @@ pub(super) fn plan() -> Plan {
         routes: Vec::new(),
         shutdown_grace_ms: 30_000,
         max_memory_pressure: None,
-        retention: Retention { age_ms: 86_400_000, count: 1_000 },
+        retention: Retention { count: 1_000, ..Retention::default() },
     }
 }
 
 /// The engine and the world around it.
 pub(super) struct Bed {
     pub(super) engine: Engine,
-    now: Now,
+    pub(super) now: Now,
     plan: Plan,
     rows: BTreeMap<MessageId, Record>,
     order: Vec<MessageId>,

@@ -8,6 +8,7 @@ use super::name::MessageId;
 use super::outcome::Outcome;
 use super::state::State;
 use super::time::Wall;
+use super::unique::Claim;
 
 /// Lowest and highest priority; 9 goes first.
 pub const MAX_PRIORITY: u8 = 9;
@@ -50,6 +51,9 @@ pub struct Message {
     /// Times it was run again by its task's `on_memory` rule.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub memory_retries: u32,
+    /// What no other message may hold at once with it; absent: its task is not unique.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<Claim>,
     /// Whatever a client attached; carried, never interpreted.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub headers: Map<String, Value>,

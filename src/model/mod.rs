@@ -2,6 +2,7 @@
 //!
 //! Pure data and pure functions: no I/O, no clocks, no randomness, no hash maps.
 
+pub mod letters;
 pub mod message;
 pub mod name;
 pub mod op;
@@ -11,3 +12,4 @@ pub mod state;
 pub mod task;
 pub mod template;
 pub mod time;
+pub mod unique;

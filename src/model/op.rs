@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::letters::{LetterFilter, LetterStep, LetterTally};
 use super::message::{Delivery, Message, Record, Token};
 use super::name::MessageId;
 use super::outcome::Outcome;
@@ -18,6 +19,7 @@ pub struct Ticket(pub u64);
 pub enum Op {
     /// Store these messages durably, all or none. A known id is not stored again: its record is answered.
     /// `max_length` bounds its queue: all that did not start (waiting, scheduled, leased ahead) together.
+    /// A message whose key ([`Message::unique`]) is held by another one is dealt with as its claim says.
     Publish {
         /// The messages, in order.
         messages: Vec<Message>,
@@ -76,13 +78,15 @@ pub enum Op {
         now: Wall,
     },
     /// Put a message with a final state back into its queue: a new life of the same id, `retries`,
-    /// `losses` and `attempt` begin at zero.
+    /// `losses` and `attempt` begin at zero. It claims its key again; where another message holds that, nothing is done.
     Requeue {
         /// The message.
         id: MessageId,
         /// The wall clock.
         now: Wall,
     },
+    /// Count, retry or purge dead letters: one bounded step.
+    Letters(Box<LetterStep>),
     /// What is known of this id.
     Get {
         /// The message.
@@ -173,6 +177,16 @@ pub struct Retention {
     pub age_ms: u64,
     /// At most this many finished records.
     pub count: u64,
+    /// The same of DEAD ones, which the two above do not bound: milliseconds.
+    pub dead_age_ms: u64,
+    /// At most this many DEAD ones.
+    pub dead_count: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { age_ms: 86_400_000, count: 100_000, dead_age_ms: 30 * 86_400_000, dead_count: 10_000 }
+    }
 }
 
 /// Most facts of one [`Op::Recall`].
@@ -211,7 +225,8 @@ pub struct Settle {
     pub releases: Vec<Permit>,
     /// Facts kept in the same step.
     pub memos: Vec<Memo>,
-    /// The record is dropped this many milliseconds after the final state, instead of the default.
+    /// The record is dropped this many milliseconds after the final state, instead of the default; not one that is
+    /// DEAD.
     pub expires_ms: Option<u64>,
     /// The wall clock.
     pub now: Wall,
@@ -274,6 +289,9 @@ pub struct Filter {
     /// Only those enqueued by this uid (who may not read everything sees his own).
     #[serde(default)]
     pub uid: Option<u32>,
+    /// Only dead letters, and of these only the ones that this means.
+    #[serde(default)]
+    pub letters: Option<LetterFilter>,
     /// At most this many, 1 to 10,000.
     #[serde(default)]
     pub limit: u32,
@@ -292,6 +310,9 @@ pub struct QueueCount {
     pub leased: u64,
     /// In the `unknown` set.
     pub unknown: u64,
+    /// Given up on and kept (DEAD).
+    #[serde(default)]
+    pub dead: u64,
     /// Not handed out.
     pub paused: bool,
 }
@@ -303,6 +324,10 @@ pub enum Published {
     New,
     /// The id was known; its record.
     Known(Box<Record>),
+    /// Not stored: this message holds its key.
+    Held(Box<Record>),
+    /// Stored; this message held its key and was ended for it.
+    Replaced(MessageId),
 }
 
 /// The answer to an operation.
@@ -317,6 +342,26 @@ pub enum Reply {
         /// Its bound.
         max_length: u64,
     },
+    /// To Publish and Requeue: another message holds the key of one that may not be dealt with otherwise; nothing was
+    /// stored.
+    Taken {
+        /// The message that was refused.
+        of: MessageId,
+        /// Who holds its key: a stored message, or an earlier one of the same batch.
+        holder: MessageId,
+        /// The holder's record, if it is stored.
+        record: Option<Box<Record>>,
+    },
+    /// To Publish: this holder is to be replaced and is leased without having started; nothing was stored. Whoever
+    /// holds the lease gives it back and asks again.
+    Leased {
+        /// The holder.
+        holder: MessageId,
+        /// Its key.
+        key: String,
+    },
+    /// To Letters.
+    Letters(Box<LetterTally>),
     /// To Lease and Recover. Fewer than asked for: the queue has no more now.
     Deliveries(Vec<Delivery>),
     /// To Settle, Start, Defer, Move: whether the token was still valid and the write took place.

@@ -290,6 +290,9 @@ pub struct Task {
     pub enabled: bool,
     /// Process surroundings.
     pub surroundings: Surroundings,
+    /// `unique`: at most one message with the same arguments.
+    #[serde(default)]
+    pub unique: Option<super::unique::Unique>,
 }
 
 /// The declaration of a task of this name: its own, else that of the longest pattern (`shop.*`) that matches
@@ -331,6 +334,7 @@ impl Task {
             remote: true,
             enabled: true,
             surroundings: Surroundings::default(),
+            unique: None,
         }
     }
 }

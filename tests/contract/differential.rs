@@ -1,10 +1,12 @@
 //! Random operations, the same answers: the embedded store against the model, with restarts in between.
 
 use proptest::prelude::*;
+use taskd::model::letters::{LetterAct, LetterFilter, LetterStep};
 use taskd::model::message::{Message, Token};
 use taskd::model::op::{Filter, Memo, MemoryRetry, Op, Permit, Reply, Retention, Settle};
 use taskd::model::outcome::{Cause, Outcome};
 use taskd::model::state::{self, State};
+use taskd::model::unique::{Claim, Holds, OnConflict};
 
 use crate::harness::*;
 
@@ -54,8 +56,16 @@ fn queue() -> impl Strategy<Value = String> {
 
 fn message() -> impl Strategy<Value = Message> {
     let maybe = || proptest::option::weighted(0.3, 0..400_i64);
-    (0..24_u8, queue(), 0..=9_u8, maybe(), maybe(), 0..400_i64, any::<bool>()).prop_map(
-        |(m, queue, priority, eta, expires, enqueued, long)| Message {
+    let claim = (0..3_u8, 0..3_usize, 0..3_usize, proptest::option::of(0..300_u64));
+    let claim = proptest::option::weighted(0.5, claim);
+    (0..24_u8, queue(), 0..=9_u8, maybe(), maybe(), 0..400_i64, any::<bool>(), claim).prop_map(
+        |(m, queue, priority, eta, expires, enqueued, long, claim)| Message {
+            unique: claim.map(|(key, holds, on_conflict, period_ms)| Claim {
+                key: format!("key{key}"),
+                holds: [Holds::Queued, Holds::Running, Holds::Both][holds],
+                on_conflict: [OnConflict::Return, OnConflict::Error, OnConflict::Replace][on_conflict],
+                period_ms,
+            }),
             queue,
             priority,
             task: format!("t{}", m % 3),
@@ -111,6 +121,7 @@ fn op() -> impl Strategy<Value = Op> {
             queue,
             since: since.map(at),
             uid,
+            letters: None,
             limit,
         })),
         1 => (queue(), ms()).prop_map(|(queue, now)| Op::Purge { queue, now }),
@@ -122,9 +133,10 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (ms(), prop_oneof![Just(86_400_000_i64), 0..400_i64], 0..400_u64, 0..6_u64, 0..3_u8).prop_map(
             |(now, later, age_ms, count, far)| Op::Sweep {
                 now: if far == 0 { at(now.0 - T0 + later) } else { now },
-                retention: Retention { age_ms, count },
+                retention: Retention { age_ms, count, dead_age_ms: age_ms + 50, dead_count: count + 1 },
             }
         ),
+        2 => letters().prop_map(|step| Op::Letters(Box::new(step))),
         1 => Just(Op::Recover),
         1 => (queue(), any::<bool>()).prop_map(|(queue, paused)| Op::QueueState { queue, paused }),
         1 => permit().prop_map(Op::Acquire),
@@ -140,6 +152,33 @@ fn op() -> impl Strategy<Value = Op> {
             message,
         }),
     ]
+}
+
+fn letters() -> impl Strategy<Value = LetterStep> {
+    let ms = || (-100..400_i64).prop_map(at);
+    let ids = proptest::collection::vec((0..24_u8).prop_map(|m| id(&name(m))), 1..4);
+    let filter = (
+        any::<bool>(),
+        proptest::option::weighted(0.3, (0..4_u8).prop_map(|t| if t == 3 { "t*".to_owned() } else { format!("t{t}") })),
+        proptest::option::weighted(0.2, queue()),
+        proptest::option::weighted(0.2, ms()),
+        proptest::option::weighted(0.2, ms()),
+        proptest::option::weighted(0.2, ids),
+    );
+    let retry = (proptest::option::of(ms()), proptest::option::of(queue()));
+    let act = prop_oneof![
+        Just(LetterAct::Count),
+        Just(LetterAct::Purge),
+        retry.prop_map(|(due, queue)| LetterAct::Retry { due, queue }),
+    ];
+    (filter, act, prop_oneof![Just(u64::MAX), 0..3_u64], ms()).prop_map(|(filter, act, most, now)| {
+        let (failed, task, queue, since, until, ids) = filter;
+        let mut ids = ids.unwrap_or_default();
+        ids.sort();
+        ids.dedup();
+        let filter = LetterFilter { failed, task, queue, since, until, cause: None, ids };
+        LetterStep { filter, act, from: None, most, now }
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {

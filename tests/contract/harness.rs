@@ -243,7 +243,7 @@ pub fn defer(name: &str, token: Token) -> Op {
 }
 
 pub fn keep() -> Retention {
-    Retention { age_ms: 86_400_000, count: 1_000 }
+    Retention { age_ms: 86_400_000, count: 1_000, ..Retention::default() }
 }
 
 pub struct Swept {

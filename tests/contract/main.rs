@@ -47,6 +47,25 @@ suite! {
         bounds_that_do_not_fit_are_refused,
         ids_of_every_spelling_come_back_as_given,
         long_messages_come_back_whole;
+    claims:
+        the_second_is_answered_with_the_first,
+        one_that_may_not_be_second_is_refused_with_its_batch,
+        duplicates_inside_a_batch_stand_in_each_others_way,
+        what_waits_is_replaced_in_one_step,
+        a_replaced_message_makes_room_in_its_queue,
+        a_key_is_held_for_as_long_as_was_asked,
+        who_claims_for_its_run_waits_beside_others,
+        a_period_bounds_the_hold_from_acceptance,
+        every_end_of_a_life_frees_its_key,
+        a_new_life_claims_again_or_is_refused,
+        what_nobody_waits_for_is_told_by_its_record;
+    letters:
+        letters_have_a_retention_of_their_own,
+        letters_are_counted_by_kind,
+        a_letter_begins_a_new_life,
+        a_letter_whose_key_is_held_stays,
+        a_purged_letter_is_forgotten,
+        a_bulk_goes_in_bounded_steps_and_meets_none_twice;
     order:
         priority_first_then_order_of_acceptance,
         a_minute_of_waiting_is_worth_a_step_of_priority,

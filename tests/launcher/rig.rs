@@ -77,6 +77,7 @@ pub fn settings(dir: &Path) -> Settings {
             output_max_size: 1,
             output_rate: 262_144,
         },
+        dead: taskd::config::settings::Dead::default(),
         access: Access { read: Vec::new(), enqueue: Vec::new(), admin: Vec::new() },
         pools: [("default".to_owned(), pool("default", 2))].into(),
         queues: [("default".to_owned(), queue("default", "default"))].into(),

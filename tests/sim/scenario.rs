@@ -172,6 +172,11 @@ pub fn plan(r: &mut Rng, generation: u64, last: bool) -> Plan {
         ],
         max_memory_pressure: None,
         shutdown_grace_ms: r.between(0, 4_000),
-        retention: Retention { age_ms: u64::MAX / 4, count: 1_000_000 },
+        retention: Retention {
+            age_ms: u64::MAX / 4,
+            count: 1_000_000,
+            dead_age_ms: u64::MAX / 4,
+            dead_count: 1_000_000,
+        },
     }
 }

@@ -5,7 +5,7 @@ use super::{Model, delivery};
 use crate::broker::rules;
 use crate::model::message::{Message, Record, Token};
 use crate::model::name::MessageId;
-use crate::model::op::{Fault, Published, Reply, Settle};
+use crate::model::op::{Fault, Reply, Settle};
 use crate::model::state::State;
 use crate::model::time::Wall;
 
@@ -17,48 +17,29 @@ impl Model {
         now: Wall,
     ) -> Result<Reply, Fault> {
         rules::check_bounds(messages.len(), max_length.len())?;
-        // First look, then write: all or none.
-        let mut added: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
-        let mut ids = std::collections::BTreeSet::new();
-        for (i, m) in messages.iter().enumerate() {
-            if self.shelf.get(&m.id).is_some() || !ids.insert(&m.id) {
-                continue;
-            }
-            let n = added.entry(&m.queue).or_default();
-            *n += 1;
-            let there = self.shelf.length(&m.queue);
-            if let Some(Some(max)) = max_length.get(i)
-                && there + *n > *max
-            {
-                return Ok(Reply::QueueFull { queue: m.queue.clone(), max_length: *max });
-            }
-        }
-        let mut replies = Vec::with_capacity(messages.len());
-        for m in messages {
-            replies.push(match self.shelf.get(&m.id) {
-                Some(row) => Published::Known(Box::new(row.record.clone())),
-                None => {
-                    self.store(m, now);
-                    Published::New
-                }
-            });
-        }
-        Ok(Reply::Published(replies))
+        Ok(self.publish_admitted(messages, max_length, now))
     }
 
-    /// Stores a message whose id is not known; a known one changes nothing.
-    pub(super) fn store(&mut self, message: Message, now: Wall) {
-        if self.shelf.get(&message.id).is_some() {
-            return;
-        }
-        let (state, due) = rules::first_state(&message, now);
+    /// A row of its own for this message; `claims`: it claims its key. Answers its number.
+    pub(super) fn begin(
+        &mut self,
+        message: Message,
+        state: State,
+        due: Option<Wall>,
+        now: Wall,
+        claims: bool,
+    ) -> u64 {
         // A scheduled message gets its place when it is due.
         let rank = if due.is_none() { rules::rank(self.ready_new(now), message.priority) } else { 0 };
+        self.seq += 1;
+        if claims {
+            self.claim(self.seq, &message, now, now);
+        }
         self.born(message, state, due, rank);
+        self.seq
     }
 
     fn born(&mut self, message: Message, state: State, due: Option<Wall>, rank: i64) {
-        self.seq += 1;
         self.shelf.put(Row {
             record: Record {
                 message,
@@ -212,11 +193,12 @@ impl Model {
         match self.shelf.get(id) {
             Some(row) if row.slim => return Err(rules::arguments_gone(id)),
             Some(row) if row.record.state.is_final() => {
-                if let Some(row) = self.shelf.take_id(id) {
-                    let message = rules::reborn(row.record.message, now);
-                    let rank = rules::rank(self.ready_new(now), message.priority);
-                    self.born(message, State::Waiting, None, rank);
+                let (seq, claim) = (row.seq, row.record.message.unique.as_ref());
+                if let Some(holder) = claim.and_then(|c| self.in_the_way(c, now)) {
+                    let record = self.shelf.get(&holder).map(|row| Box::new(row.record.clone()));
+                    return Ok(Reply::Taken { of: id.clone(), holder, record });
                 }
+                self.revive(seq, None, None, now);
             }
             _ => {}
         }

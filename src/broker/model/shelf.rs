@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::claims::Claims;
 use crate::broker::rules;
 use crate::model::message::{Record, Token};
 use crate::model::name::MessageId;
@@ -38,13 +39,18 @@ impl Row {
         self.record.finished = Some(now);
         self.record.outcome = Some(outcome);
         self.unknown = false;
-        self.expires_at = expires_ms.map(|ms| now.plus(ms));
+        // What was given up on is kept for longer than what a task's own retention says.
+        self.expires_at = expires_ms.filter(|_| state != State::Dead).map(|ms| now.plus(ms));
     }
 
     fn class(&self) -> Class {
         let r = &self.record;
         if r.state.is_final() {
-            return if self.slim { Class::Slim } else { Class::Kept };
+            return match r.state {
+                _ if self.slim => Class::Slim,
+                State::Dead => Class::Dead,
+                _ => Class::Kept,
+            };
         }
         if r.token.is_some() {
             return Class::Leased;
@@ -64,6 +70,7 @@ enum Class {
     Leased,
     Unknown,
     Kept,
+    Dead,
     Slim,
 }
 
@@ -87,6 +94,10 @@ pub(super) struct Shelf {
     pub kept: BTreeSet<(Wall, u64)>,
     pub kept_default: BTreeSet<(Wall, u64)>,
     pub kept_own: BTreeSet<(Wall, u64)>,
+    /// Finished as DEAD and kept, by when.
+    pub dead: BTreeSet<(Wall, u64)>,
+    /// Who holds which key.
+    pub claims: Claims,
     /// Id records by when they finished.
     pub slim: BTreeSet<(Wall, u64)>,
     counts: BTreeMap<String, QueueCount>,
@@ -140,6 +151,7 @@ impl Shelf {
     }
 
     pub(super) fn put(&mut self, row: Row) {
+        self.claims.follow(row.seq, row.record.state);
         self.index(&row, true);
         self.ids.insert(row.record.message.id.clone(), row.seq);
         self.rows.insert(row.seq, row);
@@ -192,17 +204,20 @@ impl Shelf {
                     None => set(&mut self.kept_default, (finished, seq), add),
                 }
             }
+            Class::Dead => set(&mut self.dead, (r.finished.unwrap_or_default(), seq), add),
             Class::Slim => set(&mut self.slim, (r.finished.unwrap_or_default(), seq), add),
         }
         if matches!(class, Class::Kept | Class::Slim) {
             return;
         }
-        if class != Class::Leased
+        if !matches!(class, Class::Leased | Class::Dead)
             && let Some(expires) = r.message.expires
         {
             set(&mut self.expires, (expires, seq), add);
         }
-        self.live = if add { self.live + 1 } else { self.live.saturating_sub(1) };
+        if class != Class::Dead {
+            self.live = if add { self.live + 1 } else { self.live.saturating_sub(1) };
+        }
         let queue = &r.message.queue;
         let count = self
             .counts
@@ -212,10 +227,11 @@ impl Shelf {
             Class::Waiting => &mut count.waiting,
             Class::Scheduled => &mut count.scheduled,
             Class::Leased => &mut count.leased,
+            Class::Dead => &mut count.dead,
             _ => &mut count.unknown,
         };
         *n = if add { *n + 1 } else { n.saturating_sub(1) };
-        if count.waiting + count.scheduled + count.leased + count.unknown == 0 {
+        if count.waiting + count.scheduled + count.leased + count.unknown + count.dead == 0 {
             self.counts.remove(queue);
         }
     }

@@ -26,6 +26,15 @@ impl Model {
         let over = head(&self.shelf.kept, None, &mut excess);
         self.outlive(over, now);
 
+        let aged = now.0.saturating_sub(i64::try_from(retention.dead_age_ms).unwrap_or(i64::MAX));
+        let over = head(&self.shelf.dead, Some(Wall(aged)), &mut left);
+        self.outlive(over, now);
+        let dead = self.shelf.dead.len() as u64;
+        let mut excess = usize_of(dead.saturating_sub(retention.dead_count)).min(left);
+        left -= excess;
+        let over = head(&self.shelf.dead, None, &mut excess);
+        self.outlive(over, now);
+
         let forgotten = now.0.saturating_sub(rules::ID_KEPT_MS as i64);
         for seq in head(&self.shelf.slim, Some(Wall(forgotten)), &mut left) {
             self.shelf.take(seq);

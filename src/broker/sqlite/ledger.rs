@@ -38,6 +38,8 @@ struct Counts {
     leased: u64,
     running: u64,
     unknown: u64,
+    /// Rows of `done` that are kept as dead letters.
+    dead: u64,
     paused: bool,
 }
 
@@ -52,6 +54,9 @@ impl Counts {
         }
     }
 }
+
+/// `kept` of a dead letter.
+pub(super) const DEAD: i64 = 3;
 
 /// The number of a queue: its key in the table and its index here.
 pub(super) type QueueNo = usize;
@@ -69,8 +74,12 @@ pub(super) struct Figures {
     pub live: u64,
     /// Rows of `done` with their payload.
     pub kept: u64,
+    /// Of these rows, those that are dead letters, which [`Self::kept`] does not count.
+    pub dead: u64,
     /// Rows of `done` without.
     pub slim: u64,
+    /// Rows of `claim`.
+    pub claims: u64,
     counts: Vec<Counts>,
 }
 
@@ -136,7 +145,17 @@ impl Ledger {
             }
         }
         let done = |sql: &str| c.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
-        l.f.kept = done("SELECT count(*) FROM done WHERE kept > 0")?;
+        l.f.kept = done("SELECT count(*) FROM done WHERE kept IN (1, 2)")?;
+        l.f.claims = done("SELECT count(*) FROM claim")?;
+        let mut dead = c.prepare("SELECT queue, count(*) FROM done WHERE kept = 3 GROUP BY queue")?;
+        let mut rows = dead.query([])?;
+        while let Some(row) = rows.next()? {
+            let n = row.get::<_, i64>(1)?.unsigned_abs();
+            if let Some(counts) = l.f.counts.get_mut(index(row.get(0)?)) {
+                counts.dead = n;
+            }
+            l.f.dead += n;
+        }
         l.f.slim = done("SELECT count(*) FROM done WHERE kept = 0")?;
         Ok(l)
     }
@@ -218,6 +237,30 @@ impl Ledger {
         }
     }
 
+    /// A finished row of this `kept` came.
+    pub(super) fn add_kept(&mut self, no: QueueNo, kept: i64) {
+        if kept != DEAD {
+            self.f.kept += 1;
+            return;
+        }
+        self.f.dead += 1;
+        if let Some(c) = self.f.counts.get_mut(no) {
+            c.dead += 1;
+        }
+    }
+
+    /// A finished row of this `kept` went, or lost its payload.
+    pub(super) fn forget_kept(&mut self, no: QueueNo, kept: i64) {
+        if kept != DEAD {
+            self.f.kept = self.f.kept.saturating_sub(1);
+            return;
+        }
+        self.f.dead = self.f.dead.saturating_sub(1);
+        if let Some(c) = self.f.counts.get_mut(no) {
+            c.dead = c.dead.saturating_sub(1);
+        }
+    }
+
     /// What `max_length` bounds: all of a queue that did not start. What a node leased ahead waits like the
     /// rest.
     pub(super) fn length(&self, no: QueueNo) -> u64 {
@@ -234,6 +277,7 @@ impl Ledger {
                 scheduled: c.scheduled,
                 leased: c.leased + c.running,
                 unknown: c.unknown,
+                dead: c.dead,
                 paused: c.paused,
             })
         };
@@ -266,10 +310,10 @@ impl Ledger {
                 found.push(format!("queue {name}: counted {ours:?}, stored {theirs:?}"));
             }
         }
-        let ours = (self.f.live, self.f.kept, self.f.slim);
-        let theirs = (fresh.f.live, fresh.f.kept, fresh.f.slim);
+        let rows = |f: &Figures| (f.live, f.kept, f.dead, f.slim, f.claims);
+        let (ours, theirs) = (rows(&self.f), rows(&fresh.f));
         if ours != theirs {
-            found.push(format!("rows (live, finished, ids): counted {ours:?}, stored {theirs:?}"));
+            found.push(format!("rows (live, finished, dead, ids, claims): counted {ours:?}, stored {theirs:?}"));
         }
         found
     }

@@ -1,7 +1,5 @@
 //! What happens to one message: stored, leased, started, ended, given back.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use rusqlite::{OptionalExtension, params};
 
 use super::ledger::{self, Class, QueueNo, idle_class};
@@ -10,7 +8,7 @@ use super::shelf::{Shelf, Stop};
 use crate::broker::rules;
 use crate::model::message::{Delivery, Message, Token};
 use crate::model::name::MessageId;
-use crate::model::op::{Fault, Published, Reply, Settle};
+use crate::model::op::{Published, Reply, Settle};
 use crate::model::outcome::Outcome;
 use crate::model::state::State;
 use crate::model::time::Wall;
@@ -31,68 +29,36 @@ impl Shelf {
         now: Wall,
     ) -> Result<Reply, Stop> {
         rules::check_bounds(messages.len(), max_length.len())?;
-        if let Some(full) = self.full(messages, max_length)? {
-            return Ok(full);
+        // Nothing to decide: what an admission would look up is not looked up.
+        if messages.iter().any(|m| m.unique.is_some()) || max_length.iter().any(Option::is_some) {
+            return self.publish_admitted(messages, max_length, now);
         }
         let mut replies = Vec::with_capacity(messages.len());
         for m in messages {
-            replies.push(if self.store(m, now, 0)? {
+            replies.push(if self.store(m, now)? {
                 Published::New
             } else {
                 // Read back rather than remembered: it may be this batch's own.
-                let known = self.record(&m.id)?.ok_or_else(|| vanished(&m.id))?;
-                Published::Known(Box::new(known))
+                Published::Known(self.there(&m.id)?)
             });
         }
         Ok(Reply::Published(replies))
     }
 
-    /// Whether a bound would be passed: looked at before anything is written.
-    fn full(&mut self, messages: &[Message], max_length: &[Option<u64>]) -> Result<Option<Reply>, Stop> {
-        if max_length.iter().all(Option::is_none) {
-            return Ok(None);
-        }
-        let mut added: BTreeMap<&str, u64> = BTreeMap::new();
-        let mut ids = BTreeSet::new();
-        for (m, max) in messages.iter().zip(max_length) {
-            if !ids.insert(&m.id) || self.is_known(&m.id)? {
-                continue;
-            }
-            let n = added.entry(&m.queue).or_default();
-            *n += 1;
-            let there = self.ledger.number(&m.queue).map_or(0, |no| self.ledger.length(no));
-            if let Some(max_length) = *max
-                && there + *n > max_length
-            {
-                return Ok(Some(Reply::QueueFull { queue: m.queue.clone(), max_length }));
-            }
-        }
-        Ok(None)
-    }
-
-    fn is_known(&self, id: &MessageId) -> rusqlite::Result<bool> {
+    pub(super) fn is_known(&self, id: &MessageId) -> rusqlite::Result<bool> {
         let key = Key::of(id);
         Ok(self.c.prepare_cached("SELECT 1 FROM live WHERE id = ?1")?.exists([&key])?
             || self.is_done(&key)?)
     }
 
-    fn is_done(&self, key: &Key<'_>) -> rusqlite::Result<bool> {
-        if self.ledger.f.kept + self.ledger.f.slim == 0 {
+    pub(super) fn is_done(&self, key: &Key<'_>) -> rusqlite::Result<bool> {
+        if self.ledger.f.kept + self.ledger.f.dead + self.ledger.f.slim == 0 {
             return Ok(false);
         }
         self.c.prepare_cached("SELECT 1 FROM done WHERE id = ?1")?.exists([key])
     }
 
-    /// Stores a message; false: its id is known, nothing changed. `attempt`: of a life elsewhere.
-    pub(super) fn store(&mut self, m: &Message, now: Wall, attempt: u32) -> Result<bool, Stop> {
-        if self.is_done(&Key::of(&m.id))? {
-            return Ok(false);
-        }
-        let (state, due) = rules::first_state(m, now);
-        self.born(m, state, due, now, attempt)
-    }
-
-    fn born(
+    pub(super) fn born(
         &mut self,
         m: &Message,
         state: State,
@@ -197,16 +163,17 @@ impl Shelf {
     }
 
     pub(super) fn start(&mut self, id: &MessageId, token: Token, now: Wall) -> Result<Reply, Stop> {
-        let queue = self
+        let begun = self
             .c
             .prepare_cached(
                 "UPDATE live SET started = ?3, state = 2 WHERE id = ?1 AND token = ?2 AND state <> 2 \
-                 RETURNING queue",
+                 RETURNING seq, queue",
             )?
-            .query_row((Key::of(id), token.0, now.0), |row| row.get(0))
+            .query_row((Key::of(id), token.0, now.0), |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
-        if let Some(queue) = queue {
+        if let Some((seq, queue)) = begun {
             let queue = ledger::index(queue);
+            self.claim_runs(seq)?;
             self.ledger.leave(queue, Class::Leased);
             self.ledger.enter(queue, Class::Running);
             return Ok(rules::applied());
@@ -255,11 +222,12 @@ impl Shelf {
                 None => queue,
             };
             self.ledger.enter(queue, Class::Scheduled);
+            self.claim_rests(seq, true)?;
         } else {
             self.finish(seq, s.state, &s.outcome, s.now, s.expires_ms, s.lost)?;
         }
         for m in &s.follow_ups {
-            self.store(m, s.now, 0)?;
+            self.store(m, s.now)?;
         }
         for permit in &s.releases {
             self.release(permit)?;
@@ -310,23 +278,35 @@ impl Shelf {
     ) -> rusqlite::Result<()> {
         let outcome = encode(outcome)?;
         self.bytes += outcome.len();
-        self.c
+        self.claim_ends(seq)?;
+        // What was given up on is kept for longer than what a task's own retention says.
+        let expires_ms = expires_ms.filter(|_| state != State::Dead);
+        let kept = match state {
+            State::Dead => ledger::DEAD,
+            _ if expires_ms.is_some() => 2,
+            _ => 1,
+        };
+        let queue = self
+            .c
             .prepare_cached(
                 "INSERT INTO done(seq, id, queue, state, kept, attempt, losses, retries, started, finished, \
                  expires, message, outcome) SELECT seq, id, queue, ?2, ?3, attempt, losses + ?4, retries, \
-                 started, ?5, ?6, message, ?7 FROM live WHERE seq = ?1",
+                 started, ?5, ?6, message, ?7 FROM live WHERE seq = ?1 RETURNING queue",
             )?
-            .execute(params![
-                seq,
-                code(state),
-                if expires_ms.is_some() { 2 } else { 1 },
-                i64::from(lost),
-                now.0,
-                expires_ms.map(|ms| now.plus(ms).0),
-                outcome,
-            ])?;
+            .query_row(
+                params![
+                    seq,
+                    code(state),
+                    kept,
+                    i64::from(lost),
+                    now.0,
+                    expires_ms.map(|ms| now.plus(ms).0),
+                    outcome,
+                ],
+                |row| row.get(0),
+            )?;
         self.c.prepare_cached("DELETE FROM live WHERE seq = ?1")?.execute([seq])?;
-        self.ledger.f.kept += 1;
+        self.ledger.add_kept(ledger::index(queue), kept);
         Ok(())
     }
 
@@ -352,6 +332,7 @@ impl Shelf {
             .execute((seq, code(state), due.map(|d| d.0), counted, i64::from(lost), rank))?;
         self.ledger.leave(queue, class);
         self.ledger.enter(queue, idle_class(state, false));
+        self.claim_rests(seq, false)?;
         Ok(rules::applied())
     }
 
@@ -367,7 +348,7 @@ impl Shelf {
     }
 
     /// Row, queue and class of what is neither final nor leased.
-    fn open(&self, id: &MessageId) -> Result<Option<(i64, QueueNo, Class)>, Stop> {
+    pub(super) fn open(&self, id: &MessageId) -> Result<Option<(i64, QueueNo, Class)>, Stop> {
         let found = self
             .c
             .prepare_cached(
@@ -400,10 +381,12 @@ impl Shelf {
             if row.flag == 0 {
                 return Err(rules::arguments_gone(id).into());
             }
-            let message = rules::reborn(row.message()?, now);
-            self.drop_done(row.seq)?;
-            self.ledger.f.kept = self.ledger.f.kept.saturating_sub(1);
-            self.born(&message, State::Waiting, None, now, 0)?;
+            let message = row.message()?;
+            if let Some(holder) = self.in_the_way(&message, now)? {
+                let record = self.record(&holder)?.map(Box::new);
+                return Ok(Reply::Taken { of: id.clone(), holder, record });
+            }
+            self.revive(&row, message, None, None, now)?;
         }
         Ok(Reply::Record(self.record(id)?.map(Box::new)))
     }
@@ -445,14 +428,11 @@ impl Shelf {
         self.ledger.leave(queue, class);
         self.ledger.enter(queue, idle_class(State::Waiting, task.is_some()));
         self.c.prepare_cached(change)?.execute((seq, task))?;
+        self.claim_rests(seq, false)?;
         Ok(rules::applied())
     }
 
     fn task(&self, id: &MessageId) -> Result<Option<String>, Stop> {
         Ok(self.live(id)?.map(|row| row.message()).transpose()?.map(|m| m.task))
     }
-}
-
-fn vanished(id: &MessageId) -> Fault {
-    Fault::Again(format!("{id} was there and is not; try again"))
 }

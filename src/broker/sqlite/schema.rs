@@ -13,7 +13,7 @@ use crate::link::sqlite::OpenError;
 const APPLICATION_ID: i64 = 0x7461_736b;
 
 /// One step per version: entry n leads from version n to n + 1. Entries are never changed, only added.
-const MIGRATIONS: &[&str] = &[V1, MEMOS];
+const MIGRATIONS: &[&str] = &[V1, MEMOS, CLAIMS, DEAD];
 
 // `live` holds what is not final, `done` what is. `seq` is the order of acceptance and stays the row's key
 // in both, so one descending scan of either lists newest first. Long messages stand in `body`, where the
@@ -52,6 +52,17 @@ CREATE TABLE node(name TEXT PRIMARY KEY, announce TEXT NOT NULL, at INTEGER NOT 
 
 // Small facts of the engine's, by key.
 const MEMOS: &str = "CREATE TABLE memo(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;";
+
+// Keys that unique messages claim, under the number of their row in `live`: `holds` as in `claims::code`, `held`
+// whether it does now.
+const CLAIMS: &str = "
+CREATE TABLE claim(
+  seq INTEGER PRIMARY KEY, key TEXT NOT NULL, holds INTEGER NOT NULL, held INTEGER NOT NULL, until INTEGER);
+CREATE INDEX claim_held ON claim(key) WHERE held = 1;
+";
+
+// Dead letters (state 8) have a retention of their own: `kept` is 3.
+const DEAD: &str = "UPDATE done SET kept = 3, expires = NULL WHERE state = 8 AND kept > 0;";
 
 /// Brings the store to this version; a new one gets the id that is given. Answers its id.
 pub(super) fn prepare(c: &mut Connection, file: &Path, new_id: &str) -> Result<String, OpenError> {

@@ -6,6 +6,7 @@
 use rusqlite::Connection;
 
 use super::ledger::Ledger;
+use crate::model::letters::LetterAct;
 use crate::model::op::{Fault, Op, Reply};
 
 /// Why an operation did not take place.
@@ -52,6 +53,7 @@ impl Shelf {
             Op::Extend { leases } => Reply::Lost(self.extend(leases)?),
             Op::Revoke { id, now } => return self.revoke(id, *now),
             Op::Requeue { id, now } => return self.requeue(id, *now),
+            Op::Letters(step) => return self.letters(step),
             Op::Get { id } => Reply::Record(self.record(id)?.map(Box::new)),
             Op::Count => Reply::Counts(self.ledger.counts()),
             Op::Move { id, token, unknown, now: _ } => return self.relocate(id, *token, *unknown),
@@ -96,6 +98,7 @@ pub(super) const fn is_durable(op: &Op) -> bool {
         | Op::QueueState { .. }
         | Op::Remember(_)
         | Op::Tick { .. } => true,
+        Op::Letters(step) => !matches!(step.act, LetterAct::Count),
         // A permit goes with a lease or a settle; commits are lost only from the end, so the two stay
         // consistent with each other.
         Op::Acquire(_)
@@ -116,5 +119,8 @@ pub(super) const fn is_durable(op: &Op) -> bool {
 /// Whether an operation begins something new: refused while the disk is full, so that what is left serves
 /// the ends of what runs.
 pub(super) const fn begins(op: &Op) -> bool {
-    matches!(op, Op::Publish { .. } | Op::Requeue { .. } | Op::Tick { .. } | Op::Lease { .. })
+    match op {
+        Op::Letters(step) => matches!(step.act, LetterAct::Retry { .. }),
+        op => matches!(op, Op::Publish { .. } | Op::Requeue { .. } | Op::Tick { .. } | Op::Lease { .. }),
+    }
 }

@@ -58,7 +58,7 @@ impl Shelf {
                 .prepare_cached("DELETE FROM tick WHERE schedule = ?1 AND planned = ?2")?
                 .execute((schedule, first))?;
         }
-        self.store(message, message.enqueued, 0)?;
+        self.store(message, message.enqueued)?;
         Ok(true)
     }
 

@@ -58,6 +58,13 @@ impl Shelf {
                       ORDER BY finished, seq LIMIT ?2";
         self.outlive(oldest, i64::MAX, now, &mut excess)?;
 
+        let dead = "SELECT seq FROM done WHERE kept = 3 AND finished <= ?1 ORDER BY finished, seq LIMIT ?2";
+        let aged = now.0.saturating_sub(i64::try_from(retention.dead_age_ms).unwrap_or(i64::MAX));
+        self.outlive(dead, aged, now, &mut left)?;
+        let mut excess = within(self.ledger.f.dead.saturating_sub(retention.dead_count), left);
+        left -= excess;
+        self.outlive(dead, i64::MAX, now, &mut excess)?;
+
         let ids = "SELECT seq FROM done WHERE kept = 0 AND finished <= ?1 ORDER BY finished, seq LIMIT ?2";
         self.forget(ids, now.0.saturating_sub(rules::ID_KEPT_MS as i64), &mut left)?;
         let most = retention.count.saturating_mul(rules::IDS_PER_RECORD);
@@ -132,20 +139,27 @@ impl Shelf {
                 .c
                 .prepare_cached(concat!("SELECT ", done_columns!(), " FROM done WHERE seq = ?1"))?
                 .query_row([seq], Stored::of)?;
-            self.ledger.f.kept = self.ledger.f.kept.saturating_sub(1);
-            match row.record() {
-                Ok(record) if record.finished.unwrap_or_default().plus(rules::ID_KEPT_MS) > now => {
-                    let json = encode(&rules::slim(record).message)?;
-                    self.c
-                        .prepare_cached(
-                            "UPDATE done SET kept = 0, expires = NULL, message = ?2, outcome = NULL WHERE seq = ?1",
-                        )?
-                        .execute((seq, json))?;
-                    self.c.prepare_cached("DELETE FROM body WHERE seq = ?1")?.execute([seq])?;
-                    self.ledger.f.slim += 1;
-                }
-                _ => self.drop_done(seq)?,
+            self.outlive_row(&row, now)?;
+        }
+        Ok(())
+    }
+
+    /// The same for one row.
+    pub(super) fn outlive_row(&mut self, row: &Stored, now: Wall) -> Result<(), Stop> {
+        let seq = row.seq;
+        self.ledger.forget_kept(row.queue, row.flag);
+        match row.record() {
+            Ok(record) if record.finished.unwrap_or_default().plus(rules::ID_KEPT_MS) > now => {
+                let json = encode(&rules::slim(record).message)?;
+                self.c
+                    .prepare_cached(
+                        "UPDATE done SET kept = 0, expires = NULL, message = ?2, outcome = NULL WHERE seq = ?1",
+                    )?
+                    .execute((seq, json))?;
+                self.c.prepare_cached("DELETE FROM body WHERE seq = ?1")?.execute([seq])?;
+                self.ledger.f.slim += 1;
             }
+            _ => self.drop_done(seq)?,
         }
         Ok(())
     }

@@ -513,7 +513,7 @@ fn perform(
             let mut import = || -> Result<u64, Stop> {
                 let mut new = 0;
                 for (message, attempt) in messages {
-                    new += u64::from(shelf.store(message, *now, *attempt)?);
+                    new += u64::from(shelf.take_over(message, *now, *attempt)?);
                 }
                 Ok(new)
             };

@@ -12,6 +12,10 @@ use crate::model::state;
 /// Durations that are worth offering; any other one may be typed.
 const DURATIONS: &[&str] = &["30s", "1m", "5m", "10m", "30m", "1h", "6h", "1d", "1w"];
 
+/// Causes of an end that a dead letter may have.
+const CAUSES: &[&str] =
+    &["worker_lost", "exit", "signal", "error", "time_limit", "memory", "spawn_failed", "rejected"];
+
 /// What a value is, by its name in `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -19,6 +23,7 @@ enum Kind {
     Queue,
     Message,
     State,
+    Cause,
     Duration,
     Zone,
     /// Arguments of the task that was named.
@@ -40,6 +45,7 @@ fn kind(arg: &Arg) -> Option<Kind> {
         // As an option it is the id of something new.
         "ID" if arg.is_positional() => Kind::Message,
         "STATE" => Kind::State,
+        "CAUSE" => Kind::Cause,
         "DURATION" | "DURATION|TIME" => Kind::Duration,
         "ZONE" => Kind::Zone,
         "KEY=VALUE" => Kind::Pair,
@@ -111,6 +117,7 @@ fn value(place: &Place<'_>, typed: &Typed, arg: &Arg, before: &str) -> Answer {
             Kind::Message => ask().messages(place, &typed.current),
             Kind::Pair => return pairs(place, typed, ask),
             Kind::State => states(typed.current.strip_prefix(before).unwrap_or_default()),
+            Kind::Cause => CAUSES.iter().map(|c| Candidate::new(*c, "")).collect(),
             Kind::Duration => DURATIONS.iter().map(|d| Candidate::new(*d, "")).collect(),
             Kind::Zone => zones(),
             Kind::Priority => (0..=9).rev().map(|n| Candidate::new(n.to_string(), "")).collect(),

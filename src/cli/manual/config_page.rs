@@ -147,7 +147,7 @@ fn keys(page: &mut Page, keys: &[Key], before: &str, told: bool) {
             if key.default.is_empty() { String::new() } else { format!(" Default: `{}`.", key.default) };
         page.item(&format!("`{name}` = {}", kind(key)), &format!("{text}{default}"));
         match key.kind {
-            Kind::Table(inner) => self::keys(page, inner, &format!("{name}."), told),
+            Kind::Table(inner) | Kind::BoolOrTable(inner) => self::keys(page, inner, &format!("{name}."), told),
             Kind::Params => self::keys(page, PARAM, &format!("{name}.NAME."), told),
             _ => {}
         }
@@ -207,6 +207,7 @@ fn kind(key: &Key) -> String {
         Kind::List => "list".to_owned(),
         Kind::Dict => "table".to_owned(),
         Kind::Table(_) => "table of these keys".to_owned(),
+        Kind::BoolOrTable(_) => "`true` | `false` | table of these keys".to_owned(),
         Kind::Tables => "list of tables".to_owned(),
     }
 }

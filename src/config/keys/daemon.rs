@@ -35,6 +35,11 @@ pub(super) const RESULTS: &[Key] = keys! {
     "output_rate": Kind::Size(KIB, GIB), Now, "\"256K\"", "Bytes of output a second that a child may pass on.";
 };
 
+pub(super) const DEAD: &[Key] = keys! {
+    "expires": Kind::Duration(1_000, LONGEST), Now, "\"30d\"", "How long a dead letter is kept, whatever its task's result_expires says.";
+    "max_records": Kind::Int(1, 1_000_000_000), Now, "10_000", "How many dead letters are kept at most; the oldest go first.";
+};
+
 pub(super) const ACCESS: &[Key] = keys! {
     "read": Kind::People, Now, "[\"@taskd-users\"]", "Who may read everything: users and @groups; with --user nobody but whoever runs it.";
     "enqueue": Kind::People, Now, "[\"@taskd-users\"]", "Who may enqueue; whoever enqueued a message may also read and cancel it. With --user nobody but whoever runs it.";

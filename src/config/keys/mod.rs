@@ -91,6 +91,8 @@ pub enum Kind {
     Dict,
     /// A table of these keys.
     Table(&'static [Key]),
+    /// `true`, `false`, or a table of these keys.
+    BoolOrTable(&'static [Key]),
     /// A list of tables of any keys.
     Tables,
 }
@@ -186,6 +188,9 @@ pub const TASKD: TableSpec = table("taskd", Shape::One, daemon::TASKD, "The node
 /// `[results]`.
 pub const RESULTS: TableSpec =
     table("results", Shape::One, daemon::RESULTS, "What is kept of finished messages.");
+/// `[dead]`.
+pub const DEAD: TableSpec =
+    table("dead", Shape::One, daemon::DEAD, "What is kept of messages that were given up on (DEAD).");
 /// `[access]`.
 pub const ACCESS: TableSpec = table("access", Shape::One, daemon::ACCESS, "Who may do what on the socket.");
 /// `[pools.NAME]`.
@@ -219,7 +224,7 @@ pub const NOTIFY: TableSpec =
 
 /// Every table of the file, in the order in which it is shown.
 pub const TABLES: &[TableSpec] =
-    &[TASKD, RESULTS, ACCESS, POOLS, QUEUES, ROUTES, DEFAULTS, TASKS, SCHEDULES, WORKFLOWS, WEB, NOTIFY];
+    &[TASKD, RESULTS, DEAD, ACCESS, POOLS, QUEUES, ROUTES, DEFAULTS, TASKS, SCHEDULES, WORKFLOWS, WEB, NOTIFY];
 
 /// What other programs call a key, and its name here.
 const ALIASES: &[(&str, &str)] = &[

@@ -48,7 +48,7 @@ pub(super) const TASK: &[Key] = keys! {
     "supplementary_groups": Kind::Groups, Now, "", "Groups beside those of its user.";
     "rate_limit": Kind::Rate, Later, "", "How many of its messages start in a period at most, over all nodes.";
     "rate_limit_key": Kind::Name, Later, "", "The parameter for each value of which rate_limit counts.";
-    "unique": Kind::Table(UNIQUE), Later, "", "At most one message with the same arguments.";
+    "unique": Kind::BoolOrTable(UNIQUE), Now, "", "At most one message with the same arguments: true for all arguments, while it waits and runs. What comes second is dealt with by on_conflict, in the same transaction, whoever enqueues it. `taskd retry` of a message whose key another one holds is refused.";
     "concurrency": Kind::Int(1, 1_000_000), Later, "", "How many of its messages run at once at most, over all nodes.";
     "concurrency_key": Kind::Name, Later, "", "The parameter for each value of which concurrency counts.";
     "memory_max": Kind::Size(MIB, 1 << 50), Now, "", "Hard limit of the memory of one attempt.";
@@ -77,10 +77,10 @@ pub(super) const NOTIFY: &[Key] = keys! {
 };
 
 const UNIQUE: &[Key] = keys! {
-    "key": Kind::Names, Later, "", "The parameters that must be the same.";
-    "while": Kind::Choice(&["queued", "running", "both"]), Later, "", "How long it holds.";
-    "period": Kind::Duration(1, YEAR), Later, "", "How long it holds at most.";
-    "on_conflict": Kind::Choice(&["return", "error", "replace"]), Later, "", "What becomes of the second message.";
+    "key": Kind::Names, Now, "", "The parameters that must be the same; by default all arguments.";
+    "while": Kind::Choice(&["queued", "running", "both"]), Now, "\"both\"", "While what a message holds its key: \"queued\" from its acceptance to its first start, \"running\" while an attempt runs, \"both\" from its acceptance to its final state.";
+    "period": Kind::Duration(1, YEAR), Now, "", "It holds its key at most this long after it was accepted, however long it waits and runs; a final state frees the key at once.";
+    "on_conflict": Kind::Choice(&["return", "error", "replace"]), Now, "\"return\"", "What becomes of the second message: \"return\" answers with the first one, \"error\" refuses it (exit code 73), \"replace\" ends the first one as REVOKED while it waits and takes the second; a first one that runs is answered as by \"return\".";
 };
 
 const ON_MEMORY: &[Key] = keys! {

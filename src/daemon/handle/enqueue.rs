@@ -1,5 +1,7 @@
 //! `enqueue`: everything that can be refused is refused here, before the message is accepted.
 
+use std::collections::BTreeSet;
+
 use super::{Asker, mismatch, stopping, store_error};
 use crate::config::settings::Settings;
 use crate::control::api::{Enqueue, Enqueued, Error, ErrorKind};
@@ -7,13 +9,14 @@ use crate::daemon::clock;
 use crate::daemon::state::Daemon;
 use crate::engine::command::Told;
 use crate::engine::event::Ask;
-use crate::model::message::{MAX_BYTES, MAX_PRIORITY, Message};
+use crate::model::message::{MAX_BYTES, MAX_PRIORITY, Message, Record};
 use crate::model::name::{self, MessageId};
 use crate::model::op::Published;
 use crate::model::params;
 use crate::model::state::State;
 use crate::model::task::Task;
 use crate::model::time::Wall;
+use crate::model::unique;
 
 /// Latest time that is accepted for `eta` and `expires`: 9999-12-31.
 const LATEST: i64 = 253_402_300_799_000;
@@ -39,29 +42,79 @@ pub fn handle(d: &mut Daemon, asker: Asker, list: Vec<Enqueue>) {
         return asker.json(&Vec::<Enqueued>::new());
     }
     let first = |m: &Message| if m.eta.is_some_and(|t| t > now) { State::Scheduled } else { State::Waiting };
-    let states = messages.iter().map(first).collect();
-    d.ask(Ask::Enqueue(messages), Box::new(move |_, told| answer(asker, told, states)));
+    let asked = messages.iter().map(|m| Asked { state: first(m), call: call(d, m) }).collect();
+    d.ask(Ask::Enqueue(messages), Box::new(move |d, told| answer(asker, told, asked, &|m| call(d, m))));
 }
 
-fn answer(asker: Asker, told: Told, states: Vec<State>) {
+/// What is remembered of a message until the answer comes.
+struct Asked {
+    /// Its state if it is stored.
+    state: State,
+    /// Its call.
+    call: Option<u64>,
+}
+
+/// A number for what a message calls, the same however the arguments were written. None: nobody can tell any more.
+fn call(d: &Daemon, m: &Message) -> Option<u64> {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let task = d.settings.task(&m.task)?;
+    let mut hasher = DefaultHasher::new();
+    unique::call(task, &m.task, &m.args, &m.kwargs).hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+/// Whether what has this id is another call.
+fn differs(record: &Record, asked: &Asked, call: &dyn Fn(&Message) -> Option<u64>) -> bool {
+    // The arguments of a record whose retention is over are gone.
+    let slim = record.state.is_final() && record.outcome.is_none();
+    let there = call(&record.message).filter(|_| !slim);
+    there.zip(asked.call).is_some_and(|(there, asked)| there != asked)
+}
+
+fn answer(asker: Asker, told: Told, asked: Vec<Asked>, call: &dyn Fn(&Message) -> Option<u64>) {
     match told {
         Told::Published(list) => {
             // An id is no secret, the state of what it names is: a stranger learns that it is taken, no more.
-            let taken = |(_, _, p): &(MessageId, String, Published)| match p {
-                Published::Known(record) => !asker.may_see(record),
-                Published::New => false,
+            let strange = |(_, _, p): &&(MessageId, String, Published)| match p {
+                Published::Known(record) | Published::Held(record) => !asker.may_see(record),
+                Published::New | Published::Replaced(_) => false,
             };
-            if let Some((id, ..)) = list.iter().find(|one| taken(one)) {
-                return asker.error(in_use(id, list.len() > 1));
+            if let Some((id, _, published)) = list.iter().find(strange) {
+                let batch = list.len() > 1;
+                let held = matches!(published, Published::Held(_));
+                return asker.error(if held { key_taken(None, batch) } else { in_use(id, batch) });
             }
-            let view =
-                |((id, queue, published), state): ((MessageId, String, Published), State)| match published {
-                    Published::New => Enqueued { id: id.0, state, queue, known: false },
+            // One of this batch may have ended an earlier one.
+            let replaced: BTreeSet<MessageId> = list
+                .iter()
+                .filter_map(|(_, _, p)| if let Published::Replaced(old) = p { Some(old.clone()) } else { None })
+                .collect();
+            let view = |((id, queue, published), asked): ((MessageId, String, Published), Asked)| {
+                let state = if replaced.contains(&id) { State::Revoked } else { asked.state };
+                let (known, unique) =
+                    (matches!(published, Published::Known(_)), matches!(published, Published::Held(_)));
+                let new = Enqueued { id: id.0, state, queue, known, differs: false, unique, replaced: None };
+                match published {
+                    Published::New => new,
+                    Published::Replaced(old) => Enqueued { replaced: Some(old.0), ..new },
                     Published::Known(r) => {
-                        Enqueued { id: id.0, state: r.state, queue: r.message.queue, known: true }
+                        let differs = differs(&r, &asked, call);
+                        Enqueued { state: r.state, queue: r.message.queue, differs, ..new }
                     }
-                };
-            asker.json(&list.into_iter().zip(states).map(view).collect::<Vec<_>>());
+                    Published::Held(r) => {
+                        Enqueued { id: r.message.id.0, state: r.state, queue: r.message.queue, ..new }
+                    }
+                }
+            };
+            asker.json(&list.into_iter().zip(asked).map(view).collect::<Vec<_>>());
+        }
+        Told::Taken { holder, record, .. } => {
+            let seen = record.is_none_or(|record| asker.may_see(&record));
+            let mut e = key_taken(seen.then_some(&holder), false);
+            if asked.len() > 1 {
+                e.message.push_str(" (nothing was enqueued)");
+            }
+            asker.error(e);
         }
         Told::QueueFull { queue, max_length } => asker.error(
             Error::new(
@@ -77,6 +130,17 @@ fn answer(asker: Asker, told: Told, states: Vec<State>) {
         Told::Stopping => asker.error(stopping()),
         _ => asker.error(mismatch()),
     }
+}
+
+/// Another message holds the key of a task that is unique.
+pub(super) fn key_taken(holder: Option<&MessageId>, rest: bool) -> Error {
+    let rest = if rest { "; the other messages of the batch are stored" } else { "" };
+    let (who, hint) = match holder {
+        Some(id) => (id.to_string(), format!("`taskd status {id}` shows it")),
+        None => ("somebody else's message".to_owned(), "try again when it is over".to_owned()),
+    };
+    let what = format!("the task is unique, and {who} holds the key{rest}");
+    Error::new(ErrorKind::Conflict, what).hint(hint)
 }
 
 fn in_use(id: &MessageId, batch: bool) -> Error {
@@ -240,7 +304,6 @@ mod tests {
     use super::*;
     use crate::config::{Env, load_texts};
     use crate::control::api::{Answer, Peer, Rights};
-    use crate::model::message::Record;
 
     #[test]
     fn a_queue_that_would_change_the_user_is_refused() {
@@ -273,7 +336,8 @@ mod tests {
         let peer = Peer { uid: 1, gid: 1, groups: Vec::new(), pid: 1 };
         let asker = Asker { peer, rights, answer: answer_to };
         let known = (MessageId("i".into()), "q".to_owned(), Published::Known(Box::new(record)));
-        answer(asker, Told::Published(vec![known]), vec![State::Waiting]);
+        let asked = vec![Asked { state: State::Waiting, call: None }];
+        answer(asker, Told::Published(vec![known]), asked, &|_| None);
         received.try_recv().unwrap()
     }
 

@@ -7,6 +7,7 @@ use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Reply};
 
 pub mod cancel;
+pub mod dead;
 pub mod drain;
 pub mod enqueue;
 pub mod list;
@@ -139,6 +140,10 @@ pub fn dispatch(d: &mut Daemon, call: Call) {
         Request::Cancel { id } => cancel::handle(d, asker, id),
         Request::Retry { id } => retry::handle(d, asker, id),
         Request::List(query) => list::handle(d, asker, &query),
+        Request::Dead(query) => dead::list(d, asker, &query),
+        Request::DeadExport(query) => dead::export(d, asker, &query),
+        Request::DeadRetry(body) => dead::retry(d, asker, body),
+        Request::DeadPurge(body) => dead::purge(d, asker, body),
         Request::Status => status::handle(d, asker),
         Request::Queues => queues::handle(d, asker),
         Request::Tasks => tasks::handle(d, asker),

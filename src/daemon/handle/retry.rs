@@ -36,6 +36,12 @@ fn answer(asker: Asker, id: &str, told: Told) {
             message: format!("{id} waits in queue {} again, its counters begin anew", record.message.queue),
             ..Done::default()
         }),
+        Told::Taken { holder, record, .. } => {
+            let seen = record.is_none_or(|record| asker.may_see(&record));
+            let mut e = super::enqueue::key_taken(seen.then_some(&holder), false);
+            e.message = format!("{id} cannot run again now: {}", e.message);
+            asker.error(e);
+        }
         Told::Fault(fault) => asker.error(store_error(&fault)),
         Told::Stopping => asker.error(stopping()),
         _ => asker.error(mismatch()),

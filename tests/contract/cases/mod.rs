@@ -1,6 +1,8 @@
 //! The cases, by what they are about. Each is a function over any store.
 
+pub mod claims;
 pub mod lease;
+pub mod letters;
 pub mod life;
 pub mod order;
 pub mod publish;
