@@ -3,6 +3,7 @@
 //! Deterministic, in memory, no clock of its own; what it answers is what every other store must answer.
 
 mod broker;
+mod joins;
 mod lives;
 mod shelf;
 mod sweep;
@@ -17,6 +18,7 @@ use crate::model::message::{Delivery, Message, Record};
 use crate::model::name::MessageId;
 use crate::model::op::{Caps, Fault, Filter, MAX_MEMOS, Memo, Op, Permit, QueueCount, Reply};
 use crate::model::time::Wall;
+use crate::model::workflow::{Fallout, Workflow};
 
 /// What [`Model`], and every store that holds all its data in one place, can do.
 pub const CAPS: Caps = Caps { atomic_settle: true, permits: true, ticks: true, listing: true, shared: false };
@@ -34,6 +36,7 @@ pub struct Model {
     ticks: BTreeMap<String, BTreeSet<Wall>>,
     nodes: BTreeMap<String, (String, Wall)>,
     memos: BTreeMap<String, String>,
+    flows: joins::Flows,
 }
 
 impl Model {
@@ -58,6 +61,12 @@ impl Model {
     /// # Errors
     /// [`Fault::Refused`] for an operation that makes no sense; nothing took place then.
     pub fn apply(&mut self, op: Op) -> Result<Reply, Fault> {
+        self.flows.fallout = Fallout::default();
+        let reply = self.perform(op)?;
+        Ok(rules::with(reply, std::mem::take(&mut self.flows.fallout)))
+    }
+
+    fn perform(&mut self, op: Op) -> Result<Reply, Fault> {
         Ok(match op {
             Op::Publish { messages, max_length, now } => return self.publish(messages, &max_length, now),
             Op::Lease { queue, credit, now } => self.lease(&queue, credit, now),
@@ -67,15 +76,15 @@ impl Model {
                 self.defer(&id, token, until, counted, lost, now)
             }
             Op::Extend { leases } => self.extend(leases),
-            Op::Revoke { id, now } => self.revoke(&id, now),
+            Op::Revoke { id, now } => return self.revoke(&id, now),
             Op::Requeue { id, now } => return self.requeue(&id, now),
             Op::Get { id } => self.answer(&id),
             Op::List(filter) => self.list(&filter),
             Op::Count => self.count(),
-            Op::Purge { queue, now } => self.purge(&queue, now),
+            Op::Purge { queue, now } => return self.purge(&queue, now),
             Op::Move { id, token, unknown, now: _ } => self.relocate(&id, token, unknown),
             Op::Known { tasks, now: _ } => self.known(&tasks),
-            Op::Sweep { now, retention } => self.sweep(now, retention),
+            Op::Sweep { now, retention } => return self.sweep(now, retention),
             Op::Recover => Reply::Deliveries(
                 self.shelf
                     .leased
@@ -103,6 +112,19 @@ impl Model {
                 Reply::Done
             }
             Op::Recall { prefix, after } => self.recall(&prefix, &after),
+            Op::Launch { workflow, max_length, now } => {
+                if let Some(full) = self.no_room(&workflow, &max_length) {
+                    return Ok(full);
+                }
+                Reply::Launched(crate::broker::joins::launch(self, &workflow, now)?.map(Box::new))
+            }
+            Op::Look(look) => Reply::Seen(crate::broker::joins::look(self, &look)?.map(Box::new)),
+            Op::CancelFlow { id, from, now } => {
+                Reply::Flowed(crate::broker::joins::cancel(self, &id, from, now)?)
+            }
+            Op::RetryFlow { id, from, now } => {
+                Reply::Flowed(crate::broker::joins::retry(self, &id, from, now)?)
+            }
             Op::Node { name, announce, now } => self.node(name, announce, now),
         })
     }
@@ -146,6 +168,16 @@ impl Model {
             all.entry(queue).or_insert_with(empty).paused = true;
         }
         Reply::Counts(all.into_values().collect())
+    }
+
+    /// Whether the first steps of a workflow would pass a bound: looked at before anything is written.
+    fn no_room(&self, workflow: &Workflow, max_length: &BTreeMap<String, u64>) -> Option<Reply> {
+        if max_length.is_empty() || self.flows.all().any(|f| f.head.id == workflow.id) {
+            return None;
+        }
+        let new = |m: &&Message| self.shelf.get(&m.id).is_none();
+        let messages = workflow.roots().map(|s| &s.message).filter(new);
+        rules::no_room(messages, max_length, |queue| self.shelf.length(queue))
     }
 
     fn acquire(&mut self, permit: Permit) -> Reply {

@@ -11,3 +11,4 @@ pub mod state;
 pub mod task;
 pub mod template;
 pub mod time;
+pub mod workflow;

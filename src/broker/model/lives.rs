@@ -2,10 +2,11 @@
 
 use super::shelf::Row;
 use super::{Model, delivery};
-use crate::broker::rules;
+use crate::broker::{joins, rules};
 use crate::model::message::{Message, Record, Token};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Published, Reply, Settle};
+use crate::model::outcome::Outcome;
 use crate::model::state::State;
 use crate::model::time::Wall;
 
@@ -80,6 +81,16 @@ impl Model {
         });
     }
 
+    /// Records the end of a message that never was published.
+    pub(super) fn bury(&mut self, message: Message, state: State, outcome: Outcome, now: Wall, keep_ms: u64) {
+        let id = message.id.clone();
+        self.born(message, State::Waiting, None, 0);
+        if let Some(mut row) = self.shelf.take_id(&id) {
+            row.finish(state, outcome, now, Some(keep_ms));
+            self.shelf.put(row);
+        }
+    }
+
     pub(super) fn lease(&mut self, queue: &str, credit: u32, now: Wall) -> Reply {
         if self.paused.contains(queue) {
             return Reply::Deliveries(Vec::new());
@@ -147,10 +158,11 @@ impl Model {
                 None => row.record.message.retries += 1,
             }
             row.counted = true;
+            self.shelf.put(row);
         } else {
             row.finish(s.state, s.outcome, s.now, s.expires_ms);
+            self.finished(row, s.now)?;
         }
-        self.shelf.put(row);
         for m in s.follow_ups {
             self.store(m, s.now);
         }
@@ -197,25 +209,28 @@ impl Model {
         Reply::Lost(leases.into_iter().filter(gone).map(|(id, _)| id).collect())
     }
 
-    pub(super) fn revoke(&mut self, id: &MessageId, now: Wall) -> Reply {
+    pub(super) fn revoke(&mut self, id: &MessageId, now: Wall) -> Result<Reply, Fault> {
         let open = |r: &Record| !r.state.is_final() && r.token.is_none();
         if self.shelf.get(id).is_some_and(|row| open(&row.record))
             && let Some(mut row) = self.shelf.take_id(id)
         {
             row.finish(State::Revoked, rules::revoked(), now, None);
-            self.shelf.put(row);
+            self.finished(row, now)?;
         }
-        self.answer(id)
+        Ok(self.answer(id))
     }
 
     pub(super) fn requeue(&mut self, id: &MessageId, now: Wall) -> Result<Reply, Fault> {
         match self.shelf.get(id) {
             Some(row) if row.slim => return Err(rules::arguments_gone(id)),
             Some(row) if row.record.state.is_final() => {
+                let message = row.record.message.clone();
+                joins::may_renew(self, &message)?;
                 if let Some(row) = self.shelf.take_id(id) {
                     let message = rules::reborn(row.record.message, now);
                     let rank = rules::rank(self.ready_new(now), message.priority);
-                    self.born(message, State::Waiting, None, rank);
+                    self.born(message.clone(), State::Waiting, None, rank);
+                    joins::renewed(self, &message, now)?;
                 }
             }
             _ => {}
@@ -223,7 +238,7 @@ impl Model {
         Ok(self.answer(id))
     }
 
-    pub(super) fn purge(&mut self, queue: &str, now: Wall) -> Reply {
+    pub(super) fn purge(&mut self, queue: &str, now: Wall) -> Result<Reply, Fault> {
         let open = |row: &&Row| {
             let r = &row.record;
             r.message.queue == queue && !r.state.is_final() && r.token.is_none()
@@ -232,10 +247,10 @@ impl Model {
         for seq in &seqs {
             if let Some(mut row) = self.shelf.take(*seq) {
                 row.finish(State::Revoked, rules::revoked(), now, None);
-                self.shelf.put(row);
+                self.finished(row, now)?;
             }
         }
-        Reply::Purged(seqs.len() as u64)
+        Ok(Reply::Purged(seqs.len() as u64))
     }
 
     /// Into the `unknown` set of its queue, or out of it: its place and its attempt count stay.

@@ -71,6 +71,8 @@ pub(super) struct Figures {
     pub kept: u64,
     /// Rows of `done` without.
     pub slim: u64,
+    /// Steps of workflows that are over.
+    pub spent: u64,
     counts: Vec<Counts>,
 }
 
@@ -138,6 +140,7 @@ impl Ledger {
         let done = |sql: &str| c.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
         l.f.kept = done("SELECT count(*) FROM done WHERE kept > 0")?;
         l.f.slim = done("SELECT count(*) FROM done WHERE kept = 0")?;
+        l.f.spent = done("SELECT coalesce(sum(steps), 0) FROM flow WHERE expires IS NOT NULL")?;
         Ok(l)
     }
 
@@ -266,10 +269,10 @@ impl Ledger {
                 found.push(format!("queue {name}: counted {ours:?}, stored {theirs:?}"));
             }
         }
-        let ours = (self.f.live, self.f.kept, self.f.slim);
-        let theirs = (fresh.f.live, fresh.f.kept, fresh.f.slim);
+        let ours = (self.f.live, self.f.kept, self.f.slim, self.f.spent);
+        let theirs = (fresh.f.live, fresh.f.kept, fresh.f.slim, fresh.f.spent);
         if ours != theirs {
-            found.push(format!("rows (live, finished, ids): counted {ours:?}, stored {theirs:?}"));
+            found.push(format!("rows (live, finished, ids, steps of workflows that are over): counted {ours:?}, stored {theirs:?}"));
         }
         found
     }

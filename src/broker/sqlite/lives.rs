@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 use super::ledger::{self, Class, QueueNo, idle_class};
 use super::row::{INLINE_MAX, Key, Stored, code, done_columns, encode, live_columns, state};
 use super::shelf::{Shelf, Stop};
-use crate::broker::rules;
+use crate::broker::{joins, rules};
 use crate::model::message::{Delivery, Message, Token};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Published, Reply, Settle};
@@ -70,7 +70,7 @@ impl Shelf {
         Ok(None)
     }
 
-    fn is_known(&self, id: &MessageId) -> rusqlite::Result<bool> {
+    pub(super) fn is_known(&self, id: &MessageId) -> rusqlite::Result<bool> {
         let key = Key::of(id);
         Ok(self.c.prepare_cached("SELECT 1 FROM live WHERE id = ?1")?.exists([&key])?
             || self.is_done(&key)?)
@@ -106,12 +106,14 @@ impl Shelf {
         let clock = self.ledger.f.clock;
         let rank = if due.is_none() { self.ledger.rank_new(now, m.priority) } else { 0 };
         let seq = self.ledger.f.seq + 1;
+        let (flow, step) = self.step_of(m)?.unzip();
         let long = json.len() > INLINE_MAX;
         let added = self
             .c
             .prepare_cached(
                 "INSERT INTO live(seq, id, queue, state, rank, priority, counted, attempt, losses, retries, \
-                 due, expires, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, 0, ?8, ?9, ?10, ?11) \
+                 due, expires, message, flow, step) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, 0, ?8, ?9, ?10, ?11, ?12, ?13) \
                  ON CONFLICT (id) DO NOTHING",
             )?
             .execute(params![
@@ -126,6 +128,8 @@ impl Shelf {
                 due.map(|d| d.0),
                 m.expires.map(|e| e.0),
                 (!long).then_some(&json),
+                flow,
+                step,
             ])?;
         if added == 0 {
             self.ledger.f.clock = clock;
@@ -307,7 +311,8 @@ impl Shelf {
         now: Wall,
         expires_ms: Option<u64>,
         lost: bool,
-    ) -> rusqlite::Result<()> {
+    ) -> Result<(), Stop> {
+        let result = outcome.result.as_ref();
         let outcome = encode(outcome)?;
         self.bytes += outcome.len();
         self.c
@@ -325,8 +330,45 @@ impl Shelf {
                 expires_ms.map(|ms| now.plus(ms).0),
                 outcome,
             ])?;
-        self.c.prepare_cached("DELETE FROM live WHERE seq = ?1")?.execute([seq])?;
+        let (flow, step): (Option<i64>, Option<u32>) = self
+            .c
+            .prepare_cached("DELETE FROM live WHERE seq = ?1 RETURNING flow, step")?
+            .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
         self.ledger.f.kept += 1;
+        match flow.zip(step) {
+            Some(step) => joins::ended(self, step, state, result, now),
+            None => Ok(()),
+        }
+    }
+
+    /// Records the end of a message that never was published, of an id that is not known.
+    pub(super) fn bury(
+        &mut self,
+        m: &Message,
+        (state, outcome): (State, &Outcome),
+        now: Wall,
+        keep_ms: u64,
+    ) -> rusqlite::Result<()> {
+        let (message, outcome) = (encode(m)?, encode(outcome)?);
+        self.bytes += message.len() + outcome.len();
+        let queue = self.ledger.number_or_new(&self.c, &m.queue)?;
+        self.ledger.f.seq += 1;
+        self.ledger.f.kept += 1;
+        self.c
+            .prepare_cached(
+                "INSERT INTO done(seq, id, queue, state, kept, attempt, losses, retries, finished, expires, \
+                 message, outcome) VALUES (?1, ?2, ?3, ?4, 2, 0, 0, 0, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![
+                self.ledger.f.seq,
+                Key::of(&m.id),
+                queue as i64,
+                code(state),
+                now.0,
+                now.plus(keep_ms).0,
+                message,
+                outcome,
+            ])?;
         Ok(())
     }
 
@@ -401,9 +443,11 @@ impl Shelf {
                 return Err(rules::arguments_gone(id).into());
             }
             let message = rules::reborn(row.message()?, now);
+            joins::may_renew(self, &message)?;
             self.drop_done(row.seq)?;
             self.ledger.f.kept = self.ledger.f.kept.saturating_sub(1);
             self.born(&message, State::Waiting, None, now, 0)?;
+            joins::renewed(self, &message, now)?;
         }
         Ok(Reply::Record(self.record(id)?.map(Box::new)))
     }

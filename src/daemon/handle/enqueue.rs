@@ -138,7 +138,7 @@ fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Messa
         headers: asked.headers,
         ..Message::default()
     };
-    let size = size(&message);
+    let size = message.size();
     if size > MAX_BYTES {
         let what = format!("the message is {size} bytes of JSON, at most {MAX_BYTES} are accepted");
         return Err(
@@ -166,24 +166,6 @@ fn same_user(settings: &Settings, task: &Task, queue: &str) -> Result<(), Error>
     let hint =
         format!("leave the queue out, or set `user` in [tasks.{name}]: then every queue runs it as that");
     Err(Error::new(ErrorKind::BadArguments, what).hint(hint))
-}
-
-/// Bytes of arguments and headers as JSON, counted without writing them.
-fn size(m: &Message) -> usize {
-    struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, b: &[u8]) -> std::io::Result<usize> {
-            self.0 += b.len();
-            Ok(b.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    // Writing to a counter cannot fail, JSON values always serialize.
-    let _ = serde_json::to_writer(&mut count, &(&m.args, &m.kwargs, &m.headers));
-    count.0
 }
 
 fn arguments(task: &Task, faults: Vec<String>) -> Error {

@@ -1,5 +1,6 @@
 //! The cases, by what they are about. Each is a function over any store.
 
+pub mod flow;
 pub mod lease;
 pub mod life;
 pub mod order;
