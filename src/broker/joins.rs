@@ -481,13 +481,7 @@ impl Run {
     }
 
     /// Keeps how a step ended that did not run, for whoever asks for it by its id.
-    fn record<J: Joins>(
-        &self,
-        j: &mut J,
-        no: u32,
-        state: State,
-        outcome: &Outcome,
-    ) -> Result<(), J::Stop> {
+    fn record<J: Joins>(&self, j: &mut J, no: u32, state: State, outcome: &Outcome) -> Result<(), J::Stop> {
         let Some(step) = j.plan(self.flow.key, no)? else { return Ok(()) };
         let message = Message { enqueued: self.flow.head.launched, ..step.message };
         j.put_ended(&message, (state, outcome), self.now, self.flow.keep_ms)
@@ -511,16 +505,16 @@ impl Run {
             }
             return Ok(());
         }
-        if self.flow.head.canceled { Ok(()) } else { self.reopen(j, row).map(drop) }
+        if self.flow.head.canceled { Ok(()) } else { self.reopen(j, row) }
     }
 
-    /// Opens a step again that is over and did not run, unless nothing changed for it. Whether it did.
-    fn reopen<J: Joins>(&mut self, j: &mut J, mut row: Row) -> Result<bool, J::Stop> {
+    /// Opens a step again that is over and did not run, unless nothing changed for it.
+    fn reopen<J: Joins>(&mut self, j: &mut J, mut row: Row) -> Result<(), J::Stop> {
         let key = self.flow.key;
         if row.born || !row.stage.is_over() {
-            return Ok(false);
+            return Ok(());
         }
-        let Some(step) = j.plan(key, row.no)? else { return Ok(false) };
+        let Some(step) = j.plan(key, row.no)? else { return Ok(()) };
         let (mut pending, mut decided) = (0, None);
         for source in &step.after {
             let stage = j.row(key, *source)?.map(|r| r.stage).unwrap_or_default();
@@ -540,10 +534,10 @@ impl Run {
                 j.drop_ended(&step.message.id)?;
                 let outcome = self.upstream(j, source, stage)?;
                 self.record(j, row.no, State::Failure, &outcome)?;
-                return Ok(false);
+                return Ok(());
             }
-            (Some((Effect::Skip, ..)), Stage::Skipped) => return Ok(false),
-            (None, Stage::Skipped) if never => return Ok(false),
+            (Some((Effect::Skip, ..)), Stage::Skipped) => return Ok(()),
+            (None, Stage::Skipped) if never => return Ok(()),
             _ => {}
         }
         j.drop_ended(&step.message.id)?;
@@ -558,7 +552,7 @@ impl Run {
             _ if pending == 0 => self.due(j, row)?,
             _ => {}
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Takes the end of a step back from those that were told of it.
@@ -709,7 +703,8 @@ pub fn sweep<J: Joins>(j: &mut J, now: Wall, left: &mut usize) -> Result<(), J::
 pub fn cancel<J: Joins>(j: &mut J, id: &MessageId, from: u32, now: Wall) -> Result<Flowed, J::Stop> {
     let mut done = Flowed::default();
     let Some(mut flow) = j.flow_of(id)? else { return Ok(done) };
-    if flow.head.open > 0 {
+    let open = flow.head.open;
+    if open > 0 {
         flow.head.canceled = true;
         j.put_flow(&flow)?;
         let rows = j.page(flow.key, from, PART, false)?;
@@ -725,14 +720,12 @@ pub fn cancel<J: Joins>(j: &mut J, id: &MessageId, from: u32, now: Wall) -> Resu
                     let mut run = Run::new(flow, now);
                     run.conclude(j, row, State::Revoked, &rules::revoked())?;
                     flow = run.flow;
-                    done.steps += 1;
                 }
                 Stage::Published => {
                     j.put_flow(&flow)?;
                     match j.end_open(&listed.id, now)? {
-                        Became::Done => done.steps += 1,
                         Became::Leased => done.leased.push(listed.id),
-                        Became::Gone => {}
+                        Became::Done | Became::Gone => {}
                     }
                     flow = j.flow_at(flow.key)?.unwrap_or(flow);
                 }
@@ -741,6 +734,7 @@ pub fn cancel<J: Joins>(j: &mut J, id: &MessageId, from: u32, now: Wall) -> Resu
         }
         flow = Run::new(flow, now).write(j)?;
     }
+    done.steps = open.saturating_sub(flow.head.open);
     done.head = Some(Box::new(flow.head));
     Ok(done)
 }
@@ -763,6 +757,7 @@ pub fn retry<J: Joins>(j: &mut J, id: &MessageId, from: u32, now: Wall) -> Resul
         }
     }
     flow.head.canceled = false;
+    let open = flow.head.open;
     let rows = j.page(flow.key, from, PART, false)?;
     done.next = after_page(&rows);
     j.put_flow(&flow)?;
@@ -770,17 +765,15 @@ pub fn retry<J: Joins>(j: &mut J, id: &MessageId, from: u32, now: Wall) -> Resul
         // Read anew: a step before it may have opened it.
         let Some(row) = j.row(flow.key, listed.row.no)?.filter(|r| r.stage.is_over()) else { continue };
         if row.born && row.stage.is_failure() {
-            match j.renew(&listed.id, now)? {
-                Became::Done => done.steps += 1,
-                _ => done.gone += 1,
-            }
+            done.gone += u32::from(j.renew(&listed.id, now)? != Became::Done);
         } else if !row.born {
             let mut run = Run::new(flow.clone(), now);
-            done.steps += u32::from(run.reopen(j, row)?);
+            run.reopen(j, row)?;
             run.go(j, &mut budget)?;
         }
         flow = j.flow_at(flow.key)?.unwrap_or(flow);
     }
+    done.steps = flow.head.open.saturating_sub(open);
     done.head = Some(Box::new(flow.head));
     Ok(done)
 }
@@ -806,7 +799,17 @@ pub fn look<J: Joins>(j: &mut J, look: &Look) -> Result<Option<Seen>, J::Stop> {
         let state = record.as_ref().map(|r| r.state).filter(|_| row.stage == Stage::Published);
         let outcome = record.and_then(|r| r.outcome).filter(|_| look.results);
         let after = j.plan(flow.key, row.no)?.map(|s| s.after).unwrap_or_default();
-        steps.push(StepSeen { no: row.no, id, name, task, after, when: row.when, stage: row.stage, state, outcome });
+        steps.push(StepSeen {
+            no: row.no,
+            id,
+            name,
+            task,
+            after,
+            when: row.when,
+            stage: row.stage,
+            state,
+            outcome,
+        });
     }
     Ok(Some(Seen { head: flow.head, steps, next }))
 }

@@ -16,7 +16,8 @@ use crate::model::state::State;
 use crate::model::time::Wall;
 use crate::model::workflow::{Fallout, Head, OnError, Stage, Step, When, Workflow};
 
-const FLOW: &str = "no, id, name, uid, launched, steps, open, failed, lost, canceled, busy, tick, keep, finished, expires";
+const FLOW: &str =
+    "no, id, name, uid, launched, steps, open, failed, lost, canceled, busy, tick, keep, finished, expires";
 
 const PENDING: i64 = 100;
 const PUBLISHED: i64 = 101;
@@ -371,7 +372,8 @@ impl Joins for Shelf {
     }
 
     fn first_work(&mut self, key: i64) -> Result<Option<(i64, Work)>, Stop> {
-        let sql = "SELECT no, source, revive, since, until, tick FROM work WHERE flow = ?1 ORDER BY no LIMIT 1";
+        let sql =
+            "SELECT no, source, revive, since, until, tick FROM work WHERE flow = ?1 ORDER BY no LIMIT 1";
         Ok(self.c.prepare_cached(sql)?.query_row([key], work_of).optional()?)
     }
 
@@ -400,9 +402,11 @@ impl Joins for Shelf {
     }
 
     fn adopt(&mut self, id: &MessageId, (key, no): (i64, u32)) -> Result<(), Stop> {
-        self.c
-            .prepare_cached("UPDATE live SET flow = ?2, step = ?3 WHERE id = ?1")?
-            .execute((Key::of(id), key, no))?;
+        self.c.prepare_cached("UPDATE live SET flow = ?2, step = ?3 WHERE id = ?1")?.execute((
+            Key::of(id),
+            key,
+            no,
+        ))?;
         Ok(())
     }
 

@@ -220,7 +220,15 @@ impl Shelf {
     /// A purge of all that waits in a queue now.
     pub(super) fn purge(&self, queue: &str, now: Wall) -> Option<Purge> {
         let queue = self.ledger.number(queue)?;
-        Some(Purge { queue, now, until: self.ledger.f.seq, from: 0, ended: 0, done: false, fallout: Fallout::default() })
+        Some(Purge {
+            queue,
+            now,
+            until: self.ledger.f.seq,
+            from: 0,
+            ended: 0,
+            done: false,
+            fallout: Fallout::default(),
+        })
     }
 
     /// Does a part of a purge.
