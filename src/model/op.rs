@@ -237,6 +237,8 @@ pub struct Settle {
     /// With [`State::Retry`]: the next attempt is one of the task's `on_memory` rule. Raises `memory_retries` by
     /// one instead of `retries`.
     pub memory: Option<MemoryRetry>,
+    /// The record keeps no result; steps of its workflow that are given it get it all the same.
+    pub forget_result: bool,
     /// Published in the same step; ids are [`MessageId::follow_up`]s, a known id changes nothing.
     pub follow_ups: Vec<Message>,
     /// Permits given back in the same step.
@@ -261,6 +263,7 @@ impl Settle {
             outcome,
             lost: false,
             memory: None,
+            forget_result: false,
             follow_ups: Vec::new(),
             releases: Vec::new(),
             memos: Vec::new(),

@@ -74,12 +74,22 @@ impl Flows {
 }
 
 impl Model {
-    /// Brings a row back whose life is over, and does what follows.
+    /// Brings a row back whose life is over without a result, and does what follows.
     pub(super) fn finished(&mut self, life: Life, now: Wall) -> Result<(), Fault> {
+        self.finished_with(life, None, now)
+    }
+
+    /// The same with a result, which the record may lack.
+    pub(super) fn finished_with(
+        &mut self,
+        life: Life,
+        result: Option<Value>,
+        now: Wall,
+    ) -> Result<(), Fault> {
         let record = &life.record;
         let step = record.message.step.clone();
         let key = step.as_ref().and_then(|s| self.flows.ids.get(&s.workflow)).copied();
-        let (state, result) = (record.state, record.outcome.as_ref().and_then(|o| o.result.clone()));
+        let state = record.state;
         self.shelf.put(life);
         match (key, step) {
             (Some(key), Some(step)) => joins::ended(self, (key, step.no), state, result.as_ref(), now),

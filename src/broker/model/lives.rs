@@ -160,8 +160,13 @@ impl Model {
             row.counted = true;
             self.shelf.put(row);
         } else {
-            row.finish(s.state, s.outcome, s.now, s.expires_ms);
-            self.finished(row, s.now)?;
+            let mut outcome = s.outcome;
+            let result = outcome.result.clone();
+            if s.forget_result {
+                outcome.result = None;
+            }
+            row.finish(s.state, outcome, s.now, s.expires_ms);
+            self.finished_with(row, result, s.now)?;
         }
         for m in s.follow_ups {
             self.store(m, s.now);

@@ -260,7 +260,7 @@ impl Shelf {
             };
             self.ledger.enter(queue, Class::Scheduled);
         } else {
-            self.finish(seq, s.state, &s.outcome, s.now, s.expires_ms, s.lost)?;
+            self.finish(seq, s.state, (&s.outcome, s.forget_result), s.now, s.expires_ms, s.lost)?;
         }
         for m in &s.follow_ups {
             self.store(m, s.now, 0)?;
@@ -307,13 +307,17 @@ impl Shelf {
         &mut self,
         seq: i64,
         state: State,
-        outcome: &Outcome,
+        (outcome, forget_result): (&Outcome, bool),
         now: Wall,
         expires_ms: Option<u64>,
         lost: bool,
     ) -> Result<(), Stop> {
         let result = outcome.result.as_ref();
-        let outcome = encode(outcome)?;
+        let outcome = if forget_result && result.is_some() {
+            encode(&Outcome { result: None, ..outcome.clone() })?
+        } else {
+            encode(outcome)?
+        };
         self.bytes += outcome.len();
         self.c
             .prepare_cached(
@@ -427,7 +431,7 @@ impl Shelf {
     pub(super) fn revoke(&mut self, id: &MessageId, now: Wall) -> Result<Reply, Stop> {
         if let Some((seq, queue, class)) = self.open(id)? {
             self.ledger.leave(queue, class);
-            self.finish(seq, State::Revoked, &rules::revoked(), now, None, false)?;
+            self.finish(seq, State::Revoked, (&rules::revoked(), false), now, None, false)?;
         }
         Ok(Reply::Record(self.record(id)?.map(Box::new)))
     }

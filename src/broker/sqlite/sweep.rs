@@ -104,7 +104,7 @@ impl Shelf {
         let mut expired = Vec::with_capacity(rows.len());
         for (row, unknown) in rows {
             self.ledger.leave(row.queue, idle_class(row.state().unwrap_or(State::Waiting), unknown));
-            self.finish(row.seq, State::Expired, &rules::expired(), now, None, false)?;
+            self.finish(row.seq, State::Expired, (&rules::expired(), false), now, None, false)?;
             expired.extend(row.message().ok().map(|m| m.id));
         }
         Ok(expired)
@@ -249,7 +249,7 @@ impl Shelf {
             purge.from = seq;
             if queue == purge.queue && open {
                 self.ledger.leave(queue, idle_class(state(code).unwrap_or(State::Waiting), unknown));
-                self.finish(seq, State::Revoked, &rules::revoked(), purge.now, None, false)?;
+                self.finish(seq, State::Revoked, (&rules::revoked(), false), purge.now, None, false)?;
                 purge.ended += 1;
             }
         }
