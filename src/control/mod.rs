@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod api;
+pub mod canvas;
 pub mod client;
 pub mod openapi;
 pub mod route;

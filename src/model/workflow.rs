@@ -101,6 +101,28 @@ pub struct Workflow {
     pub steps: Vec<Step>,
 }
 
+/// A workflow that the config declares.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Declared {
+    /// Its name.
+    pub name: String,
+    /// Its steps, in an order in which each stands behind those before it; their messages have no ids.
+    pub steps: Vec<Step>,
+}
+
+// JSON has no NaN: equality is total.
+impl Eq for Declared {}
+
+impl Declared {
+    /// The workflow as it is to be launched under this id, for whoever asks for it; absent: for a schedule.
+    ///
+    /// # Errors
+    /// [`Unfit`]; never for what the config's check accepted.
+    pub fn launch(&self, id: MessageId, uid: Option<u32>) -> Result<Workflow, Unfit> {
+        Workflow::new(id, &self.name, uid, self.steps.clone())
+    }
+}
+
 /// Where a step is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
