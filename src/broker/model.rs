@@ -4,6 +4,7 @@
 
 mod broker;
 mod claims;
+mod joins;
 mod letters;
 mod lives;
 mod shelf;
@@ -19,6 +20,7 @@ use crate::model::message::{Delivery, Message, Record};
 use crate::model::name::MessageId;
 use crate::model::op::{Caps, Fault, Filter, MAX_MEMOS, Memo, Op, Permit, QueueCount, Reply};
 use crate::model::time::Wall;
+use crate::model::workflow::{Fallout, Workflow};
 
 /// What [`Model`], and every store that holds all its data in one place, can do.
 pub const CAPS: Caps = Caps { atomic_settle: true, permits: true, ticks: true, listing: true, shared: false };
@@ -36,6 +38,7 @@ pub struct Model {
     ticks: BTreeMap<String, BTreeSet<Wall>>,
     nodes: BTreeMap<String, (String, Wall)>,
     memos: BTreeMap<String, String>,
+    flows: joins::Flows,
 }
 
 impl Model {
@@ -60,6 +63,12 @@ impl Model {
     /// # Errors
     /// [`Fault::Refused`] for an operation that makes no sense; nothing took place then.
     pub fn apply(&mut self, op: Op) -> Result<Reply, Fault> {
+        self.flows.fallout = Fallout::default();
+        let reply = self.perform(op)?;
+        Ok(rules::with(reply, std::mem::take(&mut self.flows.fallout)))
+    }
+
+    fn perform(&mut self, op: Op) -> Result<Reply, Fault> {
         Ok(match op {
             Op::Publish { messages, max_length, now } => return self.publish(messages, &max_length, now),
             Op::Lease { queue, credit, now } => self.lease(&queue, credit, now),
@@ -69,16 +78,16 @@ impl Model {
                 self.defer(&id, token, until, counted, lost, now)
             }
             Op::Extend { leases } => self.extend(leases),
-            Op::Revoke { id, now } => self.revoke(&id, now),
+            Op::Revoke { id, now } => return self.revoke(&id, now),
             Op::Requeue { id, now } => return self.requeue(&id, now),
             Op::Letters(step) => Reply::Letters(Box::new(self.letters(&step))),
             Op::Get { id } => self.answer(&id),
             Op::List(filter) => self.list(&filter),
             Op::Count => self.count(),
-            Op::Purge { queue, now } => self.purge(&queue, now),
+            Op::Purge { queue, now } => return self.purge(&queue, now),
             Op::Move { id, token, unknown, now: _ } => self.relocate(&id, token, unknown),
             Op::Known { tasks, now: _ } => self.known(&tasks),
-            Op::Sweep { now, retention } => self.sweep(now, retention),
+            Op::Sweep { now, retention } => return self.sweep(now, retention),
             Op::Recover => Reply::Deliveries(
                 self.shelf
                     .leased
@@ -100,12 +109,25 @@ impl Model {
                 self.release(&permit);
                 Reply::Permit(true)
             }
-            Op::Tick { schedule, planned, message } => self.tick(schedule, planned, message),
+            Op::Tick { schedule, planned, message } => return self.tick(schedule, planned, message),
             Op::Remember(memos) => {
                 self.remember(memos);
                 Reply::Done
             }
             Op::Recall { prefix, after } => self.recall(&prefix, &after),
+            Op::Launch { workflow, max_length, now } => {
+                if let Some(full) = self.no_room(&workflow, &max_length) {
+                    return Ok(full);
+                }
+                Reply::Launched(crate::broker::joins::launch(self, &workflow, now)?.map(Box::new))
+            }
+            Op::Look(look) => Reply::Seen(crate::broker::joins::look(self, &look)?.map(Box::new)),
+            Op::CancelFlow { id, from, now } => {
+                Reply::Flowed(crate::broker::joins::cancel(self, &id, from, now)?)
+            }
+            Op::RetryFlow { id, from, now } => {
+                Reply::Flowed(crate::broker::joins::retry(self, &id, from, now)?)
+            }
             Op::Node { name, announce, now } => self.node(name, announce, now),
         })
     }
@@ -152,6 +174,16 @@ impl Model {
         Reply::Counts(all.into_values().collect())
     }
 
+    /// Whether the first steps of a workflow would pass a bound: looked at before anything is written.
+    fn no_room(&self, workflow: &Workflow, max_length: &BTreeMap<String, u64>) -> Option<Reply> {
+        if max_length.is_empty() || self.flows.all().any(|f| f.head.id == workflow.id) {
+            return None;
+        }
+        let new = |m: &&Message| self.shelf.get(&m.id).is_none();
+        let messages = workflow.roots().map(|s| &s.message).filter(new);
+        rules::no_room(messages, max_length, |queue| self.shelf.length(queue))
+    }
+
     fn acquire(&mut self, permit: Permit) -> Reply {
         let holders = self.permits.entry(permit.key).or_default();
         let held = holders.contains(&permit.holder);
@@ -171,18 +203,18 @@ impl Model {
         }
     }
 
-    fn tick(&mut self, schedule: String, planned: Wall, message: Message) -> Reply {
+    fn tick(&mut self, schedule: String, planned: Wall, message: Message) -> Result<Reply, Fault> {
         let fired = self.ticks.entry(schedule).or_default();
         let forgotten = fired.len() >= rules::TICKS_KEPT && fired.first().is_some_and(|f| planned < *f);
         if forgotten || !fired.insert(planned) {
-            return Reply::Ticked(false);
+            return Ok(Reply::Ticked(false));
         }
         if fired.len() > rules::TICKS_KEPT {
             fired.pop_first();
         }
         let now = message.enqueued;
-        self.store(message, now);
-        Reply::Ticked(true)
+        self.store(message, now)?;
+        Ok(Reply::Ticked(true))
     }
 
     fn remember(&mut self, memos: Vec<Memo>) {

@@ -1,5 +1,7 @@
 //! Rules and numbers that every store keeps alike, so that none of them drifts from the model.
 
+use std::collections::BTreeMap;
+
 use super::admission::{self, Holder, Judged};
 use crate::model::message::{Message, Record};
 use crate::model::name::MessageId;
@@ -8,6 +10,7 @@ use crate::model::outcome::{Cause, Outcome};
 use crate::model::state::State;
 use crate::model::time::Wall;
 use crate::model::unique::{Claim, Holds};
+use crate::model::workflow::Fallout;
 
 /// One priority step is worth this many milliseconds of waiting. Ageing is exact and linear although the
 /// index never changes: every waiting message ages alike, so only the difference of two ranks matters.
@@ -171,6 +174,31 @@ pub fn check_bounds(messages: usize, bounds: usize) -> Result<(), Fault> {
         return Ok(());
     }
     Err(Fault::Refused(format!("{messages} messages with {bounds} queue bounds")))
+}
+
+/// An answer with what the operation did beside, if anything.
+#[must_use]
+pub fn with(reply: Reply, fallout: Fallout) -> Reply {
+    if fallout.is_empty() { reply } else { Reply::With(Box::new(reply), Box::new(fallout)) }
+}
+
+/// The answer where these new messages would pass a bound of their queues, of which `length` says how many did
+/// not start.
+pub fn no_room<'a>(
+    messages: impl Iterator<Item = &'a Message>,
+    max_length: &BTreeMap<String, u64>,
+    length: impl Fn(&str) -> u64,
+) -> Option<Reply> {
+    let mut added: BTreeMap<&str, u64> = BTreeMap::new();
+    for message in messages {
+        let Some(max_length) = max_length.get(&message.queue).copied() else { continue };
+        let n = added.entry(&message.queue).or_default();
+        *n += 1;
+        if length(&message.queue) + *n > max_length {
+            return Some(Reply::QueueFull { queue: message.queue.clone(), max_length });
+        }
+    }
+    None
 }
 
 /// The refusal of a new life for a message whose arguments are gone.

@@ -10,6 +10,7 @@
 
 mod admin;
 mod claims;
+mod joins;
 mod ledger;
 mod letters;
 mod lives;

@@ -50,7 +50,7 @@ pub fn code_of(cause: &Cause, success: bool) -> u8 {
         Cause::TimeLimit { .. } => 124,
         Cause::Memory => 137,
         Cause::SpawnFailed => 126,
-        Cause::Revoked | Cause::Expired | Cause::Rejected => 69,
+        Cause::Revoked | Cause::Expired | Cause::Rejected | Cause::Upstream { .. } => 69,
         Cause::WorkerLost | Cause::Interrupted => 70,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::control::api::{Enqueue, Enqueued};
+use crate::control::api::{Enqueue, Enqueued, StepBody};
 use crate::control::client::{Client, ClientError};
 use crate::control::route::Method;
 use crate::model::message::MAX_BYTES;
@@ -24,6 +24,7 @@ EXAMPLES
   taskd enqueue report 'columns:=[\"name\",\"sum\"]' limit:=100 --at 03:00
   taskd enqueue resize -- photo.jpg 800
   taskd enqueue backup --wait
+  taskd enqueue render file=a.svg --link publish --link-error tell_me
   printf '%s\\n' '{{\"task\":\"send_email\",\"kwargs\":{{\"user_id\":7}}}}' | taskd enqueue --batch -
 
 It prints the message's id once taskd has stored the message durably. The id is made here, so that a
@@ -72,13 +73,19 @@ pub struct Args {
     /// The message's id; one that taskd knows already is not enqueued again
     #[arg(long, value_name = "ID")]
     pub id: Option<String>,
+    /// Run this task with its result once it succeeded; may be given more than once
+    #[arg(long, value_name = "TASK")]
+    pub link: Vec<String>,
+    /// Run this task with its id as the first argument when it failed; may be given more than once
+    #[arg(long, value_name = "TASK")]
+    pub link_error: Vec<String>,
     /// Wait for its end: print its output, exit with its code
     #[arg(long)]
     pub wait: bool,
     /// Enqueue many: one JSON object a line, as POST /v1/messages takes it; - is stdin
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "pairs", "positional", "json_args", "args_file", "delay", "at", "expires", "timezone", "queue",
-        "priority", "id", "wait",
+        "priority", "id", "wait", "link", "link_error",
     ])]
     pub batch: Option<String>,
 }
@@ -156,11 +163,19 @@ pub fn message(args: Args, now: i64) -> Result<Enqueue, Failure> {
         eta,
         expires,
         headers: serde_json::Map::new(),
+        link: args.link.into_iter().map(links).collect::<Result<_, _>>()?,
+        link_error: args.link_error.into_iter().map(links).collect::<Result<_, _>>()?,
     })
 }
 
+/// The step of a link.
+fn links(task: String) -> Result<StepBody, Failure> {
+    checked("task name", &task)?;
+    Ok(StepBody { task, ..StepBody::default() })
+}
+
 /// Ordered by time, so that the store's index over ids grows at its end.
-fn new_id() -> String {
+pub(super) fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 

@@ -145,6 +145,7 @@ impl<'a> Builder<'a, '_> {
             queues,
             routes,
             tasks: BTreeMap::new(),
+            workflows: BTreeMap::new(),
             hard_nofile: None,
         };
         self.tasks(&mut settings, &users)?;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::name;
 use crate::model::task::{IoClass, Limits, Surroundings, Task};
+use crate::model::workflow::Declared;
 
 /// The name of the pool and of the queue that exist when the config names none.
 pub const DEFAULT: &str = "default";
@@ -34,6 +35,9 @@ pub struct Settings {
     pub routes: Vec<Route>,
     /// `[tasks.NAME]`.
     pub tasks: BTreeMap<String, Task>,
+    /// `[workflows.NAME]`.
+    #[serde(default)]
+    pub workflows: BTreeMap<String, Declared>,
     /// The hard limit of open files of a launcher that is root, filled in by it: what is above must be set
     /// before a runner gives root up. Absent: nothing is above it, or nothing can be done about it.
     #[serde(default)]

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use super::canvas::{LaunchedView, StepBody, StepView, WorkflowBody, WorkflowView};
 pub use super::dead::{DeadBody, DeadDone, DeadHeld, DeadKind, DeadQuery};
 pub use super::status::{ChildState, ChildView, CountsView, PoolView, ReplacedView, RunningView, StatusView};
 pub use super::verbs::{BackupPiece, DrainBody, ReloadBody, StopBody};
@@ -89,6 +90,31 @@ pub enum Request {
         /// The id.
         id: String,
     },
+    /// `POST /v1/workflows`
+    Launch(Box<WorkflowBody>),
+    /// `GET /v1/workflows/{id}?from=&limit=&results=`
+    Show {
+        /// The workflow, or a step of it.
+        id: String,
+        /// From this step on.
+        from: u32,
+        /// At most this many steps.
+        limit: u32,
+        /// Only the steps whose results are the workflow's, with their outcomes.
+        results: bool,
+    },
+    /// `POST /v1/workflows/{id}/cancel`
+    CancelWorkflow {
+        /// The workflow.
+        id: String,
+    },
+    /// `POST /v1/workflows/{id}/retry`
+    RetryWorkflow {
+        /// The workflow.
+        id: String,
+    },
+    /// `GET /v1/workflows`: those that the config declares.
+    Workflows,
     /// `GET /v1/messages`
     List(ListQuery),
     /// `GET /v1/dead`
@@ -287,6 +313,12 @@ pub struct Enqueue {
     /// Carried along, never interpreted.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub headers: Map<String, Value>,
+    /// Steps that run with its result once it succeeded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link: Vec<StepBody>,
+    /// Steps that run with its id when it failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_error: Vec<StepBody>,
 }
 
 /// What became of one message.
@@ -394,6 +426,9 @@ pub struct MessageView {
     /// How the latest attempt ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+    /// The workflow that it is a step of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
     /// The node that runs or ran it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,

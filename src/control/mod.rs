@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod api;
+pub mod canvas;
 pub mod client;
 mod dead;
 pub mod openapi;

@@ -5,9 +5,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::access::Policy;
 use super::api::{
-    BackupPiece, DeadBody, DeadDone, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported, LogLine, MessageView, Peer,
-    QueueView, ReloadBody, Request, Rights, StatusView, StopBody, TaskView, WhyView,
+    BackupPiece, DeadBody, DeadDone, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported,
+    LaunchedView, LogLine, MessageView, Peer, QueueView, ReloadBody, Request, Rights, StatusView, StopBody,
+    TaskView, WhyView, WorkflowBody, WorkflowView,
 };
+use super::canvas::DeclaredView;
 use super::dead;
 use super::route_input as input;
 use super::route_input::Input;
@@ -281,6 +283,63 @@ pub static ROUTES: &[Route] = &[
         body: body::<DeadBody>(BULK, false),
         answer: Shape::Json(of::<DeadDone>),
         parse: dead::purge,
+        ..POST
+    },
+    Route {
+        path: "/v1/workflows",
+        need: Need::Enqueue,
+        name: "launch",
+        about: "Launch a chain, a group, a chord, a graph of steps, or a workflow that the config declares.",
+        body: body::<WorkflowBody>(BULK, false),
+        answer: Shape::Json(of::<LaunchedView>),
+        parse: input::launch,
+        ..POST
+    },
+    Route {
+        path: "/v1/workflows",
+        need: Need::Read,
+        name: "workflows",
+        about: "The workflows that the config declares.",
+        answer: Shape::Json(of::<Vec<DeclaredView>>),
+        parse: input::workflows,
+        ..BASE
+    },
+    Route {
+        path: "/v1/workflows/{id}",
+        need: Need::Own,
+        name: "show",
+        about: "A workflow (by its id or that of one of its messages) with the states of its steps, a part at a time.",
+        query: &[
+            Query { name: "from", kind: "integer", about: "From the step of this number on; default 0." },
+            Query {
+                name: "limit",
+                kind: "integer",
+                about: "At most this many steps, 1 to 1,000; default 1,000.",
+            },
+            Query {
+                name: "results",
+                kind: "boolean",
+                about: "Only the steps whose results are the workflow's, with their outcomes, at most 100.",
+            },
+        ],
+        answer: Shape::Json(of::<WorkflowView>),
+        parse: input::show,
+        ..BASE
+    },
+    Route {
+        path: "/v1/workflows/{id}/cancel",
+        need: Need::Own,
+        name: "cancel_workflow",
+        about: "End everything of a workflow that is not over.",
+        parse: input::cancel_workflow,
+        ..POST
+    },
+    Route {
+        path: "/v1/workflows/{id}/retry",
+        need: Need::Own,
+        name: "retry_workflow",
+        about: "Begin everything of a workflow anew that failed or did not run because of that.",
+        parse: input::retry_workflow,
         ..POST
     },
     Route {

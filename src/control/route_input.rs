@@ -13,6 +13,7 @@ use crate::model::state::State;
 
 use super::api::{
     DrainBody, Enqueue, Error, ErrorKind, Exported, ListQuery, MAX_BATCH, ReloadBody, Request, StopBody,
+    WorkflowBody,
 };
 use super::route::{Route, SINGLE};
 
@@ -299,6 +300,34 @@ pub(super) fn cancel(input: &Input<'_>) -> Result<Request, Error> {
 
 pub(super) fn retry(input: &Input<'_>) -> Result<Request, Error> {
     Ok(Request::Retry { id: input.name()? })
+}
+
+pub(super) fn launch(input: &Input<'_>) -> Result<Request, Error> {
+    let body: WorkflowBody = json(input.body)?;
+    for (what, name) in [("id", &body.id), ("name", &body.name)] {
+        if let Some(name) = name {
+            name::check(name).map_err(|e| bad(format!("the {what} {name:?} {e}")))?;
+        }
+    }
+    Ok(Request::Launch(Box::new(body)))
+}
+
+pub(super) fn workflows(_: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Workflows)
+}
+
+pub(super) fn show(input: &Input<'_>) -> Result<Request, Error> {
+    let limit = input.number("limit")?.unwrap_or(1_000);
+    let from = input.number("from")?.unwrap_or(0);
+    Ok(Request::Show { id: input.name()?, from, limit, results: input.flag("results")? })
+}
+
+pub(super) fn cancel_workflow(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::CancelWorkflow { id: input.name()? })
+}
+
+pub(super) fn retry_workflow(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::RetryWorkflow { id: input.name()? })
 }
 
 pub(super) fn list(input: &Input<'_>) -> Result<Request, Error> {

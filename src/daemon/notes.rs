@@ -37,6 +37,30 @@ pub fn log(note: &Note) {
                 text: &text,
             });
         }
+        Note::Launched { id, name, steps } => tracing::info!(
+            MESSAGE_ID = fields::RECEIVED,
+            TASKD_ID = %id,
+            "workflow {id} ({name}, {} steps) received",
+            steps
+        ),
+        Note::Workflow { id, state: state @ (State::Success | State::Revoked) } => tracing::info!(
+            MESSAGE_ID = if *state == State::Success { fields::SUCCEEDED } else { fields::REVOKED },
+            TASKD_ID = %id,
+            TASKD_STATE = state.name(),
+            "workflow {id} is over: {state}"
+        ),
+        Note::Workflow { id, state } => tracing::warn!(
+            MESSAGE_ID = fields::FAILED,
+            TASKD_ID = %id,
+            TASKD_STATE = state.name(),
+            "workflow {id} is over: {state}"
+        ),
+        Note::Dropped { id, state: State::Failure } => tracing::warn!(
+            MESSAGE_ID = fields::FAILED,
+            TASKD_ID = %id,
+            TASKD_STATE = State::Failure.name(),
+            "{id} failed before it started: it cannot run after what came before it in its workflow"
+        ),
         Note::Dropped { id, state } => tracing::info!(
             MESSAGE_ID = if *state == State::Expired { fields::EXPIRED } else { fields::REVOKED },
             TASKD_ID = %id,

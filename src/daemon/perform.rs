@@ -59,11 +59,13 @@ fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
     let now = super::clock::now();
     let Some(living) = d.children.get(&child) else { return };
     let message = order.message;
+    let passes = message.step.as_ref().is_some_and(|s| s.passes);
     let info = RunInfo {
         id: message.id.0.clone(),
         task: message.task.clone(),
         queue: message.queue.clone(),
         attempt: order.attempt,
+        passes,
         child,
         pid: None,
         since: now.mono,
@@ -87,6 +89,7 @@ fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
         deadline_ms: order.deadline_ms,
         soft_deadline_ms: order.soft_deadline_ms,
         memory_retries: message.memory_retries,
+        passes,
     })));
     d.runs.insert(order.run, info);
 }
@@ -101,6 +104,7 @@ pub fn recovered(d: &mut Daemon, deliveries: &[Delivery]) {
             task: delivery.message.task.clone(),
             queue: delivery.message.queue.clone(),
             attempt: delivery.attempt,
+            passes: delivery.message.step.as_ref().is_some_and(|s| s.passes),
             child: ChildKey(0),
             pid: None,
             since: now.mono,
@@ -144,7 +148,7 @@ fn noted(d: &mut Daemon, note: &Note) {
                 d.waiters.wake(id.as_str());
             }
         }
-        Note::Dropped { id, .. } => d.waiters.wake(id.as_str()),
+        Note::Dropped { id, .. } | Note::Workflow { id, .. } => d.waiters.wake(id.as_str()),
         Note::Recycled { child, .. } => {
             let pid = d.children.get(child).map(|living| living.child.pid);
             return notes::recycled(note, pid);

@@ -6,11 +6,14 @@ use super::event::{Ask, AskKey};
 use super::held::Stage;
 use super::letters::Lettering;
 use super::store::{Pending, backoff};
+use super::workflow::{LOOK_AGAIN_MS, Walk};
 use crate::model::message::{Message, Record, Token};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Reply};
 use crate::model::state::State;
 use crate::model::time::{Mono, Wall};
+use crate::model::workflow::Workflow;
+use std::collections::BTreeMap;
 
 /// So long an ask is tried again while the store fails it, in milliseconds.
 const PATIENCE_MS: u64 = 5_000;
@@ -19,7 +22,7 @@ const PATIENCE_MS: u64 = 5_000;
 #[derive(Debug)]
 pub(super) struct Asking {
     pub(super) work: Work,
-    until: Mono,
+    pub(super) until: Mono,
     pub(super) tries: u32,
     pub(super) at: Mono,
     under_way: bool,
@@ -33,6 +36,12 @@ pub(super) enum Work {
         max_length: Vec<Option<u64>>,
         now: Wall,
     },
+    Launch {
+        workflow: Box<Workflow>,
+        max_length: BTreeMap<String, u64>,
+        now: Wall,
+    },
+    Walk(Walk),
     /// Find out where the message is and end it there.
     Cancel(MessageId),
     /// End it in the store.
@@ -68,6 +77,8 @@ impl Work {
     fn op(&self) -> Option<Op> {
         Some(match self.clone() {
             Self::Publish { messages, max_length, now } => Op::Publish { messages, max_length, now },
+            Self::Launch { workflow, max_length, now } => Op::Launch { workflow, max_length, now },
+            Self::Walk(walk) => walk.op(),
             Self::Revoke { id, now } => Op::Revoke { id, now },
             Self::Canceled(id) | Self::Retry(id) | Self::Why(id) => Op::Get { id },
             Self::Requeue { id, now } => Op::Requeue { id, now },
@@ -95,6 +106,15 @@ impl Engine {
                     return;
                 }
             },
+            Ask::Launch(workflow) => match self.launching(workflow) {
+                Ok(work) => work,
+                Err(answer) => {
+                    out.push(Command::Answer { key, answer });
+                    return;
+                }
+            },
+            Ask::CancelWorkflow(id) => Work::Walk(Walk::new(id, false, now)),
+            Ask::RetryWorkflow(id) => Work::Walk(Walk::new(id, true, now)),
             Ask::Cancel(id) => Work::Cancel(id),
             Ask::Retry(id) => Work::Retry(id),
             Ask::Letters(order) => Work::Letters(Box::new(Lettering::new(*order, now))),
@@ -132,6 +152,12 @@ impl Engine {
             let id = id.clone();
             self.cancel(key, &id, out);
         }
+        // What ends just now must be over before it can begin anew.
+        if let Some(Work::Walk(walk)) = self.asks.get(&key).map(|a| &a.work)
+            && (walk.retry && walk.from == 0 && self.is_settling(&walk.id) || !self.is_live())
+        {
+            return self.again_after(key, LOOK_AGAIN_MS);
+        }
         let Some(asking) = self.asks.get_mut(&key) else { return };
         if let Some(op) = asking.work.op() {
             asking.under_way = true;
@@ -151,6 +177,14 @@ impl Engine {
         if let Some(asking) = self.asks.get_mut(&key) {
             asking.work = work;
             asking.at = now;
+        }
+    }
+
+    /// Does what is next for a client after this many milliseconds.
+    pub(super) fn again_after(&mut self, key: AskKey, ms: u64) {
+        let at = self.now.mono.plus(ms);
+        if let Some(asking) = self.asks.get_mut(&key) {
+            asking.at = at;
         }
     }
 
@@ -182,6 +216,8 @@ impl Engine {
             }
             (Work::Letters(lettering), Reply::Letters(tally)) => self.lettered(key, lettering, *tally, out),
             (Work::Publish { messages, .. }, reply) => self.published(key, messages, reply, out),
+            (Work::Launch { workflow, now, .. }, reply) => self.launched(key, (&workflow, now), reply, out),
+            (Work::Walk(walk), Reply::Flowed(done)) => self.walked(key, walk, done, out),
             (Work::Revoke { id, now }, Reply::Record(record)) => self.revoked(key, id, now, record, out),
             (Work::Canceled(_), Reply::Record(record)) => {
                 let too_late =
@@ -307,7 +343,7 @@ impl Engine {
 
 impl Asking {
     fn is_parked(&self) -> bool {
-        matches!(self.work, Work::Cancel(_) | Work::AwaitClose(_))
+        matches!(self.work, Work::Cancel(_) | Work::AwaitClose(_) | Work::Walk(_))
     }
 
     fn wakes_at(&self) -> Mono {

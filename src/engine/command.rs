@@ -5,11 +5,13 @@
 use super::event::{AskKey, ChildKey, SlotId};
 use super::letters::LetterSum;
 use super::recycle::Reason;
+use super::workflow::Walked;
 use crate::model::message::Record;
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Published, Ticket};
 use crate::model::outcome::{CancelReason, Outcome};
 use crate::model::state::State;
+use crate::model::workflow::Head;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,6 +115,17 @@ pub enum Told {
     },
     /// To Letters.
     Letters(Box<LetterSum>),
+    /// To Launch: what is there, where the id is known.
+    Launched {
+        /// The workflow.
+        id: MessageId,
+        /// It was launched before.
+        known: Option<Box<Head>>,
+    },
+    /// To CancelWorkflow.
+    FlowCanceled(Walked),
+    /// To RetryWorkflow.
+    FlowRetried(Walked),
     /// To Cancel: the record as it is now, and whether its running attempt is being ended.
     Canceled {
         /// The record, if the id is known.
@@ -202,11 +215,27 @@ pub enum Note {
         /// The next attempt is one of the task's `on_memory` rule.
         raised: Option<Raised>,
     },
-    /// A message ended without an attempt (canceled or expired while waiting).
+    /// A workflow was accepted.
+    Launched {
+        /// Id.
+        id: MessageId,
+        /// What it is.
+        name: String,
+        /// How many steps it has.
+        steps: usize,
+    },
+    /// The last step of a workflow ended.
+    Workflow {
+        /// Id.
+        id: MessageId,
+        /// SUCCESS, FAILURE or REVOKED.
+        state: State,
+    },
+    /// A message ended without an attempt (canceled or expired while waiting; a step whose workflow failed).
     Dropped {
         /// Id.
         id: MessageId,
-        /// REVOKED or EXPIRED.
+        /// REVOKED, EXPIRED or FAILURE.
         state: State,
     },
     /// A message of an undeclared task was set aside.

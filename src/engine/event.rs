@@ -8,6 +8,7 @@ use crate::model::message::Message;
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Reply, Ticket};
 use crate::model::outcome::Outcome;
+use crate::model::workflow::Workflow;
 
 /// A place in a pool.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -166,6 +167,12 @@ pub enum Event {
 pub enum Ask {
     /// Route (a message with an empty `queue`) and publish.
     Enqueue(Vec<Message>),
+    /// Route the steps of this workflow and launch it.
+    Launch(Box<Workflow>),
+    /// End everything of this workflow.
+    CancelWorkflow(MessageId),
+    /// Begin everything of this workflow anew that failed or did not run because of that.
+    RetryWorkflow(MessageId),
     /// End this message, wherever it is.
     Cancel(MessageId),
     /// A new life for a message with a final state.

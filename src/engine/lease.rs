@@ -113,6 +113,9 @@ impl Engine {
                 self.settle_waiting(token, State::Failure, rejected(why), out);
             }
             Some(_) => {
+                if let Some(outcome) = self.unfit(token) {
+                    return self.settle_waiting(token, State::Failure, outcome, out);
+                }
                 let floor = self.pools.get(&plan.pool).map_or(0, |p| p.pass);
                 let q = self.queues.entry(queue).or_default();
                 if q.window.is_empty() {

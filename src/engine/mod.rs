@@ -4,7 +4,8 @@
 //! This file only routes. Each noun has its file: [`held`] the leased messages and their stages, `store`
 //! the tickets and the patience with a failing store, `sweep` what time brings, `route` where a message
 //! goes, `ask` what clients want, `letters` what they want of the dead, `unique` what messages claim, `dispatch` which message gets which slot, `retry` what an outcome leads
-//! to, `pool` what becomes of children, `slot` who takes runs in a place, `recycle` who is replaced, `adopt` what an earlier daemon left behind, `doubt` what of it a silent child may hold, `shutdown` the end.
+//! to, `pool` what becomes of children, `slot` who takes runs in a place, `recycle` who is replaced, `adopt` what an earlier daemon left behind, `doubt` what of it a silent child may hold, `shutdown` the end, `workflow` what follows from
+//! the ends of steps.
 
 mod adopt;
 mod ask;
@@ -36,6 +37,7 @@ mod testbed;
 pub mod unique;
 pub mod view;
 mod why;
+mod workflow;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -47,6 +49,7 @@ pub use pool::{END_MS, READY_MS};
 pub use recycle::{Reason, Replaced};
 pub use retry::{Counts, MAX_LOSSES, Verdict, verdict};
 pub use route::route;
+pub use workflow::Walked;
 
 use crate::model::message::Token;
 use crate::model::name::MessageId;

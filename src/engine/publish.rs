@@ -14,13 +14,7 @@ impl Engine {
     pub(super) fn publication(&self, mut messages: Vec<Message>) -> Result<Work, Told> {
         let mut max_length = Vec::with_capacity(messages.len());
         for message in &mut messages {
-            if message.queue.is_empty() {
-                route(&self.plan, &message.task).clone_into(&mut message.queue);
-            }
-            let Some(queue) = self.plan.queues.get(&message.queue) else {
-                return Err(Told::NoSuchQueue(message.queue.clone()));
-            };
-            max_length.push(queue.max_length);
+            max_length.push(self.routed(message)?);
             super::unique::claim(&self.plan, message);
         }
         if messages.is_empty() {
@@ -30,6 +24,17 @@ impl Engine {
             max_length.clear();
         }
         Ok(Work::Publish { messages, max_length, now: self.now.wall })
+    }
+
+    /// Gives a message its queue; the bound of that.
+    pub(super) fn routed(&self, message: &mut Message) -> Result<Option<u64>, Told> {
+        if message.queue.is_empty() {
+            route(&self.plan, &message.task).clone_into(&mut message.queue);
+        }
+        match self.plan.queues.get(&message.queue) {
+            Some(queue) => Ok(queue.max_length),
+            None => Err(Told::NoSuchQueue(message.queue.clone())),
+        }
     }
 
     pub(super) fn published(

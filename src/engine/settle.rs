@@ -111,6 +111,7 @@ impl Engine {
         let task = self.plan.task(&held.message.task);
         Some(Box::new(Settle {
             expires_ms: task.map(|t| t.result_expires_ms),
+            forget_result: task.is_some_and(|t| t.ignore_result),
             ..Settle::new(held.message.id.clone(), token, state, outcome, self.now.wall)
         }))
     }

@@ -123,6 +123,13 @@ impl Engine {
     pub(super) fn completed(&mut self, ticket: Ticket, result: Result<Reply, Fault>, out: &mut Vec<Command>) {
         let Some(pending) = self.store.pending.remove(&ticket) else { return };
         self.note_health(ticket, &result, out);
+        let result = match result {
+            Ok(Reply::With(reply, fallout)) => {
+                self.fell_out(*fallout, out);
+                Ok(*reply)
+            }
+            other => other,
+        };
         match pending {
             Pending::Lease { queue, credit } => self.leased(&queue, credit, result, out),
             Pending::Start(token) => self.start_answered(token, result, out),

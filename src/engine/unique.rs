@@ -11,7 +11,8 @@ use crate::model::message::{Message, Record};
 use crate::model::name::MessageId;
 use crate::model::op::Reply;
 use crate::model::state::State;
-use crate::model::unique::{Claim, Holds, OnConflict};
+use crate::model::unique::{Claim, Holds, OnConflict, Unique};
+use crate::model::workflow::Step;
 
 /// Puts into a message what it claims by these settings. Whoever publishes does this: clients, schedules and
 /// workflows alike.
@@ -19,6 +20,19 @@ pub(super) fn claim(plan: &Plan, message: &mut Message) {
     let task = plan.task(&message.task);
     let claim = task.and_then(|task| Some(task.unique.as_ref()?.claim(task, message)));
     message.unique = claim;
+}
+
+/// The same for a step of a workflow. What results add to its arguments is not known yet, so a key that may hang on
+/// them is not claimed.
+pub(super) fn claim_of_step(plan: &Plan, step: &mut Step) {
+    let task = plan.task(&step.message.task);
+    let known = |unique: &Unique| {
+        !unique.key.is_empty() && unique.key.iter().all(|name| step.message.kwargs.contains_key(name))
+    };
+    let complete = step.after.is_empty() || step.immutable;
+    if complete || task.and_then(|t| t.unique.as_ref()).is_some_and(known) {
+        claim(plan, &mut step.message);
+    }
 }
 
 /// The key of which one message at a time may run, where its task says `while = "running"`: a second one waits in
@@ -38,7 +52,9 @@ pub(super) fn told_of(record: &Record, sentence: String) -> String {
             why.map_or_else(|| sentence.clone(), |why| format!("{sentence}: {why}"))
         }
         (Some(claim), state) if !state.is_final() => match claim.holds {
-            Holds::Running => format!("{sentence}; while it runs no other message has its key {}", key(claim)),
+            Holds::Running => {
+                format!("{sentence}; while it runs no other message has its key {}", key(claim))
+            }
             // It is held from its acceptance to its first start.
             Holds::Queued if record.started.is_some() => sentence,
             _ => format!("{sentence}; meanwhile no other message has its key {}", key(claim)),

@@ -2,6 +2,7 @@
 //!
 //! Pure data and pure functions: no I/O, no clocks, no randomness, no hash maps.
 
+pub mod handed;
 pub mod letters;
 pub mod message;
 pub mod name;
@@ -13,3 +14,4 @@ pub mod task;
 pub mod template;
 pub mod time;
 pub mod unique;
+pub mod workflow;

@@ -1,6 +1,8 @@
 //! What can be asked of a broker, as data: operations never wait for one another, their completions
 //! arrive in any order, each under the ticket it was submitted with.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::letters::{LetterFilter, LetterStep, LetterTally};
@@ -9,6 +11,7 @@ use super::name::MessageId;
 use super::outcome::Outcome;
 use super::state::State;
 use super::time::Wall;
+use super::workflow::{Fallout, Head, Look, Seen, Workflow};
 
 /// Names one submitted operation; chosen by the submitter, never used twice in a life of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -159,6 +162,35 @@ pub enum Op {
         /// Only keys behind this one; empty: from the first on.
         after: String,
     },
+    /// Store a workflow and publish its first steps, all or nothing. A known id changes nothing.
+    Launch {
+        /// What to launch.
+        workflow: Box<Workflow>,
+        /// Bounds of queues: all that did not start in one, as in [`Op::Publish`].
+        max_length: BTreeMap<String, u64>,
+        /// The wall clock.
+        now: Wall,
+    },
+    /// A part of a workflow, by its id.
+    Look(Look),
+    /// End what of a workflow is not over and not leased, a part at a time; nothing of it is published any more.
+    CancelFlow {
+        /// The workflow.
+        id: MessageId,
+        /// From this step on.
+        from: u32,
+        /// The wall clock.
+        now: Wall,
+    },
+    /// Begin what of a workflow failed, and what was not run because of that, anew: a part at a time.
+    RetryFlow {
+        /// The workflow.
+        id: MessageId,
+        /// From this step on.
+        from: u32,
+        /// The wall clock.
+        now: Wall,
+    },
     /// Tell other nodes of this one, and list those that told of themselves.
     Node {
         /// This node's name.
@@ -219,6 +251,8 @@ pub struct Settle {
     /// With [`State::Retry`]: the next attempt is one of the task's `on_memory` rule. Raises `memory_retries` by
     /// one instead of `retries`.
     pub memory: Option<MemoryRetry>,
+    /// The record keeps no result; steps of its workflow that are given it get it all the same.
+    pub forget_result: bool,
     /// Published in the same step; ids are [`MessageId::follow_up`]s, a known id changes nothing.
     pub follow_ups: Vec<Message>,
     /// Permits given back in the same step.
@@ -244,6 +278,7 @@ impl Settle {
             outcome,
             lost: false,
             memory: None,
+            forget_result: false,
             follow_ups: Vec::new(),
             releases: Vec::new(),
             memos: Vec::new(),
@@ -258,6 +293,21 @@ impl Settle {
 pub struct MemoryRetry {
     /// The message moves to this queue; absent: it stays.
     pub queue: Option<String>,
+}
+
+/// What a part of a cancel or a retry of a workflow did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Flowed {
+    /// The workflow as it is now; absent: no such id.
+    pub head: Option<Box<Head>>,
+    /// Steps that were ended, or begun anew.
+    pub steps: u32,
+    /// Steps that are leased, and so are the node's to end.
+    pub leased: Vec<MessageId>,
+    /// Steps whose arguments are not kept any more: they cannot begin anew.
+    pub gone: u32,
+    /// Where to go on.
+    pub next: Option<u32>,
 }
 
 /// A permit: one of `limit` places under `key`, held by `holder` (taking it twice is taking it once).
@@ -397,6 +447,14 @@ pub enum Reply {
     Permit(bool),
     /// To Tick: false when this (schedule, planned time) was recorded before.
     Ticked(bool),
+    /// To Launch: whether it is new; if not, what is there.
+    Launched(Option<Box<Head>>),
+    /// To Look: the part, if the id is known.
+    Seen(Option<Box<Seen>>),
+    /// To CancelFlow and RetryFlow.
+    Flowed(Flowed),
+    /// An answer to an operation that did more than its answer says.
+    With(Box<Reply>, Box<Fallout>),
     /// To Node: what each node announced, with when.
     Nodes(Vec<(String, String, Wall)>),
     /// To Recall.

@@ -3,10 +3,12 @@
 use proptest::prelude::*;
 use taskd::model::letters::{LetterAct, LetterFilter, LetterStep};
 use taskd::model::message::{Message, Token};
+use taskd::model::name::MessageId;
 use taskd::model::op::{Filter, Memo, MemoryRetry, Op, Permit, Reply, Retention, Settle};
 use taskd::model::outcome::{Cause, Outcome};
 use taskd::model::state::{self, State};
 use taskd::model::unique::{Claim, Holds, OnConflict};
+use taskd::model::workflow::{Look, OnError, Step as FlowStep, When, Workflow, mark_sinks};
 
 use crate::harness::*;
 
@@ -159,7 +161,10 @@ fn letters() -> impl Strategy<Value = LetterStep> {
     let ids = proptest::collection::vec((0..24_u8).prop_map(|m| id(&name(m))), 1..4);
     let filter = (
         any::<bool>(),
-        proptest::option::weighted(0.3, (0..4_u8).prop_map(|t| if t == 3 { "t*".to_owned() } else { format!("t{t}") })),
+        proptest::option::weighted(
+            0.3,
+            (0..4_u8).prop_map(|t| if t == 3 { "t*".to_owned() } else { format!("t{t}") }),
+        ),
         proptest::option::weighted(0.2, queue()),
         proptest::option::weighted(0.2, ms()),
         proptest::option::weighted(0.2, ms()),
@@ -179,6 +184,55 @@ fn letters() -> impl Strategy<Value = LetterStep> {
         let filter = LetterFilter { failed, task, queue, since, until, cause: None, ids };
         LetterStep { filter, act, from: None, most, now }
     })
+}
+
+/// A workflow whose steps have ids of the other messages', so that they meet.
+fn workflow() -> impl Strategy<Value = Workflow> {
+    let step = (
+        0..24_u8,
+        queue(),
+        any::<[bool; 5]>(),
+        any::<[bool; 3]>(),
+        proptest::option::weighted(0.2, 0..99_u64),
+    );
+    (0..4_u8, proptest::collection::vec(step, 1..6), 0..400_u64).prop_map(|(w, drawn, keep_ms)| {
+        let steps = (0_u32..).zip(drawn).map(|(no, (m, queue, after, kind, delay_ms))| {
+            let after: Vec<u32> =
+                (0_u32..).zip(after).filter(|(n, yes)| *yes && *n < no).map(|(n, _)| n).collect();
+            FlowStep {
+                message: Message { queue, ..msg(&name(m)) },
+                when: if kind[0] && kind[1] && !after.is_empty() { When::Failure } else { When::Success },
+                on_error: if kind[1] { OnError::Continue } else { OnError::Fail },
+                immutable: kind[2],
+                delay_ms,
+                after,
+                ..FlowStep::default()
+            }
+        });
+        let mut steps: Vec<FlowStep> = steps.collect();
+        mark_sinks(&mut steps);
+        Workflow { keep_ms, ..Workflow::new(flow(w), "drawn", Some(1), steps).unwrap() }
+    })
+}
+
+fn flow(w: u8) -> MessageId {
+    id(&name(100 + w))
+}
+
+/// What is asked of workflows.
+fn flow_op() -> impl Strategy<Value = Op> {
+    let ms = || (-100..400_i64).prop_map(at);
+    prop_oneof![
+        4 => (workflow(), proptest::option::weighted(0.3, 0..4_u64), ms()).prop_map(|(w, bound, now)| {
+            let max_length = bound.map(|b| ("q".to_owned(), b)).into_iter().collect();
+            Op::Launch { workflow: Box::new(w), max_length, now }
+        }),
+        1 => (0..4_u8, ms()).prop_map(|(w, now)| Op::CancelFlow { id: flow(w), from: 0, now }),
+        2 => (0..4_u8, ms()).prop_map(|(w, now)| Op::RetryFlow { id: flow(w), from: 0, now }),
+        2 => (0..4_u8, 0..3_u32, any::<bool>()).prop_map(|(w, from, results)| {
+            Op::Look(Look { id: flow(w), from, limit: 9, results })
+        }),
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -204,6 +258,7 @@ fn step() -> impl Strategy<Value = Step> {
     );
     prop_oneof![
         12 => op().prop_map(Step::Op),
+        4 => flow_op().prop_map(Step::Op),
         4 => (0..24_u8, old()).prop_map(|(m, old)| Step::Start(m, old)),
         5 => settle.prop_map(|(m, old, state, lost, due, expires_ms, follow, memory)| {
             Step::Settle { m, old, state, lost, due, expires_ms, follow, memory }
@@ -254,7 +309,10 @@ fn op_of(step: Step, tokens: &Tokens, now: i64) -> Option<Op> {
                 follow_ups: follow.into_iter().map(|f| msg(&name(f))).collect(),
                 releases: vec![Permit { key: "k0".to_owned(), holder: "h0".to_owned(), limit: 1 }],
                 memos: vec![Memo { key: "k1".to_owned(), value: Some(m.to_string()) }],
-                outcome: Outcome::of_cause(Cause::Exit { code: i32::from(m) }, "it ended"),
+                outcome: Outcome {
+                    result: (m % 3 > 0).then(|| serde_json::json!({"n": m})),
+                    ..Outcome::of_cause(Cause::Exit { code: i32::from(m) }, "it ended")
+                },
                 now,
                 ..settle(&name(m), tokens.of(m, old), state)
             }))
@@ -289,6 +347,10 @@ fn compare(steps: Vec<Step>) -> Result<(), TestCaseError> {
     }
     for m in 0..24 {
         let op = Op::Get { id: id(&name(m)) };
+        prop_assert_eq!(store.one(op.clone()), model.one(op));
+    }
+    for w in 0..4 {
+        let op = Op::Look(Look { id: flow(w), from: 0, limit: 99, results: false });
         prop_assert_eq!(store.one(op.clone()), model.one(op));
     }
     for op in [Op::Count, Op::Recover, Op::List(everything())] {

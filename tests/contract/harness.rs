@@ -34,8 +34,12 @@ pub trait Harness {
         self.all(vec![op]).remove(0)
     }
 
+    /// The answer alone, without what was done beside.
     fn ok(&mut self, op: Op) -> Reply {
-        self.one(op).unwrap()
+        match self.one(op).unwrap() {
+            Reply::With(reply, _) => *reply,
+            reply => reply,
+        }
     }
 }
 

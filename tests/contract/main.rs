@@ -118,4 +118,25 @@ suite! {
         ticks_of_long_ago_count_as_fired,
         facts_are_kept_until_they_are_withdrawn,
         nodes_know_each_other_for_a_day;
+    flow:
+        a_result_goes_before_the_arguments_of_the_next_step,
+        a_body_runs_once_with_the_results_in_order,
+        a_list_of_one_is_a_list,
+        a_failed_member_fails_what_comes_after_it,
+        a_handler_of_errors_gets_the_failed_id_and_is_skipped_otherwise,
+        whatever_ends_a_member_is_told,
+        a_known_workflow_is_not_launched_again,
+        a_full_queue_launches_nothing,
+        an_id_that_is_taken_fails_its_step_and_nothing_hangs,
+        what_is_too_large_for_a_message_fails_the_body,
+        what_takes_long_goes_on_in_sweeps,
+        a_member_that_is_retried_revives_what_failed_because_of_it,
+        a_member_that_is_retried_is_waited_for_again,
+        what_never_ran_has_no_life_to_repeat,
+        a_canceled_workflow_publishes_nothing_more,
+        a_retry_of_a_workflow_keeps_what_succeeded,
+        large_workflows_are_canceled_and_retried_in_parts,
+        a_workflow_is_forgotten_after_its_time,
+        workflows_of_too_many_steps_go_before_their_time,
+        a_step_may_wait_and_expire;
 }

@@ -7,7 +7,7 @@ use crate::broker::admission::{self, Admission, Holder, Judged, Known, Stage};
 use crate::broker::rules;
 use crate::model::message::Message;
 use crate::model::name::MessageId;
-use crate::model::op::{Published, Reply};
+use crate::model::op::{Fault, Published, Reply};
 use crate::model::state::State;
 use crate::model::time::Wall;
 use crate::model::unique::{Claim, Holds};
@@ -43,12 +43,8 @@ impl Claims {
 
     fn add(&mut self, seq: u64, claim: &Claim, from: Wall) {
         let held = claim.holds != Holds::Running;
-        let entry = Entry {
-            key: claim.key.clone(),
-            holds: claim.holds,
-            until: rules::held_until(claim, from),
-            held,
-        };
+        let entry =
+            Entry { key: claim.key.clone(), holds: claim.holds, until: rules::held_until(claim, from), held };
         self.set(&claim.key, seq, held);
         self.of.insert(seq, entry);
     }
@@ -150,15 +146,15 @@ impl Model {
         messages: Vec<Message>,
         max_length: &[Option<u64>],
         now: Wall,
-    ) -> Reply {
+    ) -> Result<Reply, Fault> {
         let Ok(admission) = admission::admit(&messages, max_length, &Look { model: self, now });
         let verdicts = match admission {
             Admission::Each(verdicts) => verdicts,
             Admission::Nothing(Reply::Taken { of, holder, .. }) => {
                 let record = self.shelf.get(&holder).map(|row| Box::new(row.record.clone()));
-                return Reply::Taken { of, holder, record };
+                return Ok(Reply::Taken { of, holder, record });
             }
-            Admission::Nothing(reply) => return reply,
+            Admission::Nothing(reply) => return Ok(reply),
         };
         let mut replies = Vec::with_capacity(messages.len());
         for (m, verdict) in messages.into_iter().zip(verdicts) {
@@ -168,34 +164,51 @@ impl Model {
                 admission::Verdict::Held(holder) => record(holder).map(Published::Held),
                 admission::Verdict::Stored(_) => None,
             };
-            replies.push(known.unwrap_or_else(|| {
-                let ends =
-                    if let admission::Verdict::Stored(Some(id)) = verdict { Some(id) } else { None };
-                self.store_replacing(m, ends.as_ref(), now);
+            replies.push(if let Some(known) = known {
+                known
+            } else {
+                let ends = if let admission::Verdict::Stored(Some(id)) = verdict { Some(id) } else { None };
+                self.store_replacing(m, ends.as_ref(), now)?;
                 admission::stored(ends)
-            }));
+            });
         }
-        Reply::Published(replies)
+        Ok(Reply::Published(replies))
     }
 
-    fn store_replacing(&mut self, message: Message, ends: Option<&MessageId>, now: Wall) {
+    fn store_replacing(
+        &mut self,
+        message: Message,
+        ends: Option<&MessageId>,
+        now: Wall,
+    ) -> Result<(), Fault> {
         if let Some(mut row) = ends.and_then(|id| self.shelf.take_id(id)) {
             row.finish(State::Revoked, rules::replaced(&message.id), now, None);
-            self.shelf.put(row);
+            self.finished(row, now)?;
         }
         let (state, due) = rules::first_state(&message, now);
         self.begin(message, state, due, now, true);
+        Ok(())
+    }
+
+    fn judged(&self, claim: &Claim, now: Wall) -> Judged {
+        admission::judge(claim, self.holder(&claim.key, now).as_ref())
+    }
+
+    /// Who keeps a message from being stored.
+    pub(super) fn held_by(&self, message: &Message, now: Wall) -> Option<MessageId> {
+        match self.judged(message.unique.as_ref()?, now) {
+            Judged::Free | Judged::Replaces(_) => None,
+            Judged::Held(holder) | Judged::Leased(holder) => Some(holder),
+        }
     }
 
     /// Stores a message that nobody waits for an answer about; a known id changes nothing. Where another message
     /// holds its key it is stored as ended, so that its id tells what became of it.
-    pub(super) fn store(&mut self, message: Message, now: Wall) {
+    pub(super) fn store(&mut self, message: Message, now: Wall) -> Result<(), Fault> {
         if self.shelf.get(&message.id).is_some() {
-            return;
+            return Ok(());
         }
-        let holder = message.unique.as_ref().and_then(|claim| self.holder(&claim.key, now));
-        let judged =
-            message.unique.as_ref().map_or(Judged::Free, |claim| admission::judge(claim, holder.as_ref()));
+        let judged = message.unique.as_ref().map_or(Judged::Free, |claim| self.judged(claim, now));
         match judged {
             Judged::Free => self.store_replacing(message, None, now),
             Judged::Replaces(id) => self.store_replacing(message, Some(&id), now),
@@ -205,6 +218,7 @@ impl Model {
                     row.finish(State::Revoked, rules::key_held(&holder), now, None);
                     self.shelf.put(row);
                 }
+                Ok(())
             }
         }
     }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Model;
 use super::shelf::Row;
-use crate::broker::rules;
+use crate::broker::{joins, rules};
 use crate::model::letters::{LETTER_ROWS, LetterAct, LetterGroup, LetterPlace, LetterStep, LetterTally};
+use crate::model::op::Fault;
 use crate::model::state::State;
 use crate::model::time::Wall;
 
@@ -37,9 +38,8 @@ impl Model {
                 .ids
                 .iter()
                 .filter_map(|id| {
-                    let found = seq(id).filter(|seq| {
-                        self.shelf.at(*seq).is_some_and(|row| step.filter.fits(&row.record))
-                    });
+                    let found = seq(id)
+                        .filter(|seq| self.shelf.at(*seq).is_some_and(|row| step.filter.fits(&row.record)));
                     if found.is_none() {
                         tally.missing.push(id.clone());
                     }
@@ -83,7 +83,13 @@ impl Model {
         all.into_iter().map(|(_, seq)| seq).collect()
     }
 
-    fn letter(&mut self, seq: u64, step: &LetterStep, tally: &mut LetterTally, queues: &mut BTreeSet<String>) {
+    fn letter(
+        &mut self,
+        seq: u64,
+        step: &LetterStep,
+        tally: &mut LetterTally,
+        queues: &mut BTreeSet<String>,
+    ) {
         match &step.act {
             LetterAct::Count => {}
             LetterAct::Purge => {
@@ -98,22 +104,36 @@ impl Model {
                     tally.held.push((message.id.clone(), holder));
                     return;
                 }
-                queues.insert(self.revive(seq, *due, queue.as_deref(), step.now));
-                tally.done += 1;
+                // A step that never ran has nothing to repeat: it is counted among the matched only.
+                if let Ok(queue) = self.revive(seq, *due, queue.as_deref(), step.now) {
+                    queues.insert(queue);
+                    tally.done += 1;
+                }
             }
         }
     }
 
     /// Gives a finished row a new life; answers its queue.
-    pub(super) fn revive(&mut self, seq: u64, due: Option<Wall>, queue: Option<&str>, now: Wall) -> String {
-        let Some(row) = self.shelf.take(seq) else { return String::new() };
-        let message = rules::revived(row.record.message, due, queue, now);
+    pub(super) fn revive(
+        &mut self,
+        seq: u64,
+        due: Option<Wall>,
+        queue: Option<&str>,
+        now: Wall,
+    ) -> Result<String, Fault> {
+        let Some(message) = self.shelf.at(seq).map(|row| row.record.message.clone()) else {
+            return Ok(String::new());
+        };
+        joins::may_renew(self, &message)?;
+        self.shelf.take(seq);
+        let message = rules::revived(message, due, queue, now);
         let queue = message.queue.clone();
         let (state, due) = match due.filter(|d| *d > now) {
             Some(due) => (State::Scheduled, Some(due)),
             None => (State::Waiting, None),
         };
-        self.begin(message, state, due, now, true);
-        queue
+        self.begin(message.clone(), state, due, now, true);
+        joins::renewed(self, &message, now)?;
+        Ok(queue)
     }
 }

@@ -6,6 +6,7 @@ use crate::broker::rules;
 use crate::model::message::{Message, Record, Token};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Reply, Settle};
+use crate::model::outcome::Outcome;
 use crate::model::state::State;
 use crate::model::time::Wall;
 
@@ -17,7 +18,7 @@ impl Model {
         now: Wall,
     ) -> Result<Reply, Fault> {
         rules::check_bounds(messages.len(), max_length.len())?;
-        Ok(self.publish_admitted(messages, max_length, now))
+        self.publish_admitted(messages, max_length, now)
     }
 
     /// A row of its own for this message; `claims`: it claims its key. Answers its number.
@@ -59,6 +60,16 @@ impl Model {
             expires_at: None,
             slim: false,
         });
+    }
+
+    /// Records the end of a message that never was published.
+    pub(super) fn bury(&mut self, message: Message, state: State, outcome: Outcome, now: Wall, keep_ms: u64) {
+        let id = message.id.clone();
+        self.born(message, State::Waiting, None, 0);
+        if let Some(mut row) = self.shelf.take_id(&id) {
+            row.finish(state, outcome, now, Some(keep_ms));
+            self.shelf.put(row);
+        }
     }
 
     pub(super) fn lease(&mut self, queue: &str, credit: u32, now: Wall) -> Reply {
@@ -128,12 +139,18 @@ impl Model {
                 None => row.record.message.retries += 1,
             }
             row.counted = true;
+            self.shelf.put(row);
         } else {
-            row.finish(s.state, s.outcome, s.now, s.expires_ms);
+            let mut outcome = s.outcome;
+            let result = outcome.result.clone();
+            if s.forget_result {
+                outcome.result = None;
+            }
+            row.finish(s.state, outcome, s.now, s.expires_ms);
+            self.finished_with(row, result, s.now)?;
         }
-        self.shelf.put(row);
         for m in s.follow_ups {
-            self.store(m, s.now);
+            self.store(m, s.now)?;
         }
         for permit in &s.releases {
             self.release(permit);
@@ -178,15 +195,15 @@ impl Model {
         Reply::Lost(leases.into_iter().filter(gone).map(|(id, _)| id).collect())
     }
 
-    pub(super) fn revoke(&mut self, id: &MessageId, now: Wall) -> Reply {
+    pub(super) fn revoke(&mut self, id: &MessageId, now: Wall) -> Result<Reply, Fault> {
         let open = |r: &Record| !r.state.is_final() && r.token.is_none();
         if self.shelf.get(id).is_some_and(|row| open(&row.record))
             && let Some(mut row) = self.shelf.take_id(id)
         {
             row.finish(State::Revoked, rules::revoked(), now, None);
-            self.shelf.put(row);
+            self.finished(row, now)?;
         }
-        self.answer(id)
+        Ok(self.answer(id))
     }
 
     pub(super) fn requeue(&mut self, id: &MessageId, now: Wall) -> Result<Reply, Fault> {
@@ -198,14 +215,14 @@ impl Model {
                     let record = self.shelf.get(&holder).map(|row| Box::new(row.record.clone()));
                     return Ok(Reply::Taken { of: id.clone(), holder, record });
                 }
-                self.revive(seq, None, None, now);
+                self.revive(seq, None, None, now)?;
             }
             _ => {}
         }
         Ok(self.answer(id))
     }
 
-    pub(super) fn purge(&mut self, queue: &str, now: Wall) -> Reply {
+    pub(super) fn purge(&mut self, queue: &str, now: Wall) -> Result<Reply, Fault> {
         let open = |row: &&Row| {
             let r = &row.record;
             r.message.queue == queue && !r.state.is_final() && r.token.is_none()
@@ -214,10 +231,10 @@ impl Model {
         for seq in &seqs {
             if let Some(mut row) = self.shelf.take(*seq) {
                 row.finish(State::Revoked, rules::revoked(), now, None);
-                self.shelf.put(row);
+                self.finished(row, now)?;
             }
         }
-        Reply::Purged(seqs.len() as u64)
+        Ok(Reply::Purged(seqs.len() as u64))
     }
 
     /// Into the `unknown` set of its queue, or out of it: its place and its attempt count stay.

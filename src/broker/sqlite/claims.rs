@@ -85,10 +85,23 @@ impl Shelf {
     fn store_replacing(&mut self, m: &Message, ends: Option<&MessageId>, now: Wall) -> Result<bool, Stop> {
         if let Some((seq, queue, class)) = ends.map(|id| self.open(id)).transpose()?.flatten() {
             self.ledger.leave(queue, class);
-            self.finish(seq, State::Revoked, &rules::replaced(&m.id), now, None, false)?;
+            self.finish(seq, State::Revoked, (&rules::replaced(&m.id), false), now, None, false)?;
         }
         let (state, due) = rules::first_state(m, now);
         self.begin(m, state, due, now, 0, Some(now))
+    }
+
+    fn judged(&self, claim: &Claim, now: Wall) -> Result<Judged, Stop> {
+        Ok(admission::judge(claim, self.holder(&claim.key, now)?.as_ref()))
+    }
+
+    /// Who keeps a message from being stored.
+    pub(super) fn held_by(&self, m: &Message, now: Wall) -> Result<Option<MessageId>, Stop> {
+        let Some(claim) = &m.unique else { return Ok(None) };
+        Ok(match self.judged(claim, now)? {
+            Judged::Free | Judged::Replaces(_) => None,
+            Judged::Held(holder) | Judged::Leased(holder) => Some(holder),
+        })
     }
 
     /// Stores a message that nobody waits for an answer about; false: its id is known, nothing changed. Where
@@ -104,14 +117,14 @@ impl Shelf {
         if self.is_known(&m.id)? {
             return Ok(false);
         }
-        match admission::judge(claim, self.holder(&claim.key, now)?.as_ref()) {
+        match self.judged(claim, now)? {
             Judged::Free => self.store_replacing(m, None, now),
             Judged::Replaces(id) => self.store_replacing(m, Some(&id), now),
             Judged::Held(holder) | Judged::Leased(holder) => {
                 self.begin(m, State::Waiting, None, now, 0, None)?;
                 if let Some((seq, queue, class)) = self.open(&m.id)? {
                     self.ledger.leave(queue, class);
-                    self.finish(seq, State::Revoked, &rules::key_held(&holder), now, None, false)?;
+                    self.finish(seq, State::Revoked, (&rules::key_held(&holder), false), now, None, false)?;
                 }
                 Ok(true)
             }

@@ -80,6 +80,8 @@ pub(super) struct Figures {
     pub slim: u64,
     /// Rows of `claim`.
     pub claims: u64,
+    /// Steps of workflows that are over.
+    pub spent: u64,
     counts: Vec<Counts>,
 }
 
@@ -157,6 +159,7 @@ impl Ledger {
             l.f.dead += n;
         }
         l.f.slim = done("SELECT count(*) FROM done WHERE kept = 0")?;
+        l.f.spent = done("SELECT coalesce(sum(steps), 0) FROM flow WHERE expires IS NOT NULL")?;
         Ok(l)
     }
 
@@ -310,10 +313,13 @@ impl Ledger {
                 found.push(format!("queue {name}: counted {ours:?}, stored {theirs:?}"));
             }
         }
-        let rows = |f: &Figures| (f.live, f.kept, f.dead, f.slim, f.claims);
+        let rows = |f: &Figures| (f.live, f.kept, f.dead, f.slim, f.claims, f.spent);
         let (ours, theirs) = (rows(&self.f), rows(&fresh.f));
         if ours != theirs {
-            found.push(format!("rows (live, finished, dead, ids, claims): counted {ours:?}, stored {theirs:?}"));
+            found.push(format!(
+                "rows (live, finished, dead, ids, claims, steps of workflows that are over): counted {ours:?}, \
+                 stored {theirs:?}"
+            ));
         }
         found
     }

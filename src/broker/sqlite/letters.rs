@@ -10,9 +10,11 @@ use rusqlite::{Connection, OptionalExtension};
 use super::reader;
 use super::row::{Key, Stored, done_columns};
 use super::shelf::{Shelf, Stop};
-use crate::broker::rules;
+use crate::broker::{joins, rules};
 use crate::link::sqlite as link;
-use crate::model::letters::{LETTER_ROWS, LetterAct, LetterFilter, LetterGroup, LetterPlace, LetterStep, LetterTally};
+use crate::model::letters::{
+    LETTER_ROWS, LetterAct, LetterFilter, LetterGroup, LetterPlace, LetterStep, LetterTally,
+};
 use crate::model::message::{Message, Record};
 use crate::model::op::{Fault, Reply};
 use crate::model::state::State;
@@ -70,11 +72,7 @@ impl Shelf {
         for id in &step.filter.ids {
             let row = self
                 .c
-                .prepare_cached(concat!(
-                    "SELECT ",
-                    done_columns!(),
-                    " FROM done WHERE id = ?1 AND kept > 0"
-                ))?
+                .prepare_cached(concat!("SELECT ", done_columns!(), " FROM done WHERE id = ?1 AND kept > 0"))?
                 .query_row([Key::of(id)], Stored::of)
                 .optional()?;
             match row.filter(|row| row.record().is_ok_and(|record| step.filter.fits(&record))) {
@@ -104,8 +102,15 @@ impl Shelf {
                     tally.held.push((record.message.id, holder));
                     return Ok(());
                 }
-                queues.insert(self.revive(row, record.message, *due, queue.as_deref(), step.now)?);
-                tally.done += 1;
+                match self.revive(row, record.message, *due, queue.as_deref(), step.now) {
+                    Ok(queue) => {
+                        queues.insert(queue);
+                        tally.done += 1;
+                    }
+                    // A step that never ran has nothing to repeat: it is counted among the matched only.
+                    Err(Stop::Fault(_)) => {}
+                    Err(stop) => return Err(stop),
+                }
             }
         }
         Ok(())
@@ -120,6 +125,7 @@ impl Shelf {
         queue: Option<&str>,
         now: Wall,
     ) -> Result<String, Stop> {
+        joins::may_renew(self, &message)?;
         let message = rules::revived(message, due, queue, now);
         self.drop_done(row.seq)?;
         self.ledger.forget_kept(row.queue, row.flag);
@@ -128,6 +134,7 @@ impl Shelf {
             None => (State::Waiting, None),
         };
         self.begin(&message, state, due, now, 0, Some(now))?;
+        joins::renewed(self, &message, now)?;
         Ok(message.queue)
     }
 }
@@ -140,7 +147,8 @@ fn window(
     upto: i64,
 ) -> rusqlite::Result<(Vec<Met>, Option<LetterPlace>)> {
     let first = Wall(i64::MIN);
-    let (begin, mut after) = from.map_or((0, (first, i64::MIN)), |from| (from.phase, (from.finished, from.seq)));
+    let (begin, mut after) =
+        from.map_or((0, (first, i64::MIN)), |from| (from.phase, (from.finished, from.seq)));
     let last: u8 = if failed { 2 } else { 0 };
     let mut met: Vec<Met> = Vec::new();
     let sql = concat!(

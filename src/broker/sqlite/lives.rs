@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use super::ledger::{self, Class, QueueNo, idle_class};
 use super::row::{INLINE_MAX, Key, Stored, code, done_columns, encode, live_columns, state};
 use super::shelf::{Shelf, Stop};
-use crate::broker::rules;
+use crate::broker::{joins, rules};
 use crate::model::message::{Delivery, Message, Token};
 use crate::model::name::MessageId;
 use crate::model::op::{Published, Reply, Settle};
@@ -72,12 +72,14 @@ impl Shelf {
         let clock = self.ledger.f.clock;
         let rank = if due.is_none() { self.ledger.rank_new(now, m.priority) } else { 0 };
         let seq = self.ledger.f.seq + 1;
+        let (flow, step) = self.step_of(m)?.unzip();
         let long = json.len() > INLINE_MAX;
         let added = self
             .c
             .prepare_cached(
                 "INSERT INTO live(seq, id, queue, state, rank, priority, counted, attempt, losses, retries, \
-                 due, expires, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, 0, ?8, ?9, ?10, ?11) \
+                 due, expires, message, flow, step) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, 0, ?8, ?9, ?10, ?11, ?12, ?13) \
                  ON CONFLICT (id) DO NOTHING",
             )?
             .execute(params![
@@ -92,6 +94,8 @@ impl Shelf {
                 due.map(|d| d.0),
                 m.expires.map(|e| e.0),
                 (!long).then_some(&json),
+                flow,
+                step,
             ])?;
         if added == 0 {
             self.ledger.f.clock = clock;
@@ -224,7 +228,7 @@ impl Shelf {
             self.ledger.enter(queue, Class::Scheduled);
             self.claim_rests(seq, true)?;
         } else {
-            self.finish(seq, s.state, &s.outcome, s.now, s.expires_ms, s.lost)?;
+            self.finish(seq, s.state, (&s.outcome, s.forget_result), s.now, s.expires_ms, s.lost)?;
         }
         for m in &s.follow_ups {
             self.store(m, s.now)?;
@@ -271,12 +275,17 @@ impl Shelf {
         &mut self,
         seq: i64,
         state: State,
-        outcome: &Outcome,
+        (outcome, forget_result): (&Outcome, bool),
         now: Wall,
         expires_ms: Option<u64>,
         lost: bool,
-    ) -> rusqlite::Result<()> {
-        let outcome = encode(outcome)?;
+    ) -> Result<(), Stop> {
+        let result = outcome.result.as_ref();
+        let outcome = if forget_result && result.is_some() {
+            encode(&Outcome { result: None, ..outcome.clone() })?
+        } else {
+            encode(outcome)?
+        };
         self.bytes += outcome.len();
         self.claim_ends(seq)?;
         // What was given up on is kept for longer than what a task's own retention says.
@@ -305,8 +314,45 @@ impl Shelf {
                 ],
                 |row| row.get(0),
             )?;
-        self.c.prepare_cached("DELETE FROM live WHERE seq = ?1")?.execute([seq])?;
+        let (flow, step): (Option<i64>, Option<u32>) = self
+            .c
+            .prepare_cached("DELETE FROM live WHERE seq = ?1 RETURNING flow, step")?
+            .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
         self.ledger.add_kept(ledger::index(queue), kept);
+        match flow.zip(step) {
+            Some(step) => joins::ended(self, step, state, result, now),
+            None => Ok(()),
+        }
+    }
+
+    /// Records the end of a message that never was published, of an id that is not known.
+    pub(super) fn bury(
+        &mut self,
+        m: &Message,
+        (state, outcome): (State, &Outcome),
+        now: Wall,
+        keep_ms: u64,
+    ) -> rusqlite::Result<()> {
+        let (message, outcome) = (encode(m)?, encode(outcome)?);
+        self.bytes += message.len() + outcome.len();
+        let queue = self.ledger.number_or_new(&self.c, &m.queue)?;
+        self.ledger.f.seq += 1;
+        self.ledger.add_kept(queue, 2);
+        self.c
+            .prepare_cached(
+                "INSERT INTO done(seq, id, queue, state, kept, attempt, losses, retries, finished, expires, \
+                 message, outcome) VALUES (?1, ?2, ?3, ?4, 2, 0, 0, 0, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![
+                self.ledger.f.seq,
+                Key::of(&m.id),
+                queue as i64,
+                code(state),
+                now.0,
+                now.plus(keep_ms).0,
+                message,
+                outcome,
+            ])?;
         Ok(())
     }
 
@@ -366,7 +412,7 @@ impl Shelf {
     pub(super) fn revoke(&mut self, id: &MessageId, now: Wall) -> Result<Reply, Stop> {
         if let Some((seq, queue, class)) = self.open(id)? {
             self.ledger.leave(queue, class);
-            self.finish(seq, State::Revoked, &rules::revoked(), now, None, false)?;
+            self.finish(seq, State::Revoked, (&rules::revoked(), false), now, None, false)?;
         }
         Ok(Reply::Record(self.record(id)?.map(Box::new)))
     }

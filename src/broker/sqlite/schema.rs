@@ -13,7 +13,7 @@ use crate::link::sqlite::OpenError;
 const APPLICATION_ID: i64 = 0x7461_736b;
 
 /// One step per version: entry n leads from version n to n + 1. Entries are never changed, only added.
-const MIGRATIONS: &[&str] = &[V1, MEMOS, CLAIMS, DEAD];
+const MIGRATIONS: &[&str] = &[V1, MEMOS, CLAIMS, DEAD, FLOWS];
 
 // `live` holds what is not final, `done` what is. `seq` is the order of acceptance and stays the row's key
 // in both, so one descending scan of either lists newest first. Long messages stand in `body`, where the
@@ -63,6 +63,37 @@ CREATE INDEX claim_held ON claim(key) WHERE held = 1;
 
 // Dead letters (state 8) have a retention of their own: `kept` is 3.
 const DEAD: &str = "UPDATE done SET kept = 3, expires = NULL WHERE state = 8 AND kept > 0;";
+
+// Workflows. A step's row is written at each end before it, so what is large stands beside it: what is launched
+// in `plan`, for those that come after another one, and results that are to be given to others in `passed`. A
+// workflow that is being forgotten has no id. `work` is what an operation left for a sweep, in its order.
+const FLOWS: &str = "
+CREATE TABLE flow(
+  no INTEGER PRIMARY KEY AUTOINCREMENT, id UNIQUE, name TEXT NOT NULL, uid INTEGER, launched INTEGER NOT NULL,
+  steps INTEGER NOT NULL, open INTEGER NOT NULL, failed INTEGER NOT NULL, lost INTEGER NOT NULL,
+  canceled INTEGER NOT NULL, busy INTEGER NOT NULL, tick INTEGER NOT NULL, keep INTEGER NOT NULL,
+  finished INTEGER, expires INTEGER);
+CREATE INDEX flow_over ON flow(expires, no) WHERE expires IS NOT NULL;
+CREATE INDEX flow_busy ON flow(no) WHERE busy;
+CREATE TABLE step(
+  flow INTEGER NOT NULL, no INTEGER NOT NULL, stage INTEGER NOT NULL, flags INTEGER NOT NULL,
+  pending INTEGER NOT NULL, opened INTEGER NOT NULL, fan INTEGER NOT NULL, id NOT NULL, name TEXT NOT NULL,
+  task TEXT NOT NULL, PRIMARY KEY (flow, no)) WITHOUT ROWID;
+CREATE TABLE plan(
+  flow INTEGER NOT NULL, no INTEGER NOT NULL, step BLOB NOT NULL, PRIMARY KEY (flow, no)) WITHOUT ROWID;
+CREATE TABLE passed(
+  flow INTEGER NOT NULL, no INTEGER NOT NULL, result BLOB NOT NULL, PRIMARY KEY (flow, no)) WITHOUT ROWID;
+CREATE TABLE edge(
+  flow INTEGER NOT NULL, source INTEGER NOT NULL, target INTEGER NOT NULL,
+  PRIMARY KEY (flow, source, target)) WITHOUT ROWID;
+CREATE TABLE work(
+  no INTEGER PRIMARY KEY AUTOINCREMENT, flow INTEGER NOT NULL, source INTEGER NOT NULL,
+  revive INTEGER NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL, tick INTEGER NOT NULL);
+CREATE INDEX work_flow ON work(flow, no);
+CREATE INDEX work_source ON work(flow, source);
+ALTER TABLE live ADD COLUMN flow INTEGER;
+ALTER TABLE live ADD COLUMN step INTEGER;
+";
 
 /// Brings the store to this version; a new one gets the id that is given. Answers its id.
 pub(super) fn prepare(c: &mut Connection, file: &Path, new_id: &str) -> Result<String, OpenError> {

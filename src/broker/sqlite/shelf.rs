@@ -6,8 +6,10 @@
 use rusqlite::Connection;
 
 use super::ledger::Ledger;
+use crate::broker::{joins, rules};
 use crate::model::letters::LetterAct;
 use crate::model::op::{Fault, Op, Reply};
+use crate::model::workflow::Fallout;
 
 /// Why an operation did not take place.
 #[derive(Debug)]
@@ -37,11 +39,19 @@ pub(super) struct Shelf {
     pub ledger: Ledger,
     /// Bytes of messages and outcomes written or read in this transaction.
     pub bytes: usize,
+    /// What the operation did beside.
+    pub fallout: Fallout,
 }
 
 impl Shelf {
     /// Does one operation inside the open transaction. List and Purge are the writer's.
     pub(super) fn apply(&mut self, op: &Op) -> Result<Reply, Stop> {
+        self.fallout = Fallout::default();
+        let reply = self.perform(op)?;
+        Ok(rules::with(reply, std::mem::take(&mut self.fallout)))
+    }
+
+    fn perform(&mut self, op: &Op) -> Result<Reply, Stop> {
         Ok(match op {
             Op::Publish { messages, max_length, now } => return self.publish(messages, max_length, *now),
             Op::Lease { queue, credit, now } => Reply::Deliveries(self.lease(queue, *credit, *now)?),
@@ -75,6 +85,10 @@ impl Shelf {
                 Reply::Done
             }
             Op::Recall { prefix, after } => Reply::Memos(self.recall(prefix, after)?),
+            Op::Launch { workflow, max_length, now } => return self.launch(workflow, max_length, *now),
+            Op::Look(look) => Reply::Seen(joins::look(self, look)?.map(Box::new)),
+            Op::CancelFlow { id, from, now } => Reply::Flowed(joins::cancel(self, id, *from, *now)?),
+            Op::RetryFlow { id, from, now } => Reply::Flowed(joins::retry(self, id, *from, *now)?),
             Op::Node { name, announce, now } => Reply::Nodes(self.node(name, announce, *now)?),
             Op::List(_) | Op::Purge { .. } => {
                 return Err(Stop::Fault(Fault::Refused("not an operation of a transaction".to_owned())));
@@ -97,6 +111,9 @@ pub(super) const fn is_durable(op: &Op) -> bool {
         | Op::Sweep { .. }
         | Op::QueueState { .. }
         | Op::Remember(_)
+        | Op::Launch { .. }
+        | Op::CancelFlow { .. }
+        | Op::RetryFlow { .. }
         | Op::Tick { .. } => true,
         Op::Letters(step) => !matches!(step.act, LetterAct::Count),
         // A permit goes with a lease or a settle; commits are lost only from the end, so the two stay
@@ -111,6 +128,7 @@ pub(super) const fn is_durable(op: &Op) -> bool {
         | Op::List(_)
         | Op::Count
         | Op::Recall { .. }
+        | Op::Look(_)
         | Op::Recover
         | Op::Node { .. } => false,
     }
@@ -121,6 +139,14 @@ pub(super) const fn is_durable(op: &Op) -> bool {
 pub(super) const fn begins(op: &Op) -> bool {
     match op {
         Op::Letters(step) => matches!(step.act, LetterAct::Retry { .. }),
-        op => matches!(op, Op::Publish { .. } | Op::Requeue { .. } | Op::Tick { .. } | Op::Lease { .. }),
+        op => matches!(
+            op,
+            Op::Publish { .. }
+                | Op::Requeue { .. }
+                | Op::Tick { .. }
+                | Op::Lease { .. }
+                | Op::Launch { .. }
+                | Op::RetryFlow { .. }
+        ),
     }
 }

@@ -7,11 +7,12 @@ use rusqlite::OptionalExtension;
 use super::ledger::{self, Class, QueueNo, idle_class};
 use super::row::{Stored, done_columns, encode, live_columns, state};
 use super::shelf::{Shelf, Stop};
-use crate::broker::rules;
+use crate::broker::{joins, rules};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Reply, Retention};
 use crate::model::state::State;
 use crate::model::time::Wall;
+use crate::model::workflow::Fallout;
 
 /// A purge that goes on over several transactions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,12 +25,21 @@ pub(super) struct Purge {
     /// Messages ended so far.
     pub ended: u64,
     done: bool,
+    fallout: Fallout,
 }
+
+/// Steps of workflows of which a purge says that they ended with it; whoever waits for others looks again by himself.
+const PURGE_TOLD: usize = 10_000;
 
 impl Purge {
     /// Whether nothing is left of it.
     pub(super) fn is_done(&self) -> bool {
         self.done
+    }
+
+    /// The answer to it.
+    pub(super) fn answer(self) -> Reply {
+        rules::with(Reply::Purged(self.ended), self.fallout)
     }
 }
 
@@ -39,6 +49,7 @@ const PURGE_ROWS: usize = 2_000;
 impl Shelf {
     pub(super) fn sweep(&mut self, now: Wall, retention: Retention) -> Result<Reply, Stop> {
         let mut left = rules::SWEEP_ROWS;
+        joins::sweep(self, now, &mut left)?;
         let expired = self.expire(now, &mut left)?;
         let queues = self.wake(now, &mut left)?;
         let aged = now.0.saturating_sub(i64::try_from(retention.age_ms).unwrap_or(i64::MAX));
@@ -71,6 +82,7 @@ impl Shelf {
         let mut excess = within(self.ledger.f.slim.saturating_sub(most), left);
         left -= excess;
         self.forget(ids, i64::MAX, &mut excess)?;
+        self.forget_flows(now, retention.count, &mut left)?;
         Ok(Reply::Swept { queues, expired, next: self.next()?, more: left == 0 })
     }
 
@@ -99,7 +111,7 @@ impl Shelf {
         let mut expired = Vec::with_capacity(rows.len());
         for (row, unknown) in rows {
             self.ledger.leave(row.queue, idle_class(row.state().unwrap_or(State::Waiting), unknown));
-            self.finish(row.seq, State::Expired, &rules::expired(), now, None, false)?;
+            self.finish(row.seq, State::Expired, (&rules::expired(), false), now, None, false)?;
             expired.extend(row.message().ok().map(|m| m.id));
         }
         Ok(expired)
@@ -222,11 +234,20 @@ impl Shelf {
     /// A purge of all that waits in a queue now.
     pub(super) fn purge(&self, queue: &str, now: Wall) -> Option<Purge> {
         let queue = self.ledger.number(queue)?;
-        Some(Purge { queue, now, until: self.ledger.f.seq, from: 0, ended: 0, done: false })
+        Some(Purge {
+            queue,
+            now,
+            until: self.ledger.f.seq,
+            from: 0,
+            ended: 0,
+            done: false,
+            fallout: Fallout::default(),
+        })
     }
 
     /// Does a part of a purge.
-    pub(super) fn purge_some(&mut self, purge: &mut Purge) -> rusqlite::Result<()> {
+    pub(super) fn purge_some(&mut self, purge: &mut Purge) -> Result<(), Stop> {
+        self.fallout = std::mem::take(&mut purge.fallout);
         let rows: Vec<(i64, QueueNo, bool, i64, bool)> = self
             .c
             .prepare_cached(
@@ -242,10 +263,12 @@ impl Shelf {
             purge.from = seq;
             if queue == purge.queue && open {
                 self.ledger.leave(queue, idle_class(state(code).unwrap_or(State::Waiting), unknown));
-                self.finish(seq, State::Revoked, &rules::revoked(), purge.now, None, false)?;
+                self.finish(seq, State::Revoked, (&rules::revoked(), false), purge.now, None, false)?;
                 purge.ended += 1;
             }
         }
+        purge.fallout = std::mem::take(&mut self.fallout);
+        purge.fallout.ended.truncate(PURGE_TOLD);
         Ok(())
     }
 }

@@ -4,19 +4,21 @@ use std::collections::BTreeSet;
 
 use super::{Asker, mismatch, stopping, store_error};
 use crate::config::settings::Settings;
-use crate::control::api::{Enqueue, Enqueued, Error, ErrorKind};
+use crate::control::api::{Enqueue, Enqueued, Error, ErrorKind, StepBody};
+use crate::control::canvas;
 use crate::daemon::clock;
 use crate::daemon::state::Daemon;
 use crate::engine::command::Told;
 use crate::engine::event::Ask;
 use crate::model::message::{MAX_BYTES, MAX_PRIORITY, Message, Record};
 use crate::model::name::{self, MessageId};
-use crate::model::op::Published;
-use crate::model::params;
+use crate::model::op::{Op, Published, Reply};
 use crate::model::state::State;
 use crate::model::task::Task;
 use crate::model::time::Wall;
 use crate::model::unique;
+use crate::model::workflow::{Step, Workflow};
+use crate::model::{handed, params};
 
 /// Latest time that is accepted for `eta` and `expires`: 9999-12-31.
 const LATEST: i64 = 253_402_300_799_000;
@@ -24,6 +26,9 @@ const LATEST: i64 = 253_402_300_799_000;
 /// Checks and publishes.
 pub fn handle(d: &mut Daemon, asker: Asker, list: Vec<Enqueue>) {
     let now = clock::now().wall;
+    if list.iter().any(|m| !m.link.is_empty() || !m.link_error.is_empty()) {
+        return linked(d, asker, list, now);
+    }
     let mut messages = Vec::with_capacity(list.len());
     let single = list.len() == 1;
     for (n, asked) in list.into_iter().enumerate() {
@@ -71,6 +76,77 @@ fn differs(record: &Record, asked: &Asked, call: &dyn Fn(&Message) -> Option<u64
     there.zip(asked.call).is_some_and(|(there, asked)| there != asked)
 }
 
+/// A message with links is a workflow: its own id stays that of the message.
+fn linked(d: &mut Daemon, asker: Asker, mut list: Vec<Enqueue>, now: Wall) {
+    let one = if list.len() == 1 { list.pop() } else { None };
+    let Some(mut asked) = one else {
+        let what = "link and link_error are for a single message";
+        let e = Error::new(ErrorKind::BadRequest, what);
+        return asker.error(e.hint("launch each of them with POST /v1/workflows"));
+    };
+    let (link, link_error) = (std::mem::take(&mut asked.link), std::mem::take(&mut asked.link_error));
+    let workflow = || -> Result<Workflow, Error> {
+        let message = message(d, &asker, asked, now)?;
+        let body = StepBody { task: message.task.clone(), link, link_error, ..StepBody::default() };
+        let mut placed = canvas::linked(body)?;
+        // The first step is the message itself, which is checked already.
+        let first = placed.remove(0);
+        let own = message.id.follow_up("workflow", 0);
+        let (eta, expires) = (message.eta, message.expires);
+        let first = Step {
+            sink: first.sink,
+            delay_ms: eta.map(|t| t.since(now)),
+            expires_ms: expires.map(|t| t.since(eta.unwrap_or(now))),
+            message,
+            ..Step::default()
+        };
+        super::workflow::built(d, &asker, own, "link", vec![first], placed)
+    };
+    let workflow = match workflow() {
+        Ok(workflow) => workflow,
+        Err(e) => return asker.error(e),
+    };
+    let Some(first) = workflow.steps.first().map(|s| s.message.clone()) else {
+        return asker.error(mismatch());
+    };
+    let op = Op::Get { id: first.id.clone() };
+    d.read(
+        op,
+        Box::new(move |d, reply| match reply {
+            Ok(Reply::Record(Some(record))) if asker.may_see(&record) => {
+                let Record { message, state, .. } = *record;
+                asker.json(&[single(message.id, state, message.queue, true)]);
+            }
+            Ok(Reply::Record(Some(record))) => asker.error(in_use(&record.message.id, false)),
+            Ok(Reply::Record(None)) => launch_linked(d, asker, workflow, first),
+            Ok(_) => asker.error(mismatch()),
+            Err(fault) => asker.fault(&fault),
+        }),
+    );
+}
+
+fn single(id: MessageId, state: State, queue: String, known: bool) -> Enqueued {
+    Enqueued { id: id.0, state, queue, known, differs: false, unique: false, replaced: None }
+}
+
+fn launch_linked(d: &mut Daemon, asker: Asker, workflow: Workflow, first: Message) {
+    let later = workflow.steps.first().is_some_and(|s| s.delay_ms.is_some_and(|ms| ms > 0));
+    let state = if later { State::Scheduled } else { State::Waiting };
+    let task = d.settings.task(&first.task);
+    let routed = task.map(|t| d.settings.route(t).to_owned()).unwrap_or_default();
+    let queue = if first.queue.is_empty() { routed } else { first.queue };
+    d.ask(
+        Ask::Launch(Box::new(workflow)),
+        Box::new(move |_, told| match told {
+            Told::Launched { known, .. } => {
+                let known = known.is_some();
+                asker.json(&[single(first.id, state, queue, known)]);
+            }
+            other => super::workflow::refused(asker, other),
+        }),
+    );
+}
+
 fn answer(asker: Asker, told: Told, asked: Vec<Asked>, call: &dyn Fn(&Message) -> Option<u64>) {
     match told {
         Told::Published(list) => {
@@ -87,7 +163,9 @@ fn answer(asker: Asker, told: Told, asked: Vec<Asked>, call: &dyn Fn(&Message) -
             // One of this batch may have ended an earlier one.
             let replaced: BTreeSet<MessageId> = list
                 .iter()
-                .filter_map(|(_, _, p)| if let Published::Replaced(old) = p { Some(old.clone()) } else { None })
+                .filter_map(
+                    |(_, _, p)| if let Published::Replaced(old) = p { Some(old.clone()) } else { None },
+                )
                 .collect();
             let view = |((id, queue, published), asked): ((MessageId, String, Published), Asked)| {
                 let state = if replaced.contains(&id) { State::Revoked } else { asked.state };
@@ -143,29 +221,66 @@ pub(super) fn key_taken(holder: Option<&MessageId>, rest: bool) -> Error {
     Error::new(ErrorKind::Conflict, what).hint(hint)
 }
 
-fn in_use(id: &MessageId, batch: bool) -> Error {
+pub(super) fn in_use(id: &MessageId, batch: bool) -> Error {
     let rest = if batch { "; the other messages of the batch are stored" } else { "" };
     Error::new(ErrorKind::Conflict, format!("this id is in use: {id}{rest}"))
         .hint("choose another id, or give none and let one be made")
 }
 
-fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Message, Error> {
-    let Some(task) = d.settings.task(&asked.task) else {
-        return Err(unknown_task(d, &asked.task));
+/// What a message is given beside its own arguments when its time comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Given {
+    /// Nothing: they are all there.
+    Nothing,
+    /// What goes in front of them: a result, or an id.
+    Something,
+}
+
+/// A task that this peer may enqueue and that runs.
+///
+/// # Errors
+/// No such task; not permitted; disabled.
+pub(super) fn runnable<'d>(d: &'d Daemon, asker: &Asker, name: &str) -> Result<&'d Task, Error> {
+    let Some(task) = d.settings.task(name) else {
+        return Err(unknown_task(d, name));
     };
     allowed(d, asker, task)?;
     if !task.enabled {
         return Err(Error::new(ErrorKind::Conflict, format!("task {} is disabled", task.name))
             .hint(format!("set enabled = true in [tasks.{}] and reload", task.name)));
     }
+    Ok(task)
+}
+
+fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Message, Error> {
+    let id = asked.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    name::check(&id).map_err(|e| Error::new(ErrorKind::BadArguments, format!("the id {id:?} {e}")))?;
+    let message = step_message(d, asker, asked, now, Given::Nothing)?;
+    Ok(Message { id: MessageId(id), ..message })
+}
+
+/// A message without an id.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn step_message(
+    d: &Daemon,
+    asker: &Asker,
+    asked: Enqueue,
+    now: Wall,
+    given: Given,
+) -> Result<Message, Error> {
+    let task = runnable(d, asker, &asked.task)?;
     let bad = |what: String| Error::new(ErrorKind::BadArguments, what);
-    let id = asked.id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-    name::check(&id).map_err(|e| bad(format!("the id {id:?} {e}")))?;
     let priority = asked.priority.unwrap_or(task.priority);
     if priority > MAX_PRIORITY {
         return Err(bad(format!("priority {priority} is not between 0 and {MAX_PRIORITY} (9 goes first)")));
     }
-    params::bind(task, &asked.args, &asked.kwargs).map_err(|faults| arguments(task, faults))?;
+    match given {
+        Given::Nothing => params::bind(task, &asked.args, &asked.kwargs).map(drop),
+        Given::Something => handed::bind_later(task, &asked.args, &asked.kwargs),
+    }
+    .map_err(|faults| arguments(task, faults))?;
     let eta = match (asked.eta, asked.delay_ms) {
         (Some(_), Some(_)) => return Err(bad("give eta or delay_ms, not both".into())),
         (eta, delay) => eta.map(Wall).or_else(|| delay.filter(|ms| *ms > 0).map(|ms| now.plus(ms))),
@@ -189,7 +304,7 @@ fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Messa
         None => String::new(),
     };
     let message = Message {
-        id: MessageId(id),
+        id: MessageId::default(),
         task: asked.task,
         queue,
         args: asked.args,
@@ -202,7 +317,7 @@ fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Messa
         headers: asked.headers,
         ..Message::default()
     };
-    let size = size(&message);
+    let size = message.size();
     if size > MAX_BYTES {
         let what = format!("the message is {size} bytes of JSON, at most {MAX_BYTES} are accepted");
         return Err(
@@ -230,24 +345,6 @@ fn same_user(settings: &Settings, task: &Task, queue: &str) -> Result<(), Error>
     let hint =
         format!("leave the queue out, or set `user` in [tasks.{name}]: then every queue runs it as that");
     Err(Error::new(ErrorKind::BadArguments, what).hint(hint))
-}
-
-/// Bytes of arguments and headers as JSON, counted without writing them.
-fn size(m: &Message) -> usize {
-    struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, b: &[u8]) -> std::io::Result<usize> {
-            self.0 += b.len();
-            Ok(b.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    // Writing to a counter cannot fail, JSON values always serialize.
-    let _ = serde_json::to_writer(&mut count, &(&m.args, &m.kwargs, &m.headers));
-    count.0
 }
 
 fn arguments(task: &Task, faults: Vec<String>) -> Error {
