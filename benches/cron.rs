@@ -154,7 +154,7 @@ fn start(rng: &mut Rng, rounds: u64) -> bool {
         if round == 0 {
             println!("  {read:?} to read, {asked:?} to ask, {:.0} KB", resident_kb() - before);
         }
-        whole.round(200.0, (read + asked).as_secs_f64() * 1e3);
+        whole.round(500.0, (read + asked).as_secs_f64() * 1e3);
         next.round(croner_next(&texts, now), asked.as_secs_f64() * 1e6 / timings.len() as f64);
     }
     next.end();
