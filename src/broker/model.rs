@@ -3,6 +3,7 @@
 //! Deterministic, in memory, no clock of its own; what it answers is what every other store must answer.
 
 mod broker;
+mod lanes;
 mod lives;
 mod shelf;
 mod sweep;
@@ -15,7 +16,7 @@ use shelf::{Row, Shelf};
 use super::rules;
 use crate::model::message::{Delivery, Message, Record};
 use crate::model::name::MessageId;
-use crate::model::op::{Caps, Fault, Filter, MAX_MEMOS, Memo, Op, Permit, QueueCount, Reply};
+use crate::model::op::{Caps, Fault, Filter, MAX_MEMOS, Memo, Op, QueueCount, Reply};
 use crate::model::time::Wall;
 
 /// What [`Model`], and every store that holds all its data in one place, can do.
@@ -30,7 +31,7 @@ pub struct Model {
     /// The store's clock: the latest time at which a message became ready; never goes back.
     clock: Wall,
     paused: BTreeSet<String>,
-    permits: BTreeMap<String, BTreeSet<String>>,
+    taken: lanes::Taken,
     ticks: BTreeMap<String, BTreeSet<Wall>>,
     nodes: BTreeMap<String, (String, Wall)>,
     memos: BTreeMap<String, String>,
@@ -60,11 +61,13 @@ impl Model {
     pub fn apply(&mut self, op: Op) -> Result<Reply, Fault> {
         Ok(match op {
             Op::Publish { messages, max_length, now } => return self.publish(messages, &max_length, now),
-            Op::Lease { queue, credit, now } => self.lease(&queue, credit, now),
-            Op::Start { id, token, now } => self.start(&id, token, now),
+            Op::Lease { queue, credit, now, skip } => self.lease(&queue, credit, now, &skip),
+            Op::Start { id, token, now, takes } => self.start(&id, token, now, &takes),
+            Op::Aside { id, token, lane, blocked, now } => self.aside(&id, token, lane, &blocked, now),
+            Op::Open { task } => self.open_lanes(task.as_deref()),
             Op::Settle(settle) => return self.settle(*settle),
-            Op::Defer { id, token, until, counted, lost, now } => {
-                self.defer(&id, token, until, counted, lost, now)
+            Op::Defer { id, token, until, counted, lost, takes, now } => {
+                self.defer(&id, token, until, (counted, lost), &takes, now)
             }
             Op::Extend { leases } => self.extend(leases),
             Op::Revoke { id, now } => self.revoke(&id, now),
@@ -91,11 +94,6 @@ impl Model {
                     self.paused.remove(&queue);
                 }
                 Reply::Done
-            }
-            Op::Acquire(permit) => self.acquire(permit),
-            Op::Release(permit) => {
-                self.release(&permit);
-                Reply::Permit(true)
             }
             Op::Tick { schedule, planned, message } => self.tick(schedule, planned, message),
             Op::Remember(memos) => {
@@ -146,25 +144,6 @@ impl Model {
             all.entry(queue).or_insert_with(empty).paused = true;
         }
         Reply::Counts(all.into_values().collect())
-    }
-
-    fn acquire(&mut self, permit: Permit) -> Reply {
-        let holders = self.permits.entry(permit.key).or_default();
-        let held = holders.contains(&permit.holder);
-        let free = holders.len() < permit.limit as usize;
-        if !held && free {
-            holders.insert(permit.holder);
-        }
-        Reply::Permit(held || free)
-    }
-
-    fn release(&mut self, permit: &Permit) {
-        if let Some(holders) = self.permits.get_mut(&permit.key) {
-            holders.remove(&permit.holder);
-            if holders.is_empty() {
-                self.permits.remove(&permit.key);
-            }
-        }
     }
 
     fn tick(&mut self, schedule: String, planned: Wall, message: Message) -> Reply {

@@ -9,6 +9,7 @@
 //! the operations before it are committed; export, backup and verify run on their caller's thread alike.
 
 mod admin;
+mod lanes;
 mod ledger;
 mod lives;
 mod open;

@@ -31,6 +31,7 @@ mod section;
 pub mod settings;
 mod source;
 mod task;
+mod throttle;
 mod tree;
 mod users;
 pub mod values;

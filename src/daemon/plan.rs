@@ -39,6 +39,7 @@ pub fn plan(settings: &Settings) -> Plan {
                         weight: q.weight,
                         strict: q.strict,
                         concurrency: q.concurrency,
+                        rate: q.rate,
                         max_length: q.max_length,
                     },
                 )
@@ -49,6 +50,8 @@ pub fn plan(settings: &Settings) -> Plan {
         shutdown_grace_ms: settings.taskd.shutdown_grace_ms,
         max_memory_pressure: settings.taskd.max_memory_pressure,
         retention: Retention { age_ms: settings.results.expires_ms, count: settings.results.max_records },
+        // The embedded store has one writer.
+        shared: false,
     }
 }
 

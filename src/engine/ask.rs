@@ -4,6 +4,7 @@ use super::Engine;
 use super::command::{Command, Note, Told};
 use super::event::{Ask, AskKey};
 use super::held::Stage;
+use super::rate::{Limited, NewRate, rate_memo};
 use super::store::{Pending, backoff};
 use crate::model::message::{Message, Record, Token};
 use crate::model::name::MessageId;
@@ -59,6 +60,11 @@ pub(super) enum Work {
         now: Wall,
         here: u64,
     },
+    Rate {
+        whose: Limited,
+        rate: NewRate,
+        keep: bool,
+    },
 }
 
 impl Work {
@@ -71,6 +77,7 @@ impl Work {
             Self::WhyCount(_) => Op::Count,
             Self::Pause { queue, paused } => Op::QueueState { queue, paused },
             Self::Purge { queue, now, .. } => Op::Purge { queue, now },
+            Self::Rate { whose, rate, .. } => Op::Remember(vec![rate_memo(&whose, rate)]),
             Self::Cancel(_) | Self::AwaitClose(_) => return None,
         })
     }
@@ -102,6 +109,15 @@ impl Engine {
             Ask::Purge { queue } => {
                 let here = self.purge_window(&queue, out);
                 Work::Purge { queue, now, here }
+            }
+            Ask::Rate { whose, rate, keep } => {
+                if self.rate(&whose).is_none() || !self.is_rate_stored(&whose, rate, keep) {
+                    self.set_rate(&whose, rate, keep, out);
+                    let answer = Told::Rate(self.rate(&whose));
+                    out.push(Command::Answer { key, answer });
+                    return;
+                }
+                Work::Rate { whose, rate, keep }
             }
             Ask::Drain { on } => {
                 self.draining = on;
@@ -213,6 +229,11 @@ impl Engine {
             (Work::Purge { here, .. }, Reply::Purged(n)) => {
                 self.sweep.finished(now);
                 self.answer(key, Told::Purged(n + here), out);
+            }
+            (Work::Rate { whose, rate, keep }, Reply::Done) => {
+                self.set_rate(&whose, rate, keep, out);
+                let answer = Told::Rate(self.rate(&whose));
+                self.answer(key, answer, out);
             }
             (_, reply) => {
                 let fault = Fault::Refused(format!("the store answered something else: {reply:?}"));

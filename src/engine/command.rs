@@ -3,6 +3,7 @@
 //! nothing.
 
 use super::event::{AskKey, ChildKey, SlotId};
+use super::rate::InForce;
 use super::recycle::Reason;
 use crate::model::message::Record;
 use crate::model::name::MessageId;
@@ -121,6 +122,8 @@ pub enum Told {
     Why(Option<(State, String)>),
     /// To Purge.
     Purged(u64),
+    /// To Rate: what is in force now, if there is such a task or queue.
+    Rate(Option<InForce>),
     /// To Pause and Drain.
     Done,
     /// The store could not do it.

@@ -21,6 +21,7 @@ impl Engine {
                 return Err(Told::NoSuchQueue(message.queue.clone()));
             };
             max_length.push(queue.max_length);
+            message.lane = self.lane_of(message);
         }
         if messages.is_empty() {
             return Err(Told::Published(Vec::new()));

@@ -7,7 +7,7 @@ use crate::model::op::QueueCount;
 use crate::model::state::State;
 
 /// A length of time for people.
-fn span(ms: u64) -> String {
+pub(super) fn span(ms: u64) -> String {
     match ms / 1_000 {
         0 => format!("{ms} ms"),
         s if s < 120 => format!("{s} s"),
@@ -92,6 +92,9 @@ impl Engine {
                 .to_owned();
         }
         let Some(plan) = self.plan.queues.get(name) else { return format!("no queue {name} is declared") };
+        if let Some(why) = self.why_limited(message) {
+            return why;
+        }
         let running = self.queues.get(name).map_or(0, |q| q.running);
         if let Some(limit) = plan.concurrency.filter(|c| running >= *c) {
             return format!("the queue {name} runs {running} of at most {limit} at once{}", ahead(count));

@@ -2,6 +2,7 @@
 //!
 //! Pure data and pure functions: no I/O, no clocks, no randomness, no hash maps.
 
+pub mod limit;
 pub mod message;
 pub mod name;
 pub mod op;

@@ -1,8 +1,9 @@
 //! Random operations, the same answers: the embedded store against the model, with restarts in between.
 
 use proptest::prelude::*;
+use taskd::model::limit::Take;
 use taskd::model::message::{Message, Token};
-use taskd::model::op::{Filter, Memo, MemoryRetry, Op, Permit, Reply, Retention, Settle};
+use taskd::model::op::{Filter, Memo, MemoryRetry, Op, Reply, Retention, Settle, Takes};
 use taskd::model::outcome::{Cause, Outcome};
 use taskd::model::state::{self, State};
 
@@ -13,7 +14,8 @@ use crate::harness::*;
 enum Step {
     Op(Op),
     /// With the token of the latest lease of this message, or the one before.
-    Start(u8, bool),
+    Start(u8, bool, Takes),
+    Aside(u8, Option<String>, Vec<Take>),
     Settle {
         m: u8,
         old: bool,
@@ -54,9 +56,10 @@ fn queue() -> impl Strategy<Value = String> {
 
 fn message() -> impl Strategy<Value = Message> {
     let maybe = || proptest::option::weighted(0.3, 0..400_i64);
-    (0..24_u8, queue(), 0..=9_u8, maybe(), maybe(), 0..400_i64, any::<bool>()).prop_map(
-        |(m, queue, priority, eta, expires, enqueued, long)| Message {
+    (0..24_u8, queue(), 0..=9_u8, maybe(), maybe(), 0..400_i64, any::<bool>(), lane()).prop_map(
+        |(m, queue, priority, eta, expires, enqueued, long, lane)| Message {
             queue,
+            lane,
             priority,
             task: format!("t{}", m % 3),
             eta: eta.map(at),
@@ -69,6 +72,31 @@ fn message() -> impl Strategy<Value = Message> {
     )
 }
 
+fn lane() -> impl Strategy<Value = Option<String>> {
+    proptest::option::weighted(0.6, 0..4_u8)
+        .prop_map(|n| n.map(|n| if n == 0 { String::new() } else { format!("u={n}") }))
+}
+
+/// Limits of whole tasks and of single values, some of which are soon used up.
+fn takes() -> impl Strategy<Value = Vec<Take>> {
+    let key = |n: u8, kind: &str| match n {
+        0 => format!("{kind}:task:t0"),
+        n => format!("{kind}:task:t0 u={n}"),
+    };
+    let rate = (0..3_u8, 1..3_u32).prop_map(move |(n, burst)| Take::Rate {
+        key: key(n, "rate"),
+        interval_us: 20_000,
+        burst,
+    });
+    let place = (0..3_u8, 0..3_u32).prop_map(move |(n, limit)| Take::Place { key: key(n, "run"), limit });
+    (proptest::option::of(rate), proptest::option::of(place))
+        .prop_map(|(rate, place)| rate.into_iter().chain(place).collect())
+}
+
+fn one_rate(m: u8) -> Vec<Take> {
+    vec![Take::Rate { key: format!("rate:task:t0 u={}", m % 3), interval_us: 20_000, burst: 1 }]
+}
+
 fn memo() -> impl Strategy<Value = Memo> {
     (0..4_usize, proptest::option::of(0..3_u8)).prop_map(|(key, value)| Memo {
         key: ["k0", "k1", "k1a", "l"][key].to_owned(),
@@ -79,13 +107,6 @@ fn memo() -> impl Strategy<Value = Memo> {
 fn op() -> impl Strategy<Value = Op> {
     let ms = || (-100..400_i64).prop_map(at);
     let mid = || (0..24_u8).prop_map(|m| id(&name(m)));
-    let permit = || {
-        (0..2_u8, 0..3_u8, 0..3_u32).prop_map(|(key, holder, limit)| Permit {
-            key: format!("k{key}"),
-            holder: format!("h{holder}"),
-            limit,
-        })
-    };
     let filter = (
         proptest::collection::vec(0..state::ALL.len(), 0..3),
         proptest::option::of(0..3_u8),
@@ -101,7 +122,9 @@ fn op() -> impl Strategy<Value = Op> {
                 Op::Publish { messages, max_length, now }
             }
         ),
-        6 => (queue(), 1..4_u32, ms()).prop_map(|(queue, credit, now)| Op::Lease { queue, credit, now }),
+        8 => (queue(), 1..6_u32, ms(), proptest::option::weighted(0.2, 0..3_u8)).prop_map(|(queue, credit, now, skip)| {
+            Op::Lease { queue, credit, now, skip: skip.map(|t| format!("t{t}")).into_iter().collect() }
+        }),
         1 => (mid(), ms()).prop_map(|(id, now)| Op::Revoke { id, now }),
         1 => (mid(), ms()).prop_map(|(id, now)| Op::Requeue { id, now }),
         1 => mid().prop_map(|id| Op::Get { id }),
@@ -127,8 +150,7 @@ fn op() -> impl Strategy<Value = Op> {
         ),
         1 => Just(Op::Recover),
         1 => (queue(), any::<bool>()).prop_map(|(queue, paused)| Op::QueueState { queue, paused }),
-        1 => permit().prop_map(Op::Acquire),
-        1 => permit().prop_map(Op::Release),
+        1 => proptest::option::of(0..3_u8).prop_map(|task| Op::Open { task: task.map(|t| format!("t{t}")) }),
         1 => proptest::collection::vec(memo(), 1..3).prop_map(Op::Remember),
         1 => (0..3_u8, 0..3_u8).prop_map(|(prefix, after)| Op::Recall {
             prefix: ["", "k", "k1"][usize::from(prefix)].to_owned(),
@@ -165,7 +187,9 @@ fn step() -> impl Strategy<Value = Step> {
     );
     prop_oneof![
         12 => op().prop_map(Step::Op),
-        4 => (0..24_u8, old()).prop_map(|(m, old)| Step::Start(m, old)),
+        5 => (0..24_u8, old(), takes(), any::<bool>())
+            .prop_map(|(m, old, list, sure)| Step::Start(m, old, Takes { list, sure })),
+        4 => (0..24_u8, lane(), takes()).prop_map(|(m, lane, blocked)| Step::Aside(m, lane, blocked)),
         5 => settle.prop_map(|(m, old, state, lost, due, expires_ms, follow, memory)| {
             Step::Settle { m, old, state, lost, due, expires_ms, follow, memory }
         }),
@@ -189,7 +213,7 @@ impl Tokens {
     }
 
     fn learn(&mut self, answer: &Answer) {
-        if let Ok(Reply::Deliveries(deliveries)) = answer {
+        if let Ok(Reply::Deliveries(deliveries) | Reply::Leased { deliveries, .. }) = answer {
             for d in deliveries {
                 let tokens = self.0.entry(d.message.id.0.clone()).or_insert((Token(0), Token(0)));
                 if tokens.0 != d.token {
@@ -205,7 +229,10 @@ fn op_of(step: Step, tokens: &Tokens, now: i64) -> Option<Op> {
     Some(match step {
         Step::Restart => return None,
         Step::Op(op) => op,
-        Step::Start(m, old) => Op::Start { id: id(&name(m)), token: tokens.of(m, old), now },
+        Step::Start(m, old, takes) => Op::Start { id: id(&name(m)), token: tokens.of(m, old), now, takes },
+        Step::Aside(m, lane, blocked) => {
+            Op::Aside { id: id(&name(m)), token: tokens.of(m, false), lane, blocked, now }
+        }
         Step::Settle { m, old, state, lost, due, expires_ms, follow, memory } => {
             Op::Settle(Box::new(Settle {
                 memory: memory.map(|queue| MemoryRetry { queue }),
@@ -213,16 +240,22 @@ fn op_of(step: Step, tokens: &Tokens, now: i64) -> Option<Op> {
                 lost,
                 expires_ms,
                 follow_ups: follow.into_iter().map(|f| msg(&name(f))).collect(),
-                releases: vec![Permit { key: "k0".to_owned(), holder: "h0".to_owned(), limit: 1 }],
+                takes: one_rate(m),
                 memos: vec![Memo { key: "k1".to_owned(), value: Some(m.to_string()) }],
                 outcome: Outcome::of_cause(Cause::Exit { code: i32::from(m) }, "it ended"),
                 now,
                 ..settle(&name(m), tokens.of(m, old), state)
             }))
         }
-        Step::Defer { m, old, until, counted, lost } => {
-            Op::Defer { id: id(&name(m)), token: tokens.of(m, old), until: until.map(at), counted, lost, now }
-        }
+        Step::Defer { m, old, until, counted, lost } => Op::Defer {
+            id: id(&name(m)),
+            token: tokens.of(m, old),
+            until: until.map(at),
+            counted,
+            lost,
+            now,
+            takes: one_rate(m),
+        },
         Step::Move { m, token, unknown } => {
             Op::Move { id: id(&name(m)), token: token.then(|| tokens.of(m, false)), unknown, now }
         }

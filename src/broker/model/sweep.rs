@@ -36,6 +36,7 @@ impl Model {
         for seq in head(&self.shelf.slim, None, &mut excess) {
             self.shelf.take(seq);
         }
+        self.forget_rates(now, &mut left);
         Reply::Swept { queues, expired, next: self.next(), more: left == 0 }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod lease;
 pub mod life;
+pub mod limits;
 pub mod order;
 pub mod publish;
 pub mod settle;
