@@ -40,6 +40,7 @@ pub mod output;
 pub mod pause;
 pub mod purge;
 pub mod queues;
+pub mod rate;
 pub mod reload;
 pub mod result;
 pub mod resume;
@@ -118,6 +119,8 @@ pub enum Command {
     Queues(queues::Args),
     /// Show the declared tasks
     Tasks(tasks::Args),
+    /// Show or change how often a task's or a queue's messages start
+    Rate(rate::Args),
     /// Take nothing more off a queue
     Pause(pause::Args),
     /// Take messages off a paused queue again
@@ -369,6 +372,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, ExitCode> {
         Command::Why(args) => why::run(&args, context),
         Command::Queues(args) => queues::run(&args, context),
         Command::Tasks(args) => tasks::run(&args, context),
+        Command::Rate(args) => rate::run(&args, context),
         Command::Pause(args) => pause::run(&args, context),
         Command::Resume(args) => resume::run(&args, context),
         Command::Purge(args) => purge::run(&args, context),

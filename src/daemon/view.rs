@@ -2,6 +2,7 @@
 
 use super::state::Daemon;
 use crate::control::api::{MessageView, TaskView};
+use crate::engine::rate::Limited;
 use crate::model::message::Record;
 use crate::model::params::{Param, ParamType};
 use crate::model::state::State;
@@ -66,8 +67,22 @@ pub fn task(d: &Daemon, task: &Task) -> TaskView {
             .filter(|p| !p.one_of.is_empty())
             .map(|p| (p.name.clone(), p.one_of.clone()))
             .collect(),
+        limits: limits(d, task),
         enabled: task.enabled,
     }
+}
+
+/// What limits a task, in words.
+fn limits(d: &Daemon, task: &Task) -> Vec<String> {
+    let throttle = &task.throttle;
+    let each = |each: bool| throttle.key.as_ref().filter(|_| each).map(|key| format!(" for each {key}"));
+    let in_force = d.engine.rate(&Limited::Task(task.name.clone()));
+    let rate = in_force.and_then(|in_force| in_force.rate);
+    let rate = rate.map(|rate| format!("{rate}{}", each(throttle.rate_each).unwrap_or_default()));
+    let places = throttle
+        .concurrency
+        .map(|n| format!("{n} at once{}", each(throttle.concurrency_each).unwrap_or_default()));
+    rate.into_iter().chain(places).collect()
 }
 
 fn param(p: &Param) -> String {

@@ -93,6 +93,7 @@ impl Engine {
     pub(super) fn take_plan(&mut self, plan: Arc<Plan>, out: &mut Vec<Command>) {
         self.plan = plan;
         self.rates_reloaded();
+        self.recount_places();
         self.plan_slots();
         let plan = Arc::clone(&self.plan);
         if self.is_live() {
@@ -232,6 +233,11 @@ impl Engine {
                     let why = "its child is gone: it died while no daemon lived";
                     let outcome = Outcome::of_cause(Cause::WorkerLost, why);
                     self.conclude(token, Box::new(outcome), None, out);
+                }
+                // A child may have had it and be gone, before the store heard of its start.
+                None if lost => {
+                    self.charge_unsure(token);
+                    self.back(token, None, out);
                 }
                 // Every child told what it holds and this is not among it: no child ever had it.
                 None => self.back(token, None, out),

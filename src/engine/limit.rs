@@ -22,6 +22,9 @@
 //! - *The store fails a question.* It may have taken place: the message goes back, and nobody knows the key's
 //!   state until the next answer. A start of a rate may be lost by that, never gained.
 //! - *The daemon dies while a question is under way.* Its lease is found and given back, which frees places.
+//! - *Daemon and child die together before such a start is stored.* The next daemon finds a message that was
+//!   leased and not started, and children that are gone: it charges what the start would have taken. That may
+//!   be one start too few, never one too many.
 //! - *The machine loses power.* Commits are lost from the end only, and everything of this boot with them;
 //!   slow rates were on the disk.
 //! - *The clock jumps.* See [`crate::model::limit`].
@@ -131,7 +134,7 @@ impl Limits {
     }
 
     /// Whether these may be taken now.
-    fn gate(&self, takes: Vec<Take>, now: Wall, shared: bool) -> Gate {
+    fn gate(&mut self, takes: Vec<Take>, now: Wall, shared: bool) -> Gate {
         let (mut ask, mut wait) = (false, false);
         for take in takes {
             match &take {
@@ -141,17 +144,20 @@ impl Limits {
                         return Gate::Closed(take, None);
                     }
                 }
-                Take::Rate { key, interval_us, burst } => match self.rates.get(key) {
+                Take::Rate { key, interval_us, burst } => match self.rates.get_mut(key) {
                     None => ask = true,
                     Some(gauge) if gauge.asked > 0 => wait = true,
                     Some(Gauge { tat: None, behind, .. }) => {
                         ask |= *behind == 0;
                         wait |= *behind > 0;
                     }
-                    Some(Gauge { tat, .. }) => match limit::take(*tat, now, *interval_us, *burst) {
-                        Err(until) => return Gate::Closed(take, Some(until)),
-                        Ok(_) => ask |= take.is_slow(),
-                    },
+                    Some(Gauge { tat: Some(tat), .. }) => {
+                        *tat = limit::set_right(*tat, now, *interval_us, *burst).unwrap_or(*tat);
+                        match limit::take(Some(*tat), now, *interval_us, *burst) {
+                            Err(until) => return Gate::Closed(take, Some(until)),
+                            Ok(_) => ask |= take.is_slow(),
+                        }
+                    }
                 },
             }
         }
@@ -300,6 +306,37 @@ impl Engine {
         }
     }
 
+    /// Nobody knows whether a message was started: what a start decided here would have taken is counted.
+    pub(super) fn charge_unsure(&mut self, token: Token) {
+        let Some(held) = self.held.get(&token).filter(|_| !self.plan.shared) else { return };
+        let list: Vec<Take> = self.takes_of(&held.message).into_iter().filter(|t| !t.is_slow()).collect();
+        self.limits.commit(&list, self.now.wall, true);
+        if let Some(held) = self.held.get_mut(&token) {
+            held.grip = Some(Box::new(Grip { takes: Takes { list, sure: true }, open: true }));
+        }
+    }
+
+    /// Limits changed: what runs holds the places of the new ones.
+    pub(super) fn recount_places(&mut self) {
+        let running =
+            |held: &Held| matches!(held.stage, Stage::Running(_) | Stage::Starting { .. });
+        let tokens: Vec<Token> = self.held.iter().filter(|(_, h)| running(h)).map(|(t, _)| *t).collect();
+        self.limits.places.clear();
+        for token in tokens {
+            let Some(held) = self.held.get(&token) else { continue };
+            let mut places = self.takes_of(&held.message);
+            places.retain(|take| matches!(take, Take::Place { .. }));
+            self.limits.hold_places(&places, true);
+            let Some(held) = self.held.get_mut(&token) else { continue };
+            let fresh = || Box::new(Grip { takes: Takes { list: Vec::new(), sure: true }, open: false });
+            if !places.is_empty() || held.grip.is_some() {
+                let list = &mut held.grip.get_or_insert_with(fresh).takes.list;
+                list.retain(|take| matches!(take, Take::Rate { .. }));
+                list.extend(places);
+            }
+        }
+    }
+
     /// Whether the start of an adopted run is to be sent (again).
     pub(super) fn is_unrecorded(&self, token: Token) -> bool {
         self.held.get(&token).is_some_and(|held| held.grip.as_ref().is_some_and(|grip| grip.open))
@@ -353,7 +390,7 @@ impl Engine {
     }
 
     /// That a limit keeps this message from starting, for people, as far as this node knows.
-    pub(super) fn why_limited(&self, message: &Message) -> Option<String> {
+    pub(super) fn why_limited(&mut self, message: &Message) -> Option<String> {
         let takes = self.takes_of(message);
         let now = self.now;
         let (take, wait) = match self.limits.gate(takes.clone(), now.wall, false) {

@@ -71,6 +71,8 @@ pub struct InForce {
     pub origin: Origin,
     /// What the config says.
     pub config: Option<RateLimit>,
+    /// What is in force after the next reload or restart, as far as the config stays as it is.
+    pub then: Option<RateLimit>,
     /// The argument for each value of which it counts.
     pub each: Option<String>,
 }
@@ -142,7 +144,8 @@ impl Engine {
             Limited::Queue(name) => (self.plan.queues.get(name)?.rate, None),
         };
         let (rate, origin) = self.limits.set.of(whose).unwrap_or((config, Origin::Config));
-        Some(InForce { rate, origin, config, each })
+        let then = self.limits.set.kept.get(whose).copied().unwrap_or(config);
+        Some(InForce { rate, origin, config, then, each })
     }
 
     /// Whether the store must hear of this change.
@@ -171,6 +174,7 @@ impl Engine {
     }
 
     fn limits_changed(&mut self, out: &mut Vec<Command>) {
+        self.recount_places();
         self.reopen(None);
         self.screen_all(out);
         self.raise_all();

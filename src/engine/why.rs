@@ -65,7 +65,7 @@ impl Engine {
     }
 
     /// The sentence for a message that waits in its queue.
-    pub(super) fn why_waiting(&self, record: &Record, counts: &[QueueCount]) -> String {
+    pub(super) fn why_waiting(&mut self, record: &Record, counts: &[QueueCount]) -> String {
         let message = &record.message;
         let name = &message.queue;
         let count = counts.iter().find(|c| c.queue == *name);
@@ -91,10 +91,10 @@ impl Engine {
             return "too many outcomes wait for the store; nothing new is started until it takes them"
                 .to_owned();
         }
-        let Some(plan) = self.plan.queues.get(name) else { return format!("no queue {name} is declared") };
         if let Some(why) = self.why_limited(message) {
             return why;
         }
+        let Some(plan) = self.plan.queues.get(name) else { return format!("no queue {name} is declared") };
         let running = self.queues.get(name).map_or(0, |q| q.running);
         if let Some(limit) = plan.concurrency.filter(|c| running >= *c) {
             return format!("the queue {name} runs {running} of at most {limit} at once{}", ahead(count));

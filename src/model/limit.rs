@@ -222,6 +222,18 @@ fn signed(us: u64) -> i64 {
     i64::try_from(us).unwrap_or(i64::MAX)
 }
 
+/// The theoretical arrival time where it is later than it can be: before the clock went back. It must be
+/// kept, or the limit would be frozen until the clock is where it was.
+#[must_use]
+pub fn set_right(tat: i64, now: Wall, interval_us: u64, burst: u32) -> Option<i64> {
+    let most = micros(now).saturating_add(full(interval_us, burst));
+    (tat > most).then_some(most)
+}
+
+fn full(interval_us: u64, burst: u32) -> i64 {
+    signed(interval_us).saturating_mul(i64::from(burst.max(1)))
+}
+
 /// One start now, where the theoretical arrival time is `tat` (microseconds since 1970; absent: long ago).
 /// Answers the next one.
 ///
@@ -229,7 +241,7 @@ fn signed(us: u64) -> i64 {
 /// When one is free at the earliest.
 pub fn take(tat: Option<i64>, now: Wall, interval_us: u64, burst: u32) -> Result<i64, Wall> {
     let (now, step) = (micros(now), signed(interval_us));
-    let full = step.saturating_mul(i64::from(burst.max(1)));
+    let full = full(interval_us, burst);
     let tat = tat.unwrap_or(now).clamp(now, now.saturating_add(full));
     let next = tat.saturating_add(step);
     if next.saturating_sub(now) <= full {
@@ -312,7 +324,11 @@ mod tests {
         for _ in 0..2 {
             tat = Some(take(tat, Wall(10 * day)).unwrap());
         }
-        assert_eq!(take(tat, Wall(9 * day)), Err(Wall(9 * day + 60_000)), "back: one interval, not a day");
+        let back = Wall(9 * day);
+        assert_eq!(take(tat, back), Err(Wall(9 * day + 60_000)), "one interval, not a day");
+        let right = tat.and_then(|tat| set_right(tat, back, r.interval_us(), r.at_once()));
+        assert!(take(right, Wall(9 * day + 60_000)).is_ok());
+        assert_eq!(right.and_then(|tat| set_right(tat, back, r.interval_us(), r.at_once())), None);
         let mut ahead = 0;
         while let Ok(next) = take(tat, Wall(11 * day)) {
             (tat, ahead) = (Some(next), ahead + 1);

@@ -88,7 +88,7 @@ fn takes() -> impl Strategy<Value = Vec<Take>> {
         interval_us: 20_000,
         burst,
     });
-    let place = (0..3_u8, 0..3_u32).prop_map(move |(n, limit)| Take::Place { key: key(n, "run"), limit });
+    let place = (0..3_u8, 1..3_u32).prop_map(move |(n, limit)| Take::Place { key: key(n, "run"), limit });
     (proptest::option::of(rate), proptest::option::of(place))
         .prop_map(|(rate, place)| rate.into_iter().chain(place).collect())
 }

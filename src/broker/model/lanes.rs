@@ -207,10 +207,13 @@ impl Model {
 
 impl Taken {
     /// The first of these that is not free, and when it is.
-    fn missing(&self, takes: &[Take], now: Wall) -> Option<(String, Option<Wall>)> {
+    fn missing(&mut self, takes: &[Take], now: Wall) -> Option<(String, Option<Wall>)> {
         takes.iter().find_map(|take| match take {
             Take::Rate { key, interval_us, burst } => {
-                let tat = self.rates.get(key).copied();
+                let tat = self.rates.get_mut(key).map(|tat| {
+                    *tat = limit::set_right(*tat, now, *interval_us, *burst).unwrap_or(*tat);
+                    *tat
+                });
                 limit::take(tat, now, *interval_us, *burst).err().map(|at| (key.clone(), Some(at)))
             }
             Take::Place { key, limit } => {

@@ -302,7 +302,12 @@ impl Shelf {
         for take in takes {
             match take {
                 Take::Rate { key, interval_us, burst } => {
-                    if let Err(at) = limit::take(self.tat(key)?, now, *interval_us, *burst) {
+                    let mut tat = self.tat(key)?;
+                    if let Some(right) = tat.and_then(|tat| limit::set_right(tat, now, *interval_us, *burst)) {
+                        self.set_tat(key, right)?;
+                        tat = Some(right);
+                    }
+                    if let Err(at) = limit::take(tat, now, *interval_us, *burst) {
                         return Ok(Some((key.clone(), Some(at))));
                     }
                 }

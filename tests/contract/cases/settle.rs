@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use taskd::model::message::Message;
-use taskd::model::op::{Fault, MemoryRetry, Op, Reply, Settle, Takes};
+use taskd::model::op::{Fault, MemoryRetry, Op, Settle, Takes};
 use taskd::model::outcome::Outcome;
 use taskd::model::state::State;
 
