@@ -137,7 +137,7 @@ pub fn admit<K: Known>(
                     continue;
                 }
                 Judged::Leased(holder) => {
-                    return Ok(Admission::Nothing(Reply::Leased { holder, key: claim.key.clone() }));
+                    return Ok(Admission::Nothing(Reply::InHand { holder, key: claim.key.clone() }));
                 }
                 Judged::Replaces(id) => {
                     if let Some(Holder { queue, stage: Stage::Open { counts: true }, .. }) = holder

@@ -5,6 +5,7 @@
 mod broker;
 mod claims;
 mod joins;
+mod lanes;
 mod letters;
 mod lives;
 mod shelf;
@@ -18,7 +19,7 @@ use shelf::{Row, Shelf};
 use super::rules;
 use crate::model::message::{Delivery, Message, Record};
 use crate::model::name::MessageId;
-use crate::model::op::{Caps, Fault, Filter, MAX_MEMOS, Memo, Op, Permit, QueueCount, Reply};
+use crate::model::op::{Caps, Fault, Filter, MAX_MEMOS, Memo, Op, QueueCount, Reply};
 use crate::model::time::Wall;
 use crate::model::workflow::{Fallout, Workflow};
 
@@ -34,7 +35,7 @@ pub struct Model {
     /// The store's clock: the latest time at which a message became ready; never goes back.
     clock: Wall,
     paused: BTreeSet<String>,
-    permits: BTreeMap<String, BTreeSet<String>>,
+    taken: lanes::Taken,
     ticks: BTreeMap<String, BTreeSet<Wall>>,
     nodes: BTreeMap<String, (String, Wall)>,
     memos: BTreeMap<String, String>,
@@ -71,11 +72,13 @@ impl Model {
     fn perform(&mut self, op: Op) -> Result<Reply, Fault> {
         Ok(match op {
             Op::Publish { messages, max_length, now } => return self.publish(messages, &max_length, now),
-            Op::Lease { queue, credit, now } => self.lease(&queue, credit, now),
-            Op::Start { id, token, now } => self.start(&id, token, now),
+            Op::Lease { queue, credit, now, skip } => self.lease(&queue, credit, now, &skip),
+            Op::Start { id, token, now, takes } => self.start(&id, token, now, &takes),
+            Op::Aside { id, token, lane, blocked, now } => self.aside(&id, token, lane, &blocked, now),
+            Op::Open { task } => self.open_lanes(task.as_deref()),
             Op::Settle(settle) => return self.settle(*settle),
-            Op::Defer { id, token, until, counted, lost, now } => {
-                self.defer(&id, token, until, counted, lost, now)
+            Op::Defer { id, token, until, counted, lost, takes, now } => {
+                self.defer(&id, token, until, (counted, lost), &takes, now)
             }
             Op::Extend { leases } => self.extend(leases),
             Op::Revoke { id, now } => return self.revoke(&id, now),
@@ -103,11 +106,6 @@ impl Model {
                     self.paused.remove(&queue);
                 }
                 Reply::Done
-            }
-            Op::Acquire(permit) => self.acquire(permit),
-            Op::Release(permit) => {
-                self.release(&permit);
-                Reply::Permit(true)
             }
             Op::Tick { schedule, planned, message } => return self.tick(schedule, planned, message),
             Op::Remember(memos) => {
@@ -182,25 +180,6 @@ impl Model {
         let new = |m: &&Message| self.shelf.get(&m.id).is_none();
         let messages = workflow.roots().map(|s| &s.message).filter(new);
         rules::no_room(messages, max_length, |queue| self.shelf.length(queue))
-    }
-
-    fn acquire(&mut self, permit: Permit) -> Reply {
-        let holders = self.permits.entry(permit.key).or_default();
-        let held = holders.contains(&permit.holder);
-        let free = holders.len() < permit.limit as usize;
-        if !held && free {
-            holders.insert(permit.holder);
-        }
-        Reply::Permit(held || free)
-    }
-
-    fn release(&mut self, permit: &Permit) {
-        if let Some(holders) = self.permits.get_mut(&permit.key) {
-            holders.remove(&permit.holder);
-            if holders.is_empty() {
-                self.permits.remove(&permit.key);
-            }
-        }
     }
 
     fn tick(&mut self, schedule: String, planned: Wall, message: Message) -> Result<Reply, Fault> {

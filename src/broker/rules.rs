@@ -42,6 +42,39 @@ pub const MAX_CREDIT: u32 = 1_000;
 /// Most records of one List.
 pub const MAX_LIST: u32 = 10_000;
 
+/// How a lane is called within its queue: its task, a space (no name holds one), and the value.
+#[must_use]
+pub fn lane_name(message: &Message) -> Option<String> {
+    message.lane.as_ref().map(|lane| format!("{} {lane}", message.task))
+}
+
+/// How often one Lease looks for lanes that are not empty, a credit of lanes at a time.
+pub const LANE_PASSES: usize = 16;
+
+/// What a lease takes of these lanes, which stand in the order of their turns: one of each, then another one
+/// of each that has more, and so on.
+#[must_use]
+pub fn in_turn<T: Copy>(lanes: &[Vec<T>], credit: usize) -> Vec<T> {
+    let longest = lanes.iter().map(Vec::len).max().unwrap_or(0);
+    let rounds = (0..longest).flat_map(|n| lanes.iter().filter_map(move |lane| lane.get(n).copied()));
+    rounds.take(credit).collect()
+}
+
+/// Merges what waits without a lane and what the lanes give, by rank; each keeps its own order.
+pub fn merged<T>(plain: Vec<T>, laned: Vec<T>, credit: usize, rank: impl Fn(&T) -> i64) -> Vec<T> {
+    let (mut plain, mut laned) = (plain.into_iter().peekable(), laned.into_iter().peekable());
+    let mut all = Vec::new();
+    while all.len() < credit {
+        let first = match (plain.peek(), laned.peek()) {
+            (Some(p), Some(l)) => rank(p) <= rank(l),
+            (p, _) => p.is_some(),
+        };
+        let Some(next) = (if first { plain.next() } else { laned.next() }) else { break };
+        all.push(next);
+    }
+    all
+}
+
 /// The place in its queue of a message that became ready at `ready` (the store's clock, which never goes
 /// back): smaller goes first, ties by order of acceptance.
 #[must_use]

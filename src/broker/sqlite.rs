@@ -11,6 +11,7 @@
 mod admin;
 mod claims;
 mod joins;
+mod lanes;
 mod ledger;
 mod letters;
 mod lives;

@@ -41,6 +41,7 @@ pub mod output;
 pub mod pause;
 pub mod purge;
 pub mod queues;
+pub mod rate;
 pub mod reload;
 pub mod result;
 pub mod resume;
@@ -124,6 +125,8 @@ pub enum Command {
     Tasks(tasks::Args),
     /// Explain when an expression of crontab(5) fires
     Schedules(schedules::Args),
+    /// Show or change how often a task's or a queue's messages start
+    Rate(rate::Args),
     /// Take nothing more off a queue
     Pause(pause::Args),
     /// Take messages off a paused queue again
@@ -378,6 +381,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, ExitCode> {
         Command::Queues(args) => queues::run(&args, context),
         Command::Tasks(args) => tasks::run(&args, context),
         Command::Schedules(args) => schedules::run(&args, context),
+        Command::Rate(args) => rate::run(&args, context),
         Command::Pause(args) => pause::run(&args, context),
         Command::Resume(args) => resume::run(&args, context),
         Command::Purge(args) => purge::run(&args, context),

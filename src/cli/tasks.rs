@@ -51,8 +51,19 @@ pub fn text(tasks: &[TaskView]) -> String {
         .collect();
     let columns =
         [Column::Text("TASK"), Column::Text("KIND"), Column::Text("QUEUE"), Column::Text("PARAMETERS")];
-    let table = render(&columns, rows.collect());
-    if unique.is_empty() { table } else { format!("{table}\n{unique}") }
+    let mut shown = render(&columns, rows.collect());
+    if !unique.is_empty() {
+        shown.push('\n');
+        shown.push_str(&unique);
+    }
+    let limited: Vec<&TaskView> = tasks.iter().filter(|t| !t.limits.is_empty()).collect();
+    if !limited.is_empty() {
+        shown.push('\n');
+    }
+    for task in limited {
+        shown.push_str(&format!("{}: at most {}\n", clean(&task.name), clean(&task.limits.join(", "))));
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -67,6 +78,11 @@ mod tests {
             queue: "default".into(),
             params: params.iter().map(|p| (*p).to_owned()).collect(),
             one_of: std::collections::BTreeMap::new(),
+            limits: if name == "old" {
+                vec!["10/m for each customer".into(), "2 at once".into()]
+            } else {
+                vec![]
+            },
             enabled,
             unique: None,
         };
@@ -78,7 +94,8 @@ mod tests {
             anstream::adapter::strip_str(&shown).to_string(),
             "TASK        KIND            QUEUE    PARAMETERS\n\
              send_email  exec            default  user_id=int template=string=welcome\n\
-             old         exec, disabled  default\n"
+             old         exec, disabled  default\n\n\
+             old: at most 10/m for each customer, 2 at once\n"
         );
         let long = text(&[task(&"x".repeat(128), false, &["y".repeat(100).as_str(); 3])]);
         assert!(anstream::adapter::strip_str(&long).to_string().lines().all(|l| l.len() <= 80), "{long}");

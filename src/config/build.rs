@@ -228,9 +228,15 @@ impl<'a> Builder<'a, '_> {
                 weight: at.small("weight").unwrap_or(1),
                 strict: at.flag("strict"),
                 concurrency: at.small("concurrency"),
+                rate: super::throttle::rate(&at),
                 max_length: at.number("max_length"),
                 name: name.clone(),
             };
+            if let Some(section) = own.filter(|s| s.get("rate_limit_burst").is_some() && queue.rate.is_none())
+            {
+                self.notes
+                    .push(format!("{}: has no effect without rate_limit", section.path("rate_limit_burst")));
+            }
             queues.insert(name, queue);
         }
         Some(queues)

@@ -44,7 +44,7 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
         Kind::Number(min, max) => number(check, path, node, min, max).map(hundredths),
         Kind::Duration(min, max) => duration(check, path, node, min, max).map(Parsed::Number),
         Kind::Size(min, max) => size(check, path, node, min, max).map(Parsed::Number),
-        Kind::Rate => by(check, path, node, |s| values::rate(s).map(|_| Parsed::Checked)),
+        Kind::Rate => by(check, path, node, |s| values::rate(s).map(|(n, ms)| Parsed::Rate(n, ms))),
         Kind::Choice(words) => choice(check, path, node, words).map(Parsed::Text),
         Kind::Address(words, schemes) => address(check, path, node, words, schemes).map(Parsed::Text),
         Kind::Argv => argv(check, path, node).map(Parsed::Many),

@@ -30,6 +30,7 @@ mod section;
 pub mod settings;
 mod source;
 mod task;
+mod throttle;
 mod tree;
 mod unique;
 mod users;

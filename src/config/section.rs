@@ -16,6 +16,8 @@ pub(super) enum Parsed {
     /// Whole numbers, milliseconds, bytes, signals, masks.
     Number(i64),
     Flag(bool),
+    /// So many in so many milliseconds.
+    Rate(u32, u64),
     /// Lists of texts, each with its place.
     Many(Vec<(String, At)>),
     Codes(Vec<i32>),
@@ -99,6 +101,10 @@ impl Set {
 
     pub(super) fn flag(&self) -> Option<bool> {
         if let Parsed::Flag(b) = self.value { Some(b) } else { None }
+    }
+
+    pub(super) fn rate(&self) -> Option<(u32, u64)> {
+        if let Parsed::Rate(count, ms) = self.value { Some((count, ms)) } else { None }
     }
 
     pub(super) fn many(&self) -> Option<&[(String, At)]> {

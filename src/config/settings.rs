@@ -212,6 +212,9 @@ pub struct Queue {
     pub strict: bool,
     /// At most this many run at once.
     pub concurrency: Option<u32>,
+    /// How often they start at most.
+    #[serde(default)]
+    pub rate: Option<crate::model::limit::RateLimit>,
     /// At most this many wait (scheduled ones included); then enqueue is refused.
     pub max_length: Option<u64>,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::model::limit::Throttle;
 use crate::model::task::{Acks, Program, ResultKind, RetryPolicy, Stdin, Task};
 
 use super::build::{Builder, Layers};
@@ -29,6 +30,7 @@ impl<'a> Builder<'a, '_> {
             {
                 self.worker_task(section, &pool.name);
             }
+            task.throttle = self.throttle(section, &at, &task);
             self.task_notes(section, &at, &task);
             self.task_origins(section, &at, &task, settings);
             settings.tasks.insert(task.name.clone(), task);
@@ -88,6 +90,7 @@ impl<'a> Builder<'a, '_> {
             group,
             supplementary_groups,
             limits,
+            throttle: Throttle::default(),
             allow: at.set("allow").is_some().then(|| at.list("allow")),
             remote: at.flag("remote"),
             enabled: at.flag("enabled"),
@@ -143,7 +146,7 @@ impl<'a> Builder<'a, '_> {
     }
 
     /// Notes two keys that do not fit together; points at both, wherever they stand.
-    fn conflict(
+    pub(super) fn conflict(
         &mut self,
         section: &Section,
         at: &Layers<'_>,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 pub use super::canvas::{LaunchedView, StepBody, StepView, WorkflowBody, WorkflowView};
 pub use super::dead::{DeadBody, DeadDone, DeadHeld, DeadKind, DeadQuery};
 pub use super::status::{ChildState, ChildView, CountsView, PoolView, ReplacedView, RunningView, StatusView};
-pub use super::verbs::{BackupPiece, DrainBody, ReloadBody, StopBody};
+pub use super::verbs::{BackupPiece, DrainBody, RateBody, RateView, ReloadBody, StopBody};
 use crate::model::outcome::Outcome;
 use crate::model::state::State;
 use crate::model::unique::{Holds, OnConflict};
@@ -137,6 +137,15 @@ pub enum Request {
         queue: String,
         /// Pause or resume.
         paused: bool,
+    },
+    /// `GET` and `POST /v1/tasks/{task}/rate` and `/v1/queues/{queue}/rate`
+    Rate {
+        /// The task or queue.
+        name: String,
+        /// A queue.
+        queue: bool,
+        /// What to set; absent: show it.
+        body: Option<RateBody>,
     },
     /// `POST /v1/queues/{queue}/purge`
     Purge {
@@ -514,6 +523,9 @@ pub struct QueueView {
     /// At most this many run at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// How often they start at most, as `10/m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
     /// At most this many wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_length: Option<u64>,
@@ -533,6 +545,9 @@ pub struct TaskView {
     /// The only values allowed of those parameters that declare such.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub one_of: BTreeMap<String, Vec<Value>>,
+    /// Its limits in words, as `10/m for each customer`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
     /// Whether it may be enqueued.
     pub enabled: bool,
     /// `unique`, as `key, … while WHAT, PERIOD at most, ON_CONFLICT`.

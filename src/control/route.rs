@@ -6,8 +6,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use super::access::Policy;
 use super::api::{
     BackupPiece, DeadBody, DeadDone, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported,
-    LaunchedView, LogLine, MessageView, Peer, QueueView, ReloadBody, Request, Rights, StatusView, StopBody,
-    TaskView, WhyView, WorkflowBody, WorkflowView,
+    LaunchedView, LogLine, MessageView, Peer, QueueView, RateBody, RateView, ReloadBody, Request, Rights,
+    StatusView, StopBody, TaskView, WhyView, WorkflowBody, WorkflowView,
 };
 use super::canvas::DeclaredView;
 use super::dead;
@@ -108,7 +108,7 @@ pub enum Shape {
 pub struct Route {
     /// Its method.
     pub method: Method,
-    /// Its path; `{id}` or `{queue}` as a whole segment takes a name.
+    /// Its path; `{id}`, `{queue}` or `{task}` as a whole segment takes a name.
     pub path: &'static str,
     /// The right it needs.
     pub need: Need,
@@ -368,6 +368,42 @@ pub static ROUTES: &[Route] = &[
         answer: Shape::Json(of::<Vec<TaskView>>),
         parse: input::tasks,
         ..BASE
+    },
+    Route {
+        path: "/v1/tasks/{task}/rate",
+        need: Need::Read,
+        name: "task_rate",
+        about: "How often its messages start at most.",
+        answer: Shape::Json(of::<RateView>),
+        parse: input::task_rate,
+        ..BASE
+    },
+    Route {
+        path: "/v1/tasks/{task}/rate",
+        name: "set_task_rate",
+        about: "Change that: until the next reload or restart, or for good.",
+        body: body::<RateBody>(SMALL, false),
+        answer: Shape::Json(of::<RateView>),
+        parse: input::set_task_rate,
+        ..POST
+    },
+    Route {
+        path: "/v1/queues/{queue}/rate",
+        need: Need::Read,
+        name: "queue_rate",
+        about: "How often its messages start at most.",
+        answer: Shape::Json(of::<RateView>),
+        parse: input::queue_rate,
+        ..BASE
+    },
+    Route {
+        path: "/v1/queues/{queue}/rate",
+        name: "set_queue_rate",
+        about: "Change that: until the next reload or restart, or for good.",
+        body: body::<RateBody>(SMALL, false),
+        answer: Shape::Json(of::<RateView>),
+        parse: input::set_queue_rate,
+        ..POST
     },
     Route {
         path: "/v1/queues/{queue}/pause",

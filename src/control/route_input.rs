@@ -12,8 +12,8 @@ use crate::model::name;
 use crate::model::state::State;
 
 use super::api::{
-    DrainBody, Enqueue, Error, ErrorKind, Exported, ListQuery, MAX_BATCH, ReloadBody, Request, StopBody,
-    WorkflowBody,
+    DrainBody, Enqueue, Error, ErrorKind, Exported, ListQuery, MAX_BATCH, RateBody, ReloadBody, Request,
+    StopBody, WorkflowBody,
 };
 use super::route::{Route, SINGLE};
 
@@ -372,6 +372,30 @@ pub(super) fn pause(input: &Input<'_>) -> Result<Request, Error> {
 
 pub(super) fn resume(input: &Input<'_>) -> Result<Request, Error> {
     Ok(Request::Pause { queue: input.name()?, paused: false })
+}
+
+fn rate_body(input: &Input<'_>) -> Result<Option<RateBody>, Error> {
+    let body: RateBody = json(input.body)?;
+    if body.burst.is_some_and(|n| !(1..=1_000_000).contains(&n)) {
+        return Err(bad("burst is not between 1 and 1,000,000"));
+    }
+    Ok(Some(body))
+}
+
+pub(super) fn task_rate(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Rate { name: input.name()?, queue: false, body: None })
+}
+
+pub(super) fn set_task_rate(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Rate { name: input.name()?, queue: false, body: rate_body(input)? })
+}
+
+pub(super) fn queue_rate(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Rate { name: input.name()?, queue: true, body: None })
+}
+
+pub(super) fn set_queue_rate(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Rate { name: input.name()?, queue: true, body: rate_body(input)? })
 }
 
 pub(super) fn purge(input: &Input<'_>) -> Result<Request, Error> {

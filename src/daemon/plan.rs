@@ -39,6 +39,7 @@ pub fn plan(settings: &Settings) -> Plan {
                         weight: q.weight,
                         strict: q.strict,
                         concurrency: q.concurrency,
+                        rate: q.rate,
                         max_length: q.max_length,
                     },
                 )
@@ -54,6 +55,8 @@ pub fn plan(settings: &Settings) -> Plan {
             dead_age_ms: settings.dead.expires_ms,
             dead_count: settings.dead.max_records,
         },
+        // The embedded store has one writer.
+        shared: false,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::state::Daemon;
 use crate::config::values;
 use crate::control::api::{MessageView, TaskView, UniqueView};
+use crate::engine::rate::Limited;
 use crate::model::message::Record;
 use crate::model::outcome::{Cause, Outcome};
 use crate::model::params::{Param, ParamType};
@@ -138,6 +139,7 @@ pub fn task(d: &Daemon, task: &Task) -> TaskView {
             .filter(|p| !p.one_of.is_empty())
             .map(|p| (p.name.clone(), p.one_of.clone()))
             .collect(),
+        limits: limits(d, task),
         enabled: task.enabled,
         unique: task.unique.as_ref().map(unique),
     }
@@ -151,6 +153,19 @@ fn unique(u: &Unique) -> String {
     };
     let period = u.period_ms.map(|ms| format!(", {} at most", values::show_duration(ms))).unwrap_or_default();
     format!("{key} while {holds}{period}, {}", u.on_conflict.word())
+}
+
+/// What limits a task, in words.
+fn limits(d: &Daemon, task: &Task) -> Vec<String> {
+    let throttle = &task.throttle;
+    let each = |each: bool| throttle.key.as_ref().filter(|_| each).map(|key| format!(" for each {key}"));
+    let in_force = d.engine.rate(&Limited::Task(task.name.clone()));
+    let rate = in_force.and_then(|in_force| in_force.rate);
+    let rate = rate.map(|rate| format!("{rate}{}", each(throttle.rate_each).unwrap_or_default()));
+    let places = throttle
+        .concurrency
+        .map(|n| format!("{n} at once{}", each(throttle.concurrency_each).unwrap_or_default()));
+    rate.into_iter().chain(places).collect()
 }
 
 fn param(p: &Param) -> String {

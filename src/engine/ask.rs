@@ -5,6 +5,7 @@ use super::command::{Command, Note, Told};
 use super::event::{Ask, AskKey};
 use super::held::Stage;
 use super::letters::Lettering;
+use super::rate::{Limited, NewRate, rate_memo};
 use super::store::{Pending, backoff};
 use super::workflow::{LOOK_AGAIN_MS, Walk};
 use crate::model::message::{Message, Record, Token};
@@ -71,6 +72,11 @@ pub(super) enum Work {
         now: Wall,
         here: u64,
     },
+    Rate {
+        whose: Limited,
+        rate: NewRate,
+        keep: bool,
+    },
 }
 
 impl Work {
@@ -86,6 +92,7 @@ impl Work {
             Self::WhyCount(_) => Op::Count,
             Self::Pause { queue, paused } => Op::QueueState { queue, paused },
             Self::Purge { queue, now, .. } => Op::Purge { queue, now },
+            Self::Rate { whose, rate, .. } => Op::Remember(vec![rate_memo(&whose, rate)]),
             Self::Cancel(_) | Self::AwaitClose(_) => return None,
         })
     }
@@ -127,6 +134,15 @@ impl Engine {
             Ask::Purge { queue } => {
                 let here = self.purge_window(&queue, out);
                 Work::Purge { queue, now, here }
+            }
+            Ask::Rate { whose, rate, keep } => {
+                if self.rate(&whose).is_none() || !self.is_rate_stored(&whose, rate, keep) {
+                    self.set_rate(&whose, rate, keep, out);
+                    let answer = Told::Rate(self.rate(&whose));
+                    out.push(Command::Answer { key, answer });
+                    return;
+                }
+                Work::Rate { whose, rate, keep }
             }
             Ask::Drain { on } => {
                 self.draining = on;
@@ -211,7 +227,7 @@ impl Engine {
             }
         };
         match (asking.work.clone(), reply) {
-            (work, reply @ (Reply::Taken { .. } | Reply::Leased { .. })) => {
+            (work, reply @ (Reply::Taken { .. } | Reply::InHand { .. })) => {
                 self.key_is_held(key, work, reply, out);
             }
             (Work::Letters(lettering), Reply::Letters(tally)) => self.lettered(key, lettering, *tally, out),
@@ -261,6 +277,11 @@ impl Engine {
             (Work::Purge { here, .. }, Reply::Purged(n)) => {
                 self.sweep.finished(now);
                 self.answer(key, Told::Purged(n + here), out);
+            }
+            (Work::Rate { whose, rate, keep }, Reply::Done) => {
+                self.set_rate(&whose, rate, keep, out);
+                let answer = Told::Rate(self.rate(&whose));
+                self.answer(key, answer, out);
             }
             (_, reply) => {
                 let fault = Fault::Refused(format!("the store answered something else: {reply:?}"));

@@ -4,6 +4,7 @@
 
 use super::event::{AskKey, ChildKey, SlotId};
 use super::letters::LetterSum;
+use super::rate::InForce;
 use super::recycle::Reason;
 use super::workflow::Walked;
 use crate::model::message::Record;
@@ -146,6 +147,8 @@ pub enum Told {
     Why(Option<(State, String)>),
     /// To Purge.
     Purged(u64),
+    /// To Rate: what is in force now, if there is such a task or queue.
+    Rate(Option<InForce>),
     /// To Pause and Drain.
     Done,
     /// The store could not do it.

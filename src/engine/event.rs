@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::letters::LetterOrder;
 use super::plan::Plan;
+use super::rate::{Limited, NewRate};
 use crate::model::message::Message;
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Reply, Ticket};
@@ -192,6 +193,15 @@ pub enum Ask {
     Purge {
         /// The queue.
         queue: String,
+    },
+    /// Set the rate of a task or a queue.
+    Rate {
+        /// Whose.
+        whose: Limited,
+        /// To what.
+        rate: NewRate,
+        /// Also after the next reload and restart.
+        keep: bool,
     },
     /// Take nothing new off any queue, or do again.
     Drain {

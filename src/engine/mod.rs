@@ -4,7 +4,7 @@
 //! This file only routes. Each noun has its file: [`held`] the leased messages and their stages, `store`
 //! the tickets and the patience with a failing store, `sweep` what time brings, `route` where a message
 //! goes, `ask` what clients want, `letters` what they want of the dead, `unique` what messages claim, `dispatch` which message gets which slot, `retry` what an outcome leads
-//! to, `pool` what becomes of children, `slot` who takes runs in a place, `recycle` who is replaced, `adopt` what an earlier daemon left behind, `doubt` what of it a silent child may hold, `shutdown` the end, `workflow` what follows from
+//! to, `pool` what becomes of children, `slot` who takes runs in a place, `recycle` who is replaced, `adopt` what an earlier daemon left behind, `limit` whether limits let it start, `lane` what waits for one, `rate` rates that people change, `doubt` what of it a silent child may hold, `shutdown` the end, `workflow` what follows from
 //! the ends of steps.
 
 mod adopt;
@@ -18,12 +18,15 @@ mod doubt;
 pub mod event;
 mod held;
 mod jitter;
+mod lane;
 mod lease;
 pub mod letters;
+mod limit;
 pub mod plan;
 mod pool;
 mod publish;
 mod queue;
+pub mod rate;
 mod recycle;
 mod retry;
 mod route;
@@ -80,6 +83,7 @@ pub struct Engine {
     /// Memory pressure above the bound, in hundredths of a percent: nothing new starts.
     pressure: Option<u32>,
     queues: BTreeMap<String, queue::Queue>,
+    limits: limit::Limits,
     held: BTreeMap<Token, held::Held>,
     by_id: BTreeMap<MessageId, Token>,
     asks: BTreeMap<AskKey, ask::Asking>,
@@ -109,6 +113,7 @@ impl Engine {
             unmeasured: BTreeSet::new(),
             pressure: None,
             queues: BTreeMap::new(),
+            limits: limit::Limits::default(),
             held: BTreeMap::new(),
             by_id: BTreeMap::new(),
             asks: BTreeMap::new(),
@@ -158,6 +163,7 @@ impl Engine {
         self.pump_settling(out);
         self.pump_asks(out);
         self.pump_shutdown(out);
+        self.pump_lanes(out);
         self.pump_overdue(out);
         self.pump_measures(false, out);
         self.dispatch(out);
@@ -185,6 +191,7 @@ impl Engine {
             self.measures_deadline(),
             self.sweep_deadline(),
             self.leases_deadline(),
+            self.lanes_deadline(),
         ]
         .into_iter()
         .flatten()

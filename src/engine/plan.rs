@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::limit::RateLimit;
 use crate::model::op::Retention;
 use crate::model::task::Task;
 
@@ -24,6 +25,8 @@ pub struct Plan {
     pub max_memory_pressure: Option<u32>,
     /// Retention of finished records.
     pub retention: Retention,
+    /// Other nodes share the store: what they take of a limit this one does not see.
+    pub shared: bool,
 }
 
 /// A pool.
@@ -71,6 +74,8 @@ pub struct QueuePlan {
     pub strict: bool,
     /// At most this many run at once.
     pub concurrency: Option<u32>,
+    /// How often its messages start at most.
+    pub rate: Option<RateLimit>,
     /// At most this many wait.
     pub max_length: Option<u64>,
 }
@@ -101,6 +106,7 @@ impl Default for Plan {
             shutdown_grace_ms: 30_000,
             max_memory_pressure: None,
             retention: Retention::default(),
+            shared: false,
         }
     }
 }

@@ -16,6 +16,7 @@ impl Engine {
         for message in &mut messages {
             max_length.push(self.routed(message)?);
             super::unique::claim(&self.plan, message);
+            message.lane = self.lane_of(message);
         }
         if messages.is_empty() {
             return Err(Told::Published(Vec::new()));

@@ -5,6 +5,7 @@ use super::command::{Command, Note, Raised, Told};
 use super::event::ChildKey;
 use super::held::{Held, Stage};
 use super::store::{Pending, backoff, refused_backoff};
+use crate::model::limit::Take;
 use crate::model::message::{Record, Token};
 use crate::model::op::{Fault, Op, Reply, Settle};
 use crate::model::outcome::{Cause, Outcome};
@@ -21,6 +22,8 @@ pub(super) struct Closing {
     under_way: bool,
     tries: u32,
     at: Mono,
+    /// It went back into a lane that is closed: nothing new can be leased.
+    in_closed_lane: bool,
     /// The store refuses it and taskd stops: the next daemon finds the lease in the store.
     given_up: bool,
 }
@@ -34,6 +37,8 @@ pub(super) enum End {
     Back { until: Option<Wall>, counted: bool, lost: bool },
     /// The message's task is not declared.
     Unknown,
+    /// The message goes back into this lane, which is closed while these are not free.
+    Aside { lane: Option<String>, blocked: Vec<Take> },
 }
 
 /// What is to be told about an attempt once its end is committed.
@@ -61,9 +66,15 @@ impl Closing {
     fn op(&self, held: &Held, token: Token, now: Wall) -> Op {
         let id = held.message.id.clone();
         match &self.end {
-            End::Settle(settle) => Op::Settle(settle.clone()),
+            End::Settle(settle) => {
+                Op::Settle(Box::new(Settle { takes: held.unrecorded(), ..(**settle).clone() }))
+            }
             End::Back { until, counted, lost } => {
-                Op::Defer { id, token, until: *until, counted: *counted, lost: *lost, now }
+                let takes = held.unrecorded();
+                Op::Defer { id, token, until: *until, counted: *counted, lost: *lost, takes, now }
+            }
+            End::Aside { lane, blocked } => {
+                Op::Aside { id, token, lane: lane.clone(), blocked: blocked.clone(), now }
             }
             End::Unknown => Op::Move { id, token: Some(token), unknown: true, now },
         }
@@ -73,7 +84,7 @@ impl Closing {
         match &self.end {
             End::Settle(settle) => settle.state,
             End::Back { until: Some(_), .. } => State::Scheduled,
-            End::Back { .. } | End::Unknown => State::Waiting,
+            End::Back { .. } | End::Unknown | End::Aside { .. } => State::Waiting,
         }
     }
 }
@@ -120,7 +131,15 @@ impl Engine {
     pub(super) fn close(&mut self, token: Token, end: End, attempt: Option<Attempt>, out: &mut Vec<Command>) {
         let at = self.now.mono;
         if let Some(held) = self.held.get_mut(&token) {
-            let closing = Closing { end, attempt, under_way: false, tries: 0, at, given_up: false };
+            let closing = Closing {
+                end,
+                attempt,
+                under_way: false,
+                tries: 0,
+                at,
+                in_closed_lane: false,
+                given_up: false,
+            };
             held.stage = Stage::Closing(Box::new(closing));
             self.submit_close(token, out);
         }
@@ -155,7 +174,17 @@ impl Engine {
         closing.under_way = false;
         let tries = closing.tries;
         match result {
-            Ok(Reply::Applied { applied: true, .. }) => self.closed(token, None, out),
+            Ok(Reply::Applied { applied: true, .. }) => {
+                self.lane_stayed_open(token);
+                self.closed(token, None, out);
+            }
+            Ok(Reply::Closed { key, until }) => {
+                self.limit_closed(token, &key, until);
+                if let Some(closing) = self.closing(token) {
+                    closing.in_closed_lane = true;
+                }
+                self.closed(token, None, out);
+            }
             // Refused although the lease is there: nothing took place, so it is done again.
             Ok(Reply::Applied { current: Some(record), .. }) if record.token == Some(token) => {
                 closing.tries = tries.saturating_add(1);
@@ -242,6 +271,7 @@ impl Engine {
                 outcome = Some(Box::new(settle.outcome));
             }
             End::Back { until, .. } => due = until,
+            End::Aside { .. } => {}
             End::Unknown => {
                 let (id, task, queue) = (message.id.clone(), message.task.clone(), message.queue.clone());
                 out.push(Command::Note(Note::Unknown { id, task, queue }));
@@ -249,8 +279,11 @@ impl Engine {
         }
         if let Some(due) = due {
             self.sweep.note(due);
-        } else if !state.is_final() {
+        } else if !state.is_final() && !closing.in_closed_lane {
             self.raise(&message.queue);
+        }
+        if closing.attempt.is_some() {
+            self.lanes_freed(&message);
         }
         let raised = raised.and_then(|queue| {
             let limits = &self.plan.task(&message.task)?.limits;

@@ -19,6 +19,8 @@ pub(super) enum Pending {
     Sweep,
     Known,
     Recover,
+    Reopen(Option<String>),
+    Rates,
 }
 
 /// What is under way at the store.
@@ -138,6 +140,8 @@ impl Engine {
             Pending::Sweep => self.swept(result, out),
             Pending::Known => self.known_answered(result),
             Pending::Recover => self.recovered(result, out),
+            Pending::Reopen(task) => self.reopened(task, result),
+            Pending::Rates => self.rates_recalled(result),
         }
     }
 

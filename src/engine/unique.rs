@@ -99,7 +99,7 @@ impl Engine {
     /// The store's answer where it stored nothing for a key that is held.
     pub(super) fn key_is_held(&mut self, key: AskKey, work: Work, reply: Reply, out: &mut Vec<Command>) {
         match reply {
-            Reply::Leased { holder, key: claimed } => self.give_way(key, work, (&holder, &claimed), out),
+            Reply::InHand { holder, key: claimed } => self.give_way(key, work, (&holder, &claimed), out),
             Reply::Taken { of, holder, record } => {
                 self.answer(key, super::command::Told::Taken { of, holder, record }, out);
             }
@@ -162,7 +162,7 @@ mod tests {
         let mut bed = unique(OnConflict::Replace);
         bed.enqueue("runs");
         bed.enqueue("waits");
-        let leased = Reply::Leased { holder: MessageId("waits".into()), key: "t {}".into() };
+        let leased = Reply::InHand { holder: MessageId("waits".into()), key: "t {}".into() };
         let after = first_answer(&mut bed, leased);
         let back = after.iter().position(
             |c| matches!(c, Command::Broker(_, Op::Defer { id, counted: false, .. }) if id.as_str() == "waits"),
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn what_another_node_holds_is_answered_like_what_runs() {
         let mut bed = unique(OnConflict::Replace);
-        let leased = Reply::Leased { holder: MessageId("elsewhere".into()), key: "t {}".into() };
+        let leased = Reply::InHand { holder: MessageId("elsewhere".into()), key: "t {}".into() };
         let after = first_answer(&mut bed, leased);
         let (_, messages) = published(&after).unwrap();
         assert_eq!(messages[0].unique.as_ref().unwrap().on_conflict, OnConflict::Return);

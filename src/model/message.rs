@@ -55,6 +55,10 @@ pub struct Message {
     /// What no other message may hold at once with it; absent: its task is not unique.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unique: Option<Claim>,
+    /// The part of its task's messages that it waits with, where the task is limited: those for which every
+    /// limit of the task is the same one ([`super::limit::Throttle::lane`]). Empty: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
     /// Whatever a client attached; carried, never interpreted.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub headers: Map<String, Value>,

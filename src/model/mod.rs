@@ -4,6 +4,7 @@
 
 pub mod handed;
 pub mod letters;
+pub mod limit;
 pub mod message;
 pub mod name;
 pub mod op;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::letters::{LetterFilter, LetterStep, LetterTally};
+use super::limit::Take;
 use super::message::{Delivery, Message, Record, Token};
 use super::name::MessageId;
 use super::outcome::Outcome;
@@ -31,17 +32,21 @@ pub enum Op {
         /// The store's clock for `enqueued`, `eta` and `expires`.
         now: Wall,
     },
-    /// Hand out up to `credit` waiting messages of `queue`, best rank first, each under a new token and
-    /// with `attempt` raised (unless it was returned uncounted).
+    /// Hand out up to `credit` waiting messages of `queue`, each under a new token and with `attempt` raised
+    /// (unless it was returned uncounted). Those without a lane best rank first; those of open lanes in turn,
+    /// the lane served longest ago first, best rank first within each; the two merged by rank.
     Lease {
         /// The queue.
         queue: String,
         /// At most this many, 1 to 1,000.
         credit: u32,
-        /// Wall clock, for `expires`: an expired message is not handed out.
+        /// Wall clock, for `expires` (an expired message is not handed out) and for when lanes open.
         now: Wall,
+        /// Lanes of these tasks are passed over: a limit on all of the task's messages is used up.
+        skip: Vec<String>,
     },
-    /// The attempt of this lease begins: RUNNING. Need survive only a killed process.
+    /// The attempt of this lease begins: RUNNING, and what its start takes is taken, in one step. Need survive
+    /// only a killed process, unless it takes of a slow rate ([`Take::is_slow`]).
     Start {
         /// The message.
         id: MessageId,
@@ -49,6 +54,27 @@ pub enum Op {
         token: Token,
         /// When.
         now: Wall,
+        /// What it takes.
+        takes: Takes,
+    },
+    /// Give a leased message that was not started back, uncounted, into this lane. Where what its start would
+    /// take is not free now, the lane is closed until it is, in the same step.
+    Aside {
+        /// The message.
+        id: MessageId,
+        /// Its lease.
+        token: Token,
+        /// Its lane from now on.
+        lane: Option<String>,
+        /// What must be free for the lane to be open.
+        blocked: Vec<Take>,
+        /// The wall clock.
+        now: Wall,
+    },
+    /// Open closed lanes (limits changed): those of one task, or all; a bounded number in one step.
+    Open {
+        /// The task; absent: of all.
+        task: Option<String>,
     },
     /// The end of an attempt or of a life, in one step with everything that follows from it.
     Settle(Box<Settle>),
@@ -65,6 +91,8 @@ pub enum Op {
         counted: bool,
         /// Raises `losses` by one (the attempt ended `worker_lost`).
         lost: bool,
+        /// As [`Settle::takes`].
+        takes: Vec<Take>,
         /// The wall clock.
         now: Wall,
     },
@@ -140,10 +168,6 @@ pub enum Op {
         /// Paused or not.
         paused: bool,
     },
-    /// Take a permit if it is free (rate, concurrency and uniqueness keys).
-    Acquire(Permit),
-    /// Give a permit back.
-    Release(Permit),
     /// Record that a schedule fired for a planned time and publish its message, in one step.
     Tick {
         /// The schedule's name.
@@ -255,8 +279,8 @@ pub struct Settle {
     pub forget_result: bool,
     /// Published in the same step; ids are [`MessageId::follow_up`]s, a known id changes nothing.
     pub follow_ups: Vec<Message>,
-    /// Permits given back in the same step.
-    pub releases: Vec<Permit>,
+    /// What the attempt took, where its start may not be recorded: rates are charged if it is not.
+    pub takes: Vec<Take>,
     /// Facts kept in the same step.
     pub memos: Vec<Memo>,
     /// The record is dropped this many milliseconds after the final state, instead of the default; not one that is
@@ -280,7 +304,7 @@ impl Settle {
             memory: None,
             forget_result: false,
             follow_ups: Vec::new(),
-            releases: Vec::new(),
+            takes: Vec::new(),
             memos: Vec::new(),
             expires_ms: None,
             now,
@@ -310,15 +334,13 @@ pub struct Flowed {
     pub next: Option<u32>,
 }
 
-/// A permit: one of `limit` places under `key`, held by `holder` (taking it twice is taking it once).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Permit {
-    /// What is limited.
-    pub key: String,
-    /// Who holds it.
-    pub holder: String,
-    /// How many may hold it at once.
-    pub limit: u32,
+/// What a start takes, and whether the store may refuse it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Takes {
+    /// All of these or none.
+    pub list: Vec<Take>,
+    /// It was decided before: they are recorded whatever the limits say.
+    pub sure: bool,
 }
 
 /// Which records [`Op::List`] answers with.
@@ -404,7 +426,7 @@ pub enum Reply {
     },
     /// To Publish: this holder is to be replaced and is leased without having started; nothing was stored. Whoever
     /// holds the lease gives it back and asks again.
-    Leased {
+    InHand {
         /// The holder.
         holder: MessageId,
         /// Its key.
@@ -412,9 +434,27 @@ pub enum Reply {
     },
     /// To Letters.
     Letters(Box<LetterTally>),
-    /// To Lease and Recover. Fewer than asked for: the queue has no more now.
+    /// To Recover.
     Deliveries(Vec<Delivery>),
-    /// To Settle, Start, Defer, Move: whether the token was still valid and the write took place.
+    /// To Lease. Fewer than asked for: the queue has no more now.
+    Leased {
+        /// What was handed out.
+        deliveries: Vec<Delivery>,
+        /// When the next closed lane of the queue opens by itself; in the past: there may be more at once.
+        opens: Option<Wall>,
+    },
+    /// To Start: it took place, and with it the takes. Per rate of these, in their order, the theoretical
+    /// arrival time after it ([`super::limit::take`]).
+    Took(Vec<i64>),
+    /// To Start and Aside: something it takes is not free. The message waits in its lane again, which is closed
+    /// where the limit is that of the lane ([`super::limit::Scope::Value`]).
+    Closed {
+        /// What is not free.
+        key: String,
+        /// When it is, by time; absent: when a place is released.
+        until: Option<Wall>,
+    },
+    /// To Settle, Start, Defer, Aside, Move: whether the token was still valid and the write took place.
     /// `current` is the record as it is when it was not.
     Applied {
         /// Whether it took place.
@@ -432,7 +472,7 @@ pub enum Reply {
     Counts(Vec<QueueCount>),
     /// To Purge: how many.
     Purged(u64),
-    /// To Sweep and Known.
+    /// To Sweep, Known and Open.
     Swept {
         /// Queues that got messages to hand out.
         queues: Vec<String>,
@@ -443,8 +483,6 @@ pub enum Reply {
         /// More is to do at once (the sweep is bounded).
         more: bool,
     },
-    /// To Acquire: whether it is held now. To Release: true.
-    Permit(bool),
     /// To Tick: false when this (schedule, planned time) was recorded before.
     Ticked(bool),
     /// To Launch: whether it is new; if not, what is there.
@@ -485,7 +523,7 @@ pub enum Fault {
 pub struct Caps {
     /// Result, acknowledgement and follow-ups are one transaction.
     pub atomic_settle: bool,
-    /// Acquire and Release.
+    /// Limits: what a start takes, and lanes.
     pub permits: bool,
     /// Tick.
     pub ticks: bool,

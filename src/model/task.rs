@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::limit::Throttle;
 use super::params::Param;
 
 /// How a task is run.
@@ -282,6 +283,9 @@ pub struct Task {
     /// Hard limits of one attempt.
     #[serde(default)]
     pub limits: Limits,
+    /// How often its messages start at most, and how many run at once.
+    #[serde(default)]
+    pub throttle: Throttle,
     /// Who may enqueue it (`@group`, user names); absent: whoever `[access] enqueue` names.
     pub allow: Option<Vec<String>>,
     /// Whether a message from a shared broker may run it.
@@ -330,6 +334,7 @@ impl Task {
             group: None,
             supplementary_groups: Vec::new(),
             limits: Limits::default(),
+            throttle: Throttle::default(),
             allow: None,
             remote: true,
             enabled: true,

@@ -2,9 +2,10 @@
 
 use proptest::prelude::*;
 use taskd::model::letters::{LetterAct, LetterFilter, LetterStep};
+use taskd::model::limit::Take;
 use taskd::model::message::{Message, Token};
 use taskd::model::name::MessageId;
-use taskd::model::op::{Filter, Memo, MemoryRetry, Op, Permit, Reply, Retention, Settle};
+use taskd::model::op::{Filter, Memo, MemoryRetry, Op, Reply, Retention, Settle, Takes};
 use taskd::model::outcome::{Cause, Outcome};
 use taskd::model::state::{self, State};
 use taskd::model::unique::{Claim, Holds, OnConflict};
@@ -17,7 +18,8 @@ use crate::harness::*;
 enum Step {
     Op(Op),
     /// With the token of the latest lease of this message, or the one before.
-    Start(u8, bool),
+    Start(u8, bool, Takes),
+    Aside(u8, Option<String>, Vec<Take>),
     Settle {
         m: u8,
         old: bool,
@@ -60,8 +62,8 @@ fn message() -> impl Strategy<Value = Message> {
     let maybe = || proptest::option::weighted(0.3, 0..400_i64);
     let claim = (0..3_u8, 0..3_usize, 0..3_usize, proptest::option::of(0..300_u64));
     let claim = proptest::option::weighted(0.5, claim);
-    (0..24_u8, queue(), 0..=9_u8, maybe(), maybe(), 0..400_i64, any::<bool>(), claim).prop_map(
-        |(m, queue, priority, eta, expires, enqueued, long, claim)| Message {
+    (0..24_u8, queue(), 0..=9_u8, maybe(), maybe(), 0..400_i64, any::<bool>(), (claim, lane())).prop_map(
+        |(m, queue, priority, eta, expires, enqueued, long, (claim, lane))| Message {
             unique: claim.map(|(key, holds, on_conflict, period_ms)| Claim {
                 key: format!("key{key}"),
                 holds: [Holds::Queued, Holds::Running, Holds::Both][holds],
@@ -69,6 +71,7 @@ fn message() -> impl Strategy<Value = Message> {
                 period_ms,
             }),
             queue,
+            lane,
             priority,
             task: format!("t{}", m % 3),
             eta: eta.map(at),
@@ -81,6 +84,31 @@ fn message() -> impl Strategy<Value = Message> {
     )
 }
 
+fn lane() -> impl Strategy<Value = Option<String>> {
+    proptest::option::weighted(0.6, 0..4_u8)
+        .prop_map(|n| n.map(|n| if n == 0 { String::new() } else { format!("u={n}") }))
+}
+
+/// Limits of whole tasks and of single values, some of which are soon used up.
+fn takes() -> impl Strategy<Value = Vec<Take>> {
+    let key = |n: u8, kind: &str| match n {
+        0 => format!("{kind}:task:t0"),
+        n => format!("{kind}:task:t0 u={n}"),
+    };
+    let rate = (0..3_u8, 1..3_u32).prop_map(move |(n, burst)| Take::Rate {
+        key: key(n, "rate"),
+        interval_us: 20_000,
+        burst,
+    });
+    let place = (0..3_u8, 1..3_u32).prop_map(move |(n, limit)| Take::Place { key: key(n, "run"), limit });
+    (proptest::option::of(rate), proptest::option::of(place))
+        .prop_map(|(rate, place)| rate.into_iter().chain(place).collect())
+}
+
+fn one_rate(m: u8) -> Vec<Take> {
+    vec![Take::Rate { key: format!("rate:task:t0 u={}", m % 3), interval_us: 20_000, burst: 1 }]
+}
+
 fn memo() -> impl Strategy<Value = Memo> {
     (0..4_usize, proptest::option::of(0..3_u8)).prop_map(|(key, value)| Memo {
         key: ["k0", "k1", "k1a", "l"][key].to_owned(),
@@ -91,13 +119,6 @@ fn memo() -> impl Strategy<Value = Memo> {
 fn op() -> impl Strategy<Value = Op> {
     let ms = || (-100..400_i64).prop_map(at);
     let mid = || (0..24_u8).prop_map(|m| id(&name(m)));
-    let permit = || {
-        (0..2_u8, 0..3_u8, 0..3_u32).prop_map(|(key, holder, limit)| Permit {
-            key: format!("k{key}"),
-            holder: format!("h{holder}"),
-            limit,
-        })
-    };
     let filter = (
         proptest::collection::vec(0..state::ALL.len(), 0..3),
         proptest::option::of(0..3_u8),
@@ -113,7 +134,9 @@ fn op() -> impl Strategy<Value = Op> {
                 Op::Publish { messages, max_length, now }
             }
         ),
-        6 => (queue(), 1..4_u32, ms()).prop_map(|(queue, credit, now)| Op::Lease { queue, credit, now }),
+        8 => (queue(), 1..6_u32, ms(), proptest::option::weighted(0.2, 0..3_u8)).prop_map(|(queue, credit, now, skip)| {
+            Op::Lease { queue, credit, now, skip: skip.map(|t| format!("t{t}")).into_iter().collect() }
+        }),
         1 => (mid(), ms()).prop_map(|(id, now)| Op::Revoke { id, now }),
         1 => (mid(), ms()).prop_map(|(id, now)| Op::Requeue { id, now }),
         1 => mid().prop_map(|id| Op::Get { id }),
@@ -141,8 +164,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => letters().prop_map(|step| Op::Letters(Box::new(step))),
         1 => Just(Op::Recover),
         1 => (queue(), any::<bool>()).prop_map(|(queue, paused)| Op::QueueState { queue, paused }),
-        1 => permit().prop_map(Op::Acquire),
-        1 => permit().prop_map(Op::Release),
+        1 => proptest::option::of(0..3_u8).prop_map(|task| Op::Open { task: task.map(|t| format!("t{t}")) }),
         1 => proptest::collection::vec(memo(), 1..3).prop_map(Op::Remember),
         1 => (0..3_u8, 0..3_u8).prop_map(|(prefix, after)| Op::Recall {
             prefix: ["", "k", "k1"][usize::from(prefix)].to_owned(),
@@ -259,7 +281,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => op().prop_map(Step::Op),
         4 => flow_op().prop_map(Step::Op),
-        4 => (0..24_u8, old()).prop_map(|(m, old)| Step::Start(m, old)),
+        5 => (0..24_u8, old(), takes(), any::<bool>())
+            .prop_map(|(m, old, list, sure)| Step::Start(m, old, Takes { list, sure })),
+        4 => (0..24_u8, lane(), takes()).prop_map(|(m, lane, blocked)| Step::Aside(m, lane, blocked)),
         5 => settle.prop_map(|(m, old, state, lost, due, expires_ms, follow, memory)| {
             Step::Settle { m, old, state, lost, due, expires_ms, follow, memory }
         }),
@@ -283,7 +307,7 @@ impl Tokens {
     }
 
     fn learn(&mut self, answer: &Answer) {
-        if let Ok(Reply::Deliveries(deliveries)) = answer {
+        if let Ok(Reply::Deliveries(deliveries) | Reply::Leased { deliveries, .. }) = answer {
             for d in deliveries {
                 let tokens = self.0.entry(d.message.id.0.clone()).or_insert((Token(0), Token(0)));
                 if tokens.0 != d.token {
@@ -299,7 +323,10 @@ fn op_of(step: Step, tokens: &Tokens, now: i64) -> Option<Op> {
     Some(match step {
         Step::Restart => return None,
         Step::Op(op) => op,
-        Step::Start(m, old) => Op::Start { id: id(&name(m)), token: tokens.of(m, old), now },
+        Step::Start(m, old, takes) => Op::Start { id: id(&name(m)), token: tokens.of(m, old), now, takes },
+        Step::Aside(m, lane, blocked) => {
+            Op::Aside { id: id(&name(m)), token: tokens.of(m, false), lane, blocked, now }
+        }
         Step::Settle { m, old, state, lost, due, expires_ms, follow, memory } => {
             Op::Settle(Box::new(Settle {
                 memory: memory.map(|queue| MemoryRetry { queue }),
@@ -307,7 +334,7 @@ fn op_of(step: Step, tokens: &Tokens, now: i64) -> Option<Op> {
                 lost,
                 expires_ms,
                 follow_ups: follow.into_iter().map(|f| msg(&name(f))).collect(),
-                releases: vec![Permit { key: "k0".to_owned(), holder: "h0".to_owned(), limit: 1 }],
+                takes: one_rate(m),
                 memos: vec![Memo { key: "k1".to_owned(), value: Some(m.to_string()) }],
                 outcome: Outcome {
                     result: (m % 3 > 0).then(|| serde_json::json!({"n": m})),
@@ -317,9 +344,15 @@ fn op_of(step: Step, tokens: &Tokens, now: i64) -> Option<Op> {
                 ..settle(&name(m), tokens.of(m, old), state)
             }))
         }
-        Step::Defer { m, old, until, counted, lost } => {
-            Op::Defer { id: id(&name(m)), token: tokens.of(m, old), until: until.map(at), counted, lost, now }
-        }
+        Step::Defer { m, old, until, counted, lost } => Op::Defer {
+            id: id(&name(m)),
+            token: tokens.of(m, old),
+            until: until.map(at),
+            counted,
+            lost,
+            now,
+            takes: one_rate(m),
+        },
         Step::Move { m, token, unknown } => {
             Op::Move { id: id(&name(m)), token: token.then(|| tokens.of(m, false)), unknown, now }
         }

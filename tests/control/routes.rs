@@ -104,6 +104,8 @@ fn every_route_reaches_the_handler_as_what_was_asked() {
                     eta: Some(5),
                     expires: Some(6),
                     headers: json!({"h": 1}).as_object().unwrap().clone(),
+                    link: Vec::new(),
+                    link_error: Vec::new(),
                 },
             ]),
         ),

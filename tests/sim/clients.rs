@@ -13,7 +13,7 @@ use taskd::model::time::{Mono, Wall};
 use crate::ledger::{Canceled, Check, broken};
 use crate::planted::Planted;
 use crate::scenario::{self, Faults, QUEUES, TASKS};
-use crate::world::{Thing, ToChild, World, scenario_end};
+use crate::world::{Thing, ToChild, World};
 
 /// What somebody does.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ pub struct Client {
 impl World {
     /// Draws what happens until the faults stop.
     pub fn script(&mut self) {
-        let end = scenario_end() - 10_000;
+        let end = self.end - 10_000;
         let burst = self.rng.chance(300);
         for _ in 0..self.rng.between(4, 14) {
             let at = 10_000 + if burst { self.rng.below(500) } else { self.rng.below(30_000) };
@@ -104,14 +104,18 @@ impl World {
             all.push(Action::Ask { ask: Ask::Drain { on: true }, insist: false });
             all.push(Action::Ask { ask: Ask::Drain { on: false }, insist: false });
         }
+        for _ in 0..self.rng.below(3) {
+            let ask = self.rate_change();
+            all.push(Action::Ask { ask, insist: false });
+        }
         for action in all {
             let at = self.rng.between(10_000, end);
             self.at_time(at, Thing::Act(action));
         }
-        self.at_time(scenario_end(), Thing::CalmDown);
+        self.at_time(self.end, Thing::CalmDown);
     }
 
-    fn message(&mut self) -> Message {
+    pub fn message(&mut self) -> Message {
         let id = format!("m{}", self.ids.len());
         self.ids.push(id.clone());
         let wall = self.now.wall;
@@ -121,7 +125,7 @@ impl World {
             id: MessageId(id),
             task: task.to_owned(),
             queue: if r.chance(400) { (*r.pick(&QUEUES)).to_owned() } else { String::new() },
-            args: vec![serde_json::Value::from(1)],
+            args: vec![serde_json::Value::from(r.below(3))],
             priority: *r.pick(&[0, 0, 5]),
             // Set when it is sent; these are spans until then.
             eta: r.chance(200).then(|| Wall(r.between(0, 20_000) as i64)),
@@ -194,6 +198,7 @@ impl World {
             }
             Action::Jump(ms) => {
                 self.now.wall = Wall(self.now.wall.0 + ms);
+                self.watch.jumps += u64::from(ms > 0);
                 self.step(Event::Tick)
             }
             Action::Pressure(on) => {
@@ -234,8 +239,12 @@ impl World {
         };
         let client_ask = client.ask.clone();
         match told {
+            Told::Rate(_) => self.rate_changed(&client_ask),
             Told::Published(each) => {
                 for (id, _, _) in each {
+                    if self.singles.contains(id.as_str()) {
+                        self.watch.passed.entry(id.0.clone()).or_insert(0);
+                    }
                     let record = self.get(&id);
                     self.ledger.accepted_is_kept(id.as_str(), record.as_ref())?;
                 }
@@ -288,9 +297,10 @@ impl World {
 
     fn reload(&mut self, last: bool) -> Check {
         let generation = self.plan.generation + 1;
-        let plan = Arc::new(scenario::plan(&mut self.rng, generation, last));
+        let plan = Arc::new(scenario::plan_of(&mut self.rng, self.seed, generation, last, self.story));
         self.plans.insert(generation, Arc::clone(&plan));
         self.plan = plan;
+        self.watch.forget_set();
         self.give_plan()
     }
 
@@ -302,6 +312,13 @@ impl World {
             let mut p = (*plan).clone();
             for q in p.queues.values_mut() {
                 q.concurrency = None;
+            }
+            plan = Arc::new(p);
+        }
+        if self.bug == Some(Planted::NoThrottle) {
+            let mut p = (*plan).clone();
+            for task in p.tasks.values_mut() {
+                task.throttle = taskd::model::limit::Throttle::default();
             }
             plan = Arc::new(p);
         }
@@ -433,6 +450,7 @@ impl World {
             return Ok(());
         }
         self.trace(11, self.life, || "# a daemon starts".to_owned());
+        self.rates_as_stored();
         self.gone.clear();
         self.known = crate::replacing::Known::default();
         self.corpses.clear();

@@ -169,7 +169,7 @@ impl Ledger {
         }
         let writes = match op {
             Op::Settle(s) => Some(s.token),
-            Op::Defer { token, .. } | Op::Start { token, .. } => Some(*token),
+            Op::Defer { token, .. } | Op::Start { token, .. } | Op::Aside { token, .. } => Some(*token),
             _ => None,
         };
         if let Some(token) = writes
@@ -291,7 +291,8 @@ impl Ledger {
     pub fn order_is_kept(&mut self, message: &Message, plan: &Plan) -> Check {
         let Some(task) = plan.tasks.get(&message.task) else { return Ok(()) };
         // Other users wait for a child, scheduled messages get their place when they are due.
-        if task.user.is_some() || message.eta.is_some() || task.acks == Acks::Early {
+        let limited = message.lane.is_some();
+        if task.user.is_some() || message.eta.is_some() || task.acks == Acks::Early || limited {
             return Ok(());
         }
         let story = self.story(message.id.as_str());

@@ -56,9 +56,21 @@ pub enum Planted {
     MemoryRetryUncounted,
     /// The engine is not told of memory pressure.
     DeafToPressure,
+    /// The engine is not told what limits tasks.
+    NoThrottle,
+    /// A start that the engine decided by itself is stored without what it took.
+    SureStartsTakeNothing,
+    /// The end of an attempt does not count what its start could not.
+    EndsTakeNothing,
+    /// Places are not taken at the start.
+    PlacesUnasked,
+    /// The engine hears of a rate as if nothing had been taken of it.
+    RateLooksUnused,
+    /// The engine does not hear when closed lanes open.
+    LanesNeverOpen,
 }
 
-pub const ALL: [Planted; 26] = [
+pub const ALL: [Planted; 32] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
@@ -85,4 +97,10 @@ pub const ALL: [Planted; 26] = [
     Planted::CompanionsLost,
     Planted::MemoryRetryUncounted,
     Planted::DeafToPressure,
+    Planted::NoThrottle,
+    Planted::SureStartsTakeNothing,
+    Planted::EndsTakeNothing,
+    Planted::PlacesUnasked,
+    Planted::RateLooksUnused,
+    Planted::LanesNeverOpen,
 ];

@@ -109,6 +109,8 @@ impl World {
         let plan = &self.plans[&order.generation];
         let early =
             plan.tasks.get(&order.message.task).is_some_and(|t| t.acks == taskd::model::task::Acks::Early);
+        // Its place was chosen before the store was asked whether it may start.
+        let early = early || self.watch.was_asked(token);
         if self.pressed && !early {
             return broken("32 nothing_starts_under_pressure", format!("{}", order.message.id));
         }

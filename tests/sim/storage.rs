@@ -16,7 +16,7 @@ use crate::world::{Thing, World};
 fn subject(op: &Op) -> Option<&MessageId> {
     match op {
         Op::Start { id, .. } | Op::Defer { id, .. } | Op::Revoke { id, .. } => Some(id),
-        Op::Requeue { id, .. } | Op::Move { id, .. } => Some(id),
+        Op::Requeue { id, .. } | Op::Move { id, .. } | Op::Aside { id, .. } => Some(id),
         Op::Settle(s) => Some(&s.id),
         _ => None,
     }
@@ -51,7 +51,10 @@ impl World {
                 reply
             }
         };
-        let result = self.bend(&kind, result);
+        let mut result = self.bend(&kind, result);
+        if let Ok(reply) = &mut result {
+            self.bend_answer(reply);
+        }
         let delay =
             if self.rng.chance(self.faults.op_late) { self.rng.between(10, 600) } else { self.rng.below(3) };
         self.at(delay, Thing::Complete { life, ticket, result });
@@ -80,6 +83,7 @@ impl World {
         if self.is_dropped(&op) {
             return Ok(Ok(self.dropped_reply(&id, &op)));
         }
+        self.bend_limits(&mut op);
         self.bend_op(&mut op, before.as_ref().and_then(|r| r.token));
         let reply = self.model.apply(op.clone());
         let after = self.get(&id);
@@ -101,7 +105,7 @@ impl World {
                 self.ledger.excuse(id, Excuse::Retry);
                 self.moved(id);
             }
-            Op::Defer { .. } | Op::Move { .. } => self.moved(id),
+            Op::Defer { .. } | Op::Move { .. } | Op::Aside { .. } => self.moved(id),
             _ => {}
         }
     }
@@ -191,14 +195,14 @@ impl World {
     /// Planted: what the engine hears.
     fn bend(&self, op: &Op, mut result: Result<Reply, Fault>) -> Result<Reply, Fault> {
         match (self.bug, &mut result) {
-            (Some(Planted::NoExpiry), Ok(Reply::Deliveries(ds))) => {
+            (Some(Planted::NoExpiry), Ok(Reply::Leased { deliveries: ds, .. })) => {
                 for d in ds {
                     d.message.expires = None;
                 }
             }
             (Some(Planted::SilentSweep), Ok(Reply::Swept { queues, .. })) => queues.clear(),
             (Some(Planted::ForgottenLease), Err(_)) if matches!(op, Op::Lease { .. }) => {
-                return Ok(Reply::Deliveries(Vec::new()));
+                return Ok(Reply::Leased { deliveries: Vec::new(), opens: None });
             }
             _ => {}
         }

@@ -3,6 +3,7 @@
 use super::shelf::Row;
 use super::{Model, delivery};
 use crate::broker::rules;
+use crate::model::limit::Take;
 use crate::model::message::{Message, Record, Token};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Reply, Settle};
@@ -72,18 +73,22 @@ impl Model {
         }
     }
 
-    pub(super) fn lease(&mut self, queue: &str, credit: u32, now: Wall) -> Reply {
+    pub(super) fn lease(&mut self, queue: &str, credit: u32, now: Wall, skip: &[String]) -> Reply {
         if self.paused.contains(queue) {
-            return Reply::Deliveries(Vec::new());
+            return Reply::Leased { deliveries: Vec::new(), opens: None };
         }
-        let fresh = |seq: &u64| {
-            self.shelf.at(*seq).is_some_and(|row| row.record.message.expires.is_none_or(|e| e > now))
-        };
-        let ready = self.shelf.ready.get(queue).into_iter().flatten().map(|(_, seq)| *seq);
-        let seqs: Vec<u64> = ready.filter(fresh).take(credit.clamp(1, rules::MAX_CREDIT) as usize).collect();
-        let mut deliveries = Vec::with_capacity(seqs.len());
-        for seq in seqs {
+        let credit = credit.clamp(1, rules::MAX_CREDIT) as usize;
+        let ready = self.shelf.ready.get(queue).into_iter().flatten().copied();
+        let plain: Vec<(i64, u64)> =
+            ready.filter(|(_, seq)| self.shelf.is_fresh(*seq, now)).take(credit).collect();
+        let (laned, opens) = self.pick_lanes(queue, credit, now, skip);
+        let mut deliveries = Vec::new();
+        let mut served = std::collections::BTreeSet::new();
+        for (_, seq) in rules::merged(plain, laned, credit, |(rank, _)| *rank) {
             let Some(mut row) = self.shelf.take(seq) else { continue };
+            if let Some(key) = row.lane_key().filter(|key| served.insert(key.clone())) {
+                self.shelf.served(&key);
+            }
             self.token += 1;
             row.record.token = Some(Token(self.token));
             if row.counted {
@@ -93,11 +98,11 @@ impl Model {
             deliveries.extend(delivery(&row));
             self.shelf.put(row);
         }
-        Reply::Deliveries(deliveries)
+        Reply::Leased { deliveries, opens }
     }
 
     /// Takes the row out if it is held under this token; else the answer.
-    fn held(&mut self, id: &MessageId, token: Token) -> Result<Row, Reply> {
+    pub(super) fn held(&mut self, id: &MessageId, token: Token) -> Result<Row, Reply> {
         let row = self.shelf.get(id);
         if row.is_some_and(|row| row.record.token == Some(token))
             && let Some(row) = self.shelf.take_id(id)
@@ -107,27 +112,13 @@ impl Model {
         Err(rules::stale(self.shelf.get(id).map(|row| row.record.clone())))
     }
 
-    pub(super) fn start(&mut self, id: &MessageId, token: Token, now: Wall) -> Reply {
-        match self.held(id, token) {
-            Err(answer) => answer,
-            Ok(mut row) => {
-                // A repeat under the same token changes nothing.
-                if row.record.state != State::Running {
-                    row.record.state = State::Running;
-                    row.record.started = Some(now);
-                }
-                self.shelf.put(row);
-                rules::applied()
-            }
-        }
-    }
-
     pub(super) fn settle(&mut self, s: Settle) -> Result<Reply, Fault> {
         rules::check_settle(&s)?;
         let mut row = match self.held(&s.id, s.token) {
             Ok(row) => row,
             Err(answer) => return Ok(answer),
         };
+        self.release(row.seq, row.record.state == State::Running, &s.takes, s.now);
         row.record.losses += u32::from(s.lost);
         if s.state == State::Retry {
             row.record.state = State::Retry;
@@ -152,9 +143,6 @@ impl Model {
         for m in s.follow_ups {
             self.store(m, s.now)?;
         }
-        for permit in &s.releases {
-            self.release(permit);
-        }
         self.remember(s.memos);
         Ok(rules::applied())
     }
@@ -164,14 +152,15 @@ impl Model {
         id: &MessageId,
         token: Token,
         until: Option<Wall>,
-        counted: bool,
-        lost: bool,
+        (counted, lost): (bool, bool),
+        takes: &[Take],
         now: Wall,
     ) -> Reply {
         let mut row = match self.held(id, token) {
             Ok(row) => row,
             Err(answer) => return answer,
         };
+        self.release(row.seq, row.record.state == State::Running, takes, now);
         row.record.losses += u32::from(lost);
         row.record.token = None;
         row.record.due = until.filter(|u| *u > now);
@@ -249,6 +238,7 @@ impl Model {
         });
         if fits && let Some(mut row) = self.shelf.take_id(id) {
             if row.record.token.take().is_some() {
+                self.release(row.seq, true, &[], Wall(0));
                 row.counted = false;
             }
             row.record.state = State::Waiting;

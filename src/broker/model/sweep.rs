@@ -47,6 +47,7 @@ impl Model {
             self.shelf.take(seq);
         }
         self.flows.forget(now, count, &mut left);
+        self.forget_rates(now, &mut left);
         Ok(Reply::Swept { queues, expired, next: self.next(), more: left == 0 })
     }
 

@@ -82,6 +82,12 @@ pub(super) struct Figures {
     pub claims: u64,
     /// Steps of workflows that are over.
     pub spent: u64,
+    /// The latest turn of a lane.
+    pub turn: i64,
+    /// Rows of `lane`.
+    pub lanes: u64,
+    /// Rows of `place`.
+    pub places: u64,
     counts: Vec<Counts>,
 }
 
@@ -114,7 +120,12 @@ impl Ledger {
             (
                 Class::Waiting,
                 "SELECT queue, count(*) FROM live INDEXED BY live_ready \
-                 WHERE state = 1 AND token IS NULL AND unknown IS NULL GROUP BY queue",
+                 WHERE state = 1 AND token IS NULL AND unknown IS NULL AND lane IS NULL GROUP BY queue",
+            ),
+            (
+                Class::Waiting,
+                "SELECT queue, count(*) FROM live INDEXED BY live_laned \
+                 WHERE state = 1 AND token IS NULL AND unknown IS NULL AND lane IS NOT NULL GROUP BY queue",
             ),
             (
                 Class::Scheduled,
@@ -141,11 +152,16 @@ impl Ledger {
             while let Some(row) = rows.next()? {
                 let n = row.get::<_, i64>(1)?.unsigned_abs();
                 if let Some(counts) = l.f.counts.get_mut(index(row.get(0)?)) {
-                    *counts.of(class) = n;
+                    *counts.of(class) += n;
                 }
                 l.f.live += n;
             }
         }
+        let lanes = "SELECT coalesce(max(turn), 0), count(*), (SELECT count(*) FROM place) FROM lane";
+        (l.f.turn, l.f.lanes, l.f.places) = c.query_row(lanes, [], |row| {
+            let count = |at| row.get::<_, i64>(at).map(i64::unsigned_abs);
+            Ok((row.get(0)?, count(1)?, count(2)?))
+        })?;
         let done = |sql: &str| c.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
         l.f.kept = done("SELECT count(*) FROM done WHERE kept IN (1, 2)")?;
         l.f.claims = done("SELECT count(*) FROM claim")?;
@@ -312,6 +328,11 @@ impl Ledger {
             if ours != theirs {
                 found.push(format!("queue {name}: counted {ours:?}, stored {theirs:?}"));
             }
+        }
+        let ours = (self.f.lanes, self.f.places);
+        let theirs = (fresh.f.lanes, fresh.f.places);
+        if ours != theirs {
+            found.push(format!("limits (lanes, places): counted {ours:?}, stored {theirs:?}"));
         }
         let rows = |f: &Figures| (f.live, f.kept, f.dead, f.slim, f.claims, f.spent);
         let (ours, theirs) = (rows(&self.f), rows(&fresh.f));

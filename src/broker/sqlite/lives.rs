@@ -1,11 +1,14 @@
 //! What happens to one message: stored, leased, started, ended, given back.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{OptionalExtension, params};
 
 use super::ledger::{self, Class, QueueNo, idle_class};
 use super::row::{INLINE_MAX, Key, Stored, code, done_columns, encode, live_columns, state};
 use super::shelf::{Shelf, Stop};
 use crate::broker::{joins, rules};
+use crate::model::limit::Take;
 use crate::model::message::{Delivery, Message, Token};
 use crate::model::name::MessageId;
 use crate::model::op::{Published, Reply, Settle};
@@ -14,11 +17,12 @@ use crate::model::state::State;
 use crate::model::time::Wall;
 
 /// A leased row.
-struct HeldRow {
-    seq: i64,
-    queue: QueueNo,
+pub(super) struct HeldRow {
+    pub seq: i64,
+    pub queue: QueueNo,
     priority: u8,
-    class: Class,
+    pub class: Class,
+    pub lane: Option<String>,
 }
 
 impl Shelf {
@@ -74,12 +78,13 @@ impl Shelf {
         let seq = self.ledger.f.seq + 1;
         let (flow, step) = self.step_of(m)?.unzip();
         let long = json.len() > INLINE_MAX;
+        let lane = rules::lane_name(m);
         let added = self
             .c
             .prepare_cached(
                 "INSERT INTO live(seq, id, queue, state, rank, priority, counted, attempt, losses, retries, \
-                 due, expires, message, flow, step) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, 0, ?8, ?9, ?10, ?11, ?12, ?13) \
+                 due, expires, message, flow, step, lane) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, 0, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
                  ON CONFLICT (id) DO NOTHING",
             )?
             .execute(params![
@@ -96,6 +101,7 @@ impl Shelf {
                 (!long).then_some(&json),
                 flow,
                 step,
+                lane,
             ])?;
         if added == 0 {
             self.ledger.f.clock = clock;
@@ -106,25 +112,37 @@ impl Shelf {
         }
         self.ledger.f.seq = seq;
         self.ledger.enter(queue, idle_class(state, false));
+        if due.is_none() {
+            self.enter_lane(queue, lane.as_deref())?;
+        }
         Ok(true)
     }
 
-    pub(super) fn lease(&mut self, queue: &str, credit: u32, now: Wall) -> Result<Vec<Delivery>, Stop> {
+    pub(super) fn lease(
+        &mut self,
+        queue: &str,
+        credit: u32,
+        now: Wall,
+        skip: &[String],
+    ) -> Result<(Vec<Delivery>, Option<Wall>), Stop> {
         let Some(no) = self.ledger.number(queue).filter(|no| !self.ledger.is_paused(*no)) else {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), None));
         };
         let credit = credit.clamp(1, rules::MAX_CREDIT);
-        let rows: Vec<Stored> = self
+        let plain: Vec<Stored> = self
             .c
             .prepare_cached(concat!(
                 "SELECT ",
                 live_columns!(),
                 " FROM live WHERE queue = ?1 AND state = 1 AND token IS NULL AND unknown IS NULL \
-                 AND (expires IS NULL OR expires > ?2) ORDER BY rank, seq LIMIT ?3"
+                 AND lane IS NULL AND (expires IS NULL OR expires > ?2) ORDER BY rank, seq LIMIT ?3"
             ))?
             .query_map((no as i64, now.0, credit), Stored::of)?
             .collect::<Result<_, _>>()?;
+        let picked = self.pick_lanes(no, credit as usize, now, skip)?;
+        let rows = rules::merged(plain, picked.rows, credit as usize, |row| row.rank);
         let mut deliveries = Vec::with_capacity(rows.len());
+        let mut served = BTreeSet::new();
         for row in rows {
             self.bytes += row.size();
             let token = self.ledger.next_token();
@@ -137,6 +155,10 @@ impl Shelf {
                 self.ledger.enter(no, Class::Unknown);
                 continue;
             };
+            if let Some(lane) = rules::lane_name(&delivery.message).filter(|lane| !served.contains(lane)) {
+                self.served(no, &lane)?;
+                served.insert(lane);
+            }
             self.c
                 .prepare_cached("UPDATE live SET token = ?2, attempt = ?3, counted = 1 WHERE seq = ?1")?
                 .execute((row.seq, token.0, attempt))?;
@@ -144,7 +166,7 @@ impl Shelf {
             self.ledger.enter(no, Class::Leased);
             deliveries.push(delivery);
         }
-        Ok(deliveries)
+        Ok((deliveries, picked.opens))
     }
 
     pub(super) fn recover(&self) -> Result<Vec<Delivery>, Stop> {
@@ -162,38 +184,20 @@ impl Shelf {
     }
 
     /// The answer to a write under a token that is not valid any more.
-    fn stale(&self, id: &MessageId) -> Result<Reply, Stop> {
+    pub(super) fn stale(&self, id: &MessageId) -> Result<Reply, Stop> {
         Ok(rules::stale(self.record(id)?))
     }
 
-    pub(super) fn start(&mut self, id: &MessageId, token: Token, now: Wall) -> Result<Reply, Stop> {
-        let begun = self
-            .c
-            .prepare_cached(
-                "UPDATE live SET started = ?3, state = 2 WHERE id = ?1 AND token = ?2 AND state <> 2 \
-                 RETURNING seq, queue",
-            )?
-            .query_row((Key::of(id), token.0, now.0), |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        if let Some((seq, queue)) = begun {
-            let queue = ledger::index(queue);
-            self.claim_runs(seq)?;
-            self.ledger.leave(queue, Class::Leased);
-            self.ledger.enter(queue, Class::Running);
-            return Ok(rules::applied());
-        }
-        // A repeat under the same token keeps the first time.
-        if self.held(id, token)?.is_some() { Ok(rules::applied()) } else { self.stale(id) }
-    }
-
     /// What is held under this token.
-    fn held(&self, id: &MessageId, token: Token) -> rusqlite::Result<Option<HeldRow>> {
+    pub(super) fn held(&self, id: &MessageId, token: Token) -> rusqlite::Result<Option<HeldRow>> {
         self.c
-            .prepare_cached("SELECT seq, queue, priority, state FROM live WHERE id = ?1 AND token = ?2")?
+            .prepare_cached(
+                "SELECT seq, queue, priority, state, lane FROM live WHERE id = ?1 AND token = ?2",
+            )?
             .query_row((Key::of(id), token.0), |row| {
                 let class = if row.get::<_, i64>(3)? == 2 { Class::Running } else { Class::Leased };
                 let queue = ledger::index(row.get(1)?);
-                Ok(HeldRow { seq: row.get(0)?, queue, priority: row.get(2)?, class })
+                Ok(HeldRow { seq: row.get(0)?, queue, priority: row.get(2)?, class, lane: row.get(4)? })
             })
             .optional()
     }
@@ -203,6 +207,7 @@ impl Shelf {
         let Some(HeldRow { seq, queue, class, .. }) = self.held(&s.id, s.token)? else {
             return self.stale(&s.id);
         };
+        self.release(seq, class == Class::Running, &s.takes, s.now)?;
         let more = if s.memory.is_some() { self.with_more_memory(seq, s)? } else { None };
         self.ledger.leave(queue, class);
         if s.state == State::Retry {
@@ -233,9 +238,6 @@ impl Shelf {
         for m in &s.follow_ups {
             self.store(m, s.now)?;
         }
-        for permit in &s.releases {
-            self.release(permit)?;
-        }
         self.remember(&s.memos)?;
         Ok(rules::applied())
     }
@@ -250,7 +252,7 @@ impl Shelf {
     }
 
     /// Writes another message into this row. Answers its queue.
-    fn replace_message(&mut self, seq: i64, message: &Message) -> rusqlite::Result<QueueNo> {
+    pub(super) fn replace_message(&mut self, seq: i64, message: &Message) -> rusqlite::Result<QueueNo> {
         let json = encode(message)?;
         self.bytes += json.len();
         let queue = self.ledger.number_or_new(&self.c, &message.queue)?;
@@ -362,11 +364,13 @@ impl Shelf {
         token: Token,
         until: Option<Wall>,
         (counted, lost): (bool, bool),
+        takes: &[Take],
         now: Wall,
     ) -> Result<Reply, Stop> {
-        let Some(HeldRow { seq, queue, priority, class }) = self.held(id, token)? else {
+        let Some(HeldRow { seq, queue, priority, class, lane }) = self.held(id, token)? else {
             return self.stale(id);
         };
+        self.release(seq, class == Class::Running, takes, now)?;
         let due = until.filter(|u| *u > now);
         let state = if due.is_some() { State::Scheduled } else { State::Waiting };
         let rank = rules::goes_behind(lost, due).then(|| self.ledger.rank_again(now, priority));
@@ -379,6 +383,9 @@ impl Shelf {
         self.ledger.leave(queue, class);
         self.ledger.enter(queue, idle_class(state, false));
         self.claim_rests(seq, false)?;
+        if due.is_none() {
+            self.enter_lane(queue, lane.as_deref())?;
+        }
         Ok(rules::applied())
     }
 
@@ -452,12 +459,13 @@ impl Shelf {
         unknown: bool,
     ) -> Result<Reply, Stop> {
         let change = "UPDATE live SET token = NULL, state = 1, counted = CASE WHEN token IS NULL THEN counted \
-                      ELSE 0 END, unknown = ?2 WHERE seq = ?1";
+                      ELSE 0 END, unknown = ?2 WHERE seq = ?1 RETURNING lane";
         let (seq, queue, class, task) = match (unknown, token) {
             (true, Some(token)) => {
                 let Some(HeldRow { seq, queue, class, .. }) = self.held(id, token)? else {
                     return self.stale(id);
                 };
+                self.release(seq, true, &[], Wall(0))?;
                 (seq, queue, class, self.task(id)?)
             }
             (true, None) => match self.open(id)? {
@@ -473,7 +481,11 @@ impl Shelf {
         };
         self.ledger.leave(queue, class);
         self.ledger.enter(queue, idle_class(State::Waiting, task.is_some()));
-        self.c.prepare_cached(change)?.execute((seq, task))?;
+        let waits = task.is_none();
+        let lane: Option<String> = self.c.prepare_cached(change)?.query_row((seq, task), |row| row.get(0))?;
+        if waits {
+            self.enter_lane(queue, lane.as_deref())?;
+        }
         self.claim_rests(seq, false)?;
         Ok(rules::applied())
     }

@@ -54,6 +54,7 @@ pub(super) fn shelf(
     // Whatever an earlier process or handle committed without an fsync, or with one that failed, is on
     // the disk before anybody is told that it is known.
     link::checkpoint(&c).map_err(failed)?;
+    super::lanes::mend(&c).map_err(failed)?;
     let ledger = Ledger::load(&c).map_err(failed)?;
     Ok(Shelf { c, ledger, bytes: 0, fallout: Fallout::default() })
 }

@@ -96,7 +96,7 @@ pub(super) struct Stored {
     outcome: Option<Vec<u8>>,
     /// `counted` of a live row, `kept` of a finished one.
     pub flag: i64,
-    rank: i64,
+    pub rank: i64,
 }
 
 impl Stored {

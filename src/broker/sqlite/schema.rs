@@ -13,7 +13,7 @@ use crate::link::sqlite::OpenError;
 const APPLICATION_ID: i64 = 0x7461_736b;
 
 /// One step per version: entry n leads from version n to n + 1. Entries are never changed, only added.
-const MIGRATIONS: &[&str] = &[V1, MEMOS, CLAIMS, DEAD, FLOWS];
+const MIGRATIONS: &[&str] = &[V1, MEMOS, CLAIMS, DEAD, FLOWS, LIMITS];
 
 // `live` holds what is not final, `done` what is. `seq` is the order of acceptance and stays the row's key
 // in both, so one descending scan of either lists newest first. Long messages stand in `body`, where the
@@ -93,6 +93,30 @@ CREATE INDEX work_flow ON work(flow, no);
 CREATE INDEX work_source ON work(flow, source);
 ALTER TABLE live ADD COLUMN flow INTEGER;
 ALTER TABLE live ADD COLUMN step INTEGER;
+";
+
+// Limits: what waits in lanes stands in an index of its own, and no lease looks at closed lanes. `rate.tat` is
+// in microseconds, `place.holder` the row of a leased message.
+const LIMITS: &str = "
+DROP TABLE permit;
+ALTER TABLE live ADD COLUMN lane TEXT;
+DROP INDEX live_ready;
+CREATE INDEX live_ready ON live(queue, rank)
+  WHERE state = 1 AND token IS NULL AND unknown IS NULL AND lane IS NULL;
+CREATE INDEX live_laned ON live(queue, lane, rank)
+  WHERE state = 1 AND token IS NULL AND unknown IS NULL AND lane IS NOT NULL;
+CREATE TABLE lane(
+  queue INTEGER NOT NULL, name TEXT NOT NULL, task TEXT NOT NULL, turn INTEGER NOT NULL,
+  since INTEGER NOT NULL, open_at INTEGER, blocked TEXT, PRIMARY KEY (queue, name)) WITHOUT ROWID;
+CREATE INDEX lane_turn ON lane(queue, task, turn) WHERE open_at IS NULL AND blocked IS NULL;
+CREATE INDEX lane_opens ON lane(queue, open_at) WHERE open_at IS NOT NULL;
+CREATE INDEX lane_since ON lane(queue, since) WHERE open_at IS NOT NULL;
+CREATE INDEX lane_blocked ON lane(blocked) WHERE blocked IS NOT NULL;
+CREATE INDEX lane_closed ON lane(task) WHERE (open_at IS NOT NULL OR blocked IS NOT NULL);
+CREATE TABLE rate(key TEXT PRIMARY KEY, tat INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX rate_tat ON rate(tat);
+CREATE TABLE place(key TEXT NOT NULL, holder INTEGER NOT NULL, PRIMARY KEY (key, holder)) WITHOUT ROWID;
+CREATE INDEX place_holder ON place(holder);
 ";
 
 /// Brings the store to this version; a new one gets the id that is given. Answers its id.

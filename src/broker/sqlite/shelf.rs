@@ -54,11 +54,18 @@ impl Shelf {
     fn perform(&mut self, op: &Op) -> Result<Reply, Stop> {
         Ok(match op {
             Op::Publish { messages, max_length, now } => return self.publish(messages, max_length, *now),
-            Op::Lease { queue, credit, now } => Reply::Deliveries(self.lease(queue, *credit, *now)?),
-            Op::Start { id, token, now } => return self.start(id, *token, *now),
+            Op::Lease { queue, credit, now, skip } => {
+                let (deliveries, opens) = self.lease(queue, *credit, *now, skip)?;
+                Reply::Leased { deliveries, opens }
+            }
+            Op::Start { id, token, now, takes } => return self.start(id, *token, *now, takes),
+            Op::Aside { id, token, lane, blocked, now } => {
+                return self.aside(id, *token, lane.as_deref(), blocked, *now);
+            }
+            Op::Open { task } => return self.open_lanes(task.as_deref()),
             Op::Settle(settle) => return self.settle(settle),
-            Op::Defer { id, token, until, counted, lost, now } => {
-                return self.defer(id, *token, *until, (*counted, *lost), *now);
+            Op::Defer { id, token, until, counted, lost, takes, now } => {
+                return self.defer(id, *token, *until, (*counted, *lost), takes, *now);
             }
             Op::Extend { leases } => Reply::Lost(self.extend(leases)?),
             Op::Revoke { id, now } => return self.revoke(id, *now),
@@ -73,11 +80,6 @@ impl Shelf {
             Op::QueueState { queue, paused } => {
                 self.queue_state(queue, *paused)?;
                 Reply::Done
-            }
-            Op::Acquire(permit) => Reply::Permit(self.acquire(permit)?),
-            Op::Release(permit) => {
-                self.release(permit)?;
-                Reply::Permit(true)
             }
             Op::Tick { schedule, planned, message } => Reply::Ticked(self.tick(schedule, *planned, message)?),
             Op::Remember(memos) => {
@@ -98,8 +100,9 @@ impl Shelf {
 }
 
 /// Whether an operation is answered only when it is on the disk. The others need survive only a killed
-/// process (promise 1): a lease that a power cut takes back was held by nobody any more.
-pub(super) const fn is_durable(op: &Op) -> bool {
+/// process (promise 1): a lease that a power cut takes back was held by nobody any more. A start under a slow
+/// rate must survive it, or the next one would come too early.
+pub(super) fn is_durable(op: &Op) -> bool {
     match op {
         Op::Publish { .. }
         | Op::Settle(_)
@@ -116,12 +119,10 @@ pub(super) const fn is_durable(op: &Op) -> bool {
         | Op::RetryFlow { .. }
         | Op::Tick { .. } => true,
         Op::Letters(step) => !matches!(step.act, LetterAct::Count),
-        // A permit goes with a lease or a settle; commits are lost only from the end, so the two stay
-        // consistent with each other.
-        Op::Acquire(_)
-        | Op::Release(_)
+        Op::Start { takes, .. } => takes.list.iter().any(crate::model::limit::Take::is_slow),
+        Op::Aside { .. }
+        | Op::Open { .. }
         | Op::Lease { .. }
-        | Op::Start { .. }
         | Op::Defer { .. }
         | Op::Extend { .. }
         | Op::Get { .. }

@@ -83,6 +83,7 @@ impl Shelf {
         left -= excess;
         self.forget(ids, i64::MAX, &mut excess)?;
         self.forget_flows(now, retention.count, &mut left)?;
+        self.forget_rates(now, &mut left)?;
         Ok(Reply::Swept { queues, expired, next: self.next()?, more: left == 0 })
     }
 
@@ -118,19 +119,19 @@ impl Shelf {
     }
 
     fn wake(&mut self, now: Wall, left: &mut usize) -> Result<Vec<String>, Stop> {
-        let rows: Vec<(i64, QueueNo, bool, u8)> = self
+        let rows: Vec<(i64, QueueNo, bool, u8, Option<String>)> = self
             .c
             .prepare_cached(
-                "SELECT seq, queue, counted, priority FROM live WHERE due IS NOT NULL AND due <= ?1 \
+                "SELECT seq, queue, counted, priority, lane FROM live WHERE due IS NOT NULL AND due <= ?1 \
                  ORDER BY due, seq LIMIT ?2",
             )?
             .query_map((now.0, *left as i64), |row| {
-                Ok((row.get(0)?, ledger::index(row.get(1)?), row.get(2)?, row.get(3)?))
+                Ok((row.get(0)?, ledger::index(row.get(1)?), row.get(2)?, row.get(3)?, row.get(4)?))
             })?
             .collect::<Result<_, _>>()?;
         *left = left.saturating_sub(rows.len());
         let mut queues = BTreeSet::new();
-        for (seq, queue, counted, priority) in rows {
+        for (seq, queue, counted, priority, lane) in rows {
             let again = self.ledger.rank_again(now, priority);
             self.c
                 .prepare_cached(
@@ -139,6 +140,7 @@ impl Shelf {
                 .execute((seq, counted.then_some(again)))?;
             self.ledger.leave(queue, Class::Scheduled);
             self.ledger.enter(queue, Class::Waiting);
+            self.enter_lane(queue, lane.as_deref())?;
             queues.insert(self.ledger.name(queue).to_owned());
         }
         Ok(queues.into_iter().collect())
@@ -205,22 +207,23 @@ impl Shelf {
         } else {
             "OR EXISTS (SELECT 1 FROM json_each(?3) WHERE unknown GLOB value)"
         };
-        let rows: Vec<(i64, QueueNo)> = self
+        let rows: Vec<(i64, QueueNo, Option<String>)> = self
             .c
             .prepare_cached(&format!(
-                "SELECT seq, queue FROM live WHERE unknown IS NOT NULL AND ?3 IS NOT NULL \
+                "SELECT seq, queue, lane FROM live WHERE unknown IS NOT NULL AND ?3 IS NOT NULL \
                  AND (unknown IN (SELECT value FROM json_each(?1)) {matched}) ORDER BY seq LIMIT ?2"
             ))?
             .query_map((json(&names)?, rules::SWEEP_ROWS as i64, json(&patterns)?), |row| {
-                Ok((row.get(0)?, ledger::index(row.get(1)?)))
+                Ok((row.get(0)?, ledger::index(row.get(1)?), row.get(2)?))
             })?
             .collect::<Result<_, _>>()?;
         let more = rows.len() == rules::SWEEP_ROWS;
         let mut queues = BTreeSet::new();
-        for (seq, queue) in rows {
+        for (seq, queue, lane) in rows {
             self.c.prepare_cached("UPDATE live SET unknown = NULL WHERE seq = ?1")?.execute([seq])?;
             self.ledger.leave(queue, Class::Unknown);
             self.ledger.enter(queue, Class::Waiting);
+            self.enter_lane(queue, lane.as_deref())?;
             queues.insert(self.ledger.name(queue).to_owned());
         }
         Ok(Reply::Swept {

@@ -46,11 +46,12 @@ pub(super) const TASK: &[Key] = keys! {
     "remote": Kind::Bool, Now, "true", "Whether a message from a shared broker may run it; false by default where it runs as root.";
     "group": Kind::GroupName, Now, "", "The group it runs as; by default its pool's, else its user's own.";
     "supplementary_groups": Kind::Groups, Now, "", "Groups beside those of its user.";
-    "rate_limit": Kind::Rate, Later, "", "How many of its messages start in a period at most, over all nodes.";
-    "rate_limit_key": Kind::Name, Later, "", "The parameter for each value of which rate_limit counts.";
+    "rate_limit": Kind::Rate, Now, "", "How many of its messages start in a period at most, as \"10/m\" (/s, /m, /h, /d): evenly spaced, but for rate_limit_burst. It holds over all nodes that share the broker, where Celery's holds for each worker. What has to wait stays in the store and takes no slot. `taskd rate` changes it while taskd runs.";
+    "rate_limit_burst": Kind::Int(1, 1_000_000), Now, "1", "How many may start at once under rate_limit after a time without any; no window of time has more starts than its share of the rate and this.";
+    "rate_limit_key": Kind::Name, Now, "", "rate_limit counts for each value of this parameter (without declared parameters: of this argument by name); messages without it count together. Values take turns.";
     "unique": Kind::BoolOrTable(UNIQUE), Now, "", "At most one message with the same arguments: true for all arguments, while it waits and runs. What comes second is dealt with by on_conflict, in the same transaction, whoever enqueues it. `taskd retry` of a message whose key another one holds is refused.";
-    "concurrency": Kind::Int(1, 1_000_000), Later, "", "How many of its messages run at once at most, over all nodes.";
-    "concurrency_key": Kind::Name, Later, "", "The parameter for each value of which concurrency counts.";
+    "concurrency": Kind::Int(1, 1_000_000), Now, "", "How many of its messages run at once at most, over all nodes that share the broker.";
+    "concurrency_key": Kind::Name, Now, "", "concurrency counts for each value of this parameter, as rate_limit_key; where both are set they name the same one.";
     "memory_max": Kind::Size(MIB, 1 << 50), Now, "", "Hard limit of the memory of one attempt.";
     "cpu_quota": Kind::Percent, Now, "", "Hard limit of its CPU time; 200% is two CPUs.";
     "tasks_max": Kind::Int(1, 1 << 22), Now, "", "How many processes and threads one attempt may have.";

@@ -16,6 +16,7 @@ pub mod logs;
 pub mod pause;
 pub mod purge;
 pub mod queues;
+pub mod rate;
 pub mod reload;
 pub mod result;
 pub mod retry;
@@ -141,6 +142,7 @@ pub fn dispatch(d: &mut Daemon, call: Call) {
         Request::Queues => queues::handle(d, asker),
         Request::Tasks => tasks::handle(d, asker),
         Request::Pause { queue, paused } => pause::handle(d, asker, queue, paused),
+        Request::Rate { name, queue, body } => rate::handle(d, asker, name, queue, body),
         Request::Purge { queue } => purge::handle(d, asker, queue),
         Request::Reload { binary } => reload::handle(d, asker, binary),
         Request::Drain { off } => drain::handle(d, asker, off),

@@ -110,7 +110,7 @@ pub fn what_waits_is_replaced_in_one_step(h: &mut dyn Harness) {
     assert_eq!(count(h), (1, 0, 0, 0));
     // What a node took and did not start must come back first.
     let token = lease(h, 1)[0].token;
-    let leased = Reply::Leased { holder: id("b"), key: "t {}".to_owned() };
+    let leased = Reply::InHand { holder: id("b"), key: "t {}".to_owned() };
     assert_eq!(h.ok(publish(vec![msg("x"), replace("c")])), leased);
     assert_eq!(get(h, "x"), None, "nothing was stored");
     let answers = h.all(vec![defer("b", token), publish(vec![replace("c")])]);

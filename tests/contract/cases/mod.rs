@@ -5,6 +5,7 @@ pub mod flow;
 pub mod lease;
 pub mod letters;
 pub mod life;
+pub mod limits;
 pub mod order;
 pub mod publish;
 pub mod settle;

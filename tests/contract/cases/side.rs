@@ -1,4 +1,4 @@
-//! Counts, lists, permits, ticks and nodes.
+//! Counts, lists, ticks and nodes.
 
 use taskd::model::message::{Message, Token};
 use taskd::model::op::{Filter, Memo, Op, QueueCount, Reply, Settle};
@@ -65,17 +65,6 @@ pub fn list_keeps_its_place_in_the_order_of_operations(h: &mut dyn Harness) {
         let Ok(Reply::Records(records)) = &answers[1] else { panic!() };
         assert_eq!(records[0].message.id.0, name);
     }
-}
-
-pub fn a_permit_is_taken_once_by_each_holder(h: &mut dyn Harness) {
-    let take = |h: &mut dyn Harness, who| h.ok(Op::Acquire(permit(who, 2))) == Reply::Permit(true);
-    assert!(take(h, "a") && take(h, "a") && take(h, "b"));
-    assert!(!take(h, "c"));
-    h.restart();
-    assert!(!take(h, "c"));
-    assert_eq!(h.ok(Op::Release(permit("a", 2))), Reply::Permit(true));
-    assert_eq!(h.ok(Op::Release(permit("nobody", 2))), Reply::Permit(true));
-    assert!(take(h, "c"));
 }
 
 pub fn a_schedule_fires_once_for_a_planned_time(h: &mut dyn Harness) {
