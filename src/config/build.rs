@@ -143,10 +143,12 @@ impl<'a> Builder<'a, '_> {
             queues,
             routes,
             tasks: BTreeMap::new(),
+            notify: super::settings::Notify::default(),
             hard_nofile: None,
         };
         self.tasks(&mut settings, &users)?;
         self.schedules(&settings);
+        self.notices(&mut settings)?;
         Some(settings)
     }
 

@@ -27,6 +27,10 @@ pub(super) enum Parsed {
     Table(BTreeMap<&'static str, Parsed>),
     /// A size, or a multiple of one.
     Raise(Raise),
+    /// A count and a period in milliseconds.
+    Rate(u32, u64),
+    /// Minutes since midnight, ascending, each once.
+    Times(Vec<u32>),
     /// Checked, and used by no version yet.
     Checked,
 }

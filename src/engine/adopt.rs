@@ -93,6 +93,7 @@ impl Engine {
     pub(super) fn take_plan(&mut self, plan: Arc<Plan>, out: &mut Vec<Command>) {
         self.plan = plan;
         self.plan_slots();
+        self.plan_telling();
         let plan = Arc::clone(&self.plan);
         if self.is_live() {
             self.screen_all(out);

@@ -7,6 +7,7 @@ use super::event::{AskKey, ChildKey};
 use super::plan::Plan;
 use super::settle::Closing;
 use crate::model::message::{Delivery, Message, Token};
+use crate::model::notice::Called;
 use crate::model::time::{Mono, Wall};
 
 /// The key of a run: its lease's token, unique per attempt.
@@ -39,6 +40,8 @@ pub(super) struct Held {
     pub(super) began: Wall,
     /// How far it is.
     pub(super) stage: Stage,
+    /// Its arguments, where a notice may repeat them.
+    pub(super) called: Option<Box<Called>>,
     /// Who canceled it and waits until it is settled.
     pub(super) cancels: Vec<AskKey>,
 }
@@ -138,6 +141,7 @@ impl Held {
             received,
             began: Wall(0),
             stage: Stage::Waiting,
+            called: None,
             cancels: Vec::new(),
         }
     }

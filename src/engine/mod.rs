@@ -4,7 +4,8 @@
 //! This file only routes. Each noun has its file: [`held`] the leased messages and their stages, `store`
 //! the tickets and the patience with a failing store, `sweep` what time brings, `route` where a message
 //! goes, `ask` what clients want, `dispatch` which message gets which slot, `retry` what an outcome leads
-//! to, `pool` what becomes of children, `slot` who takes runs in a place, `recycle` who is replaced, `adopt` what an earlier daemon left behind, `doubt` what of it a silent child may hold, `shutdown` the end.
+//! to, `pool` what becomes of children, `slot` who takes runs in a place, `recycle` who is replaced, `adopt` what an earlier daemon left behind, `doubt` what of it a silent child may hold,
+//! `tell` who is told of an end, `streak` what that follows from, `expected` what did not run, `shutdown` the end.
 
 mod adopt;
 mod ask;
@@ -15,6 +16,7 @@ pub mod command;
 mod dispatch;
 mod doubt;
 pub mod event;
+mod expected;
 mod held;
 mod jitter;
 mod lease;
@@ -29,7 +31,9 @@ mod settle;
 mod shutdown;
 mod slot;
 mod store;
+mod streak;
 mod sweep;
+mod tell;
 #[cfg(test)]
 mod testbed;
 pub mod view;
@@ -79,6 +83,7 @@ pub struct Engine {
     by_id: BTreeMap<MessageId, Token>,
     asks: BTreeMap<AskKey, ask::Asking>,
     stop: Option<shutdown::Stop>,
+    tell: tell::Telling,
     draining: bool,
     succeeded: u64,
     failed: u64,
@@ -108,6 +113,7 @@ impl Engine {
             by_id: BTreeMap::new(),
             asks: BTreeMap::new(),
             stop: None,
+            tell: tell::Telling::default(),
             draining: false,
             succeeded: 0,
             failed: 0,
@@ -151,6 +157,7 @@ impl Engine {
         self.pump_adoption(out);
         self.pump_doubts(out);
         self.pump_settling(out);
+        self.pump_telling(out);
         self.pump_asks(out);
         self.pump_shutdown(out);
         self.pump_overdue(out);
@@ -172,6 +179,7 @@ impl Engine {
             self.doubts_deadline(),
             self.up_deadline(),
             self.settling_deadline(),
+            self.telling_deadline(),
             self.asks_deadline(),
             self.shutdown_deadline(),
             self.overdue_deadline(),

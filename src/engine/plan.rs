@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::tz::TimeZone;
+
 use crate::model::op::Retention;
 use crate::model::task::Task;
 
@@ -24,6 +26,8 @@ pub struct Plan {
     pub max_memory_pressure: Option<u32>,
     /// Retention of finished records.
     pub retention: Retention,
+    /// Where times of day are meant.
+    pub zone: TimeZone,
 }
 
 /// A pool.
@@ -101,6 +105,7 @@ impl Default for Plan {
             shutdown_grace_ms: 30_000,
             max_memory_pressure: None,
             retention: Retention { age_ms: 86_400_000, count: 100_000 },
+            zone: TimeZone::UTC,
         }
     }
 }

@@ -19,6 +19,9 @@ pub(super) enum Pending {
     Sweep,
     Known,
     Recover,
+    TellRecall,
+    TellRemember,
+    Alarm(String),
 }
 
 /// What is under way at the store.
@@ -131,6 +134,9 @@ impl Engine {
             Pending::Sweep => self.swept(result, out),
             Pending::Known => self.known_answered(result),
             Pending::Recover => self.recovered(result, out),
+            Pending::TellRecall => self.tell_recalled(result, out),
+            Pending::TellRemember => self.tell_remembered(&result),
+            Pending::Alarm(task) => self.alarm_answered(&task, &result, out),
         }
     }
 

@@ -34,6 +34,7 @@ pub(super) fn plan() -> Plan {
         shutdown_grace_ms: 30_000,
         max_memory_pressure: None,
         retention: Retention { age_ms: 86_400_000, count: 1_000 },
+        zone: jiff::tz::TimeZone::UTC,
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod message;
 pub mod name;
+pub mod notice;
 pub mod op;
 pub mod outcome;
 pub mod params;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::notice::Tell;
 use super::params::Param;
 
 /// How a task is run.
@@ -290,6 +291,9 @@ pub struct Task {
     pub enabled: bool,
     /// Process surroundings.
     pub surroundings: Surroundings,
+    /// Who is told of it.
+    #[serde(default)]
+    pub tell: Tell,
 }
 
 /// The declaration of a task of this name: its own, else that of the longest pattern (`shop.*`) that matches
@@ -331,6 +335,7 @@ impl Task {
             remote: true,
             enabled: true,
             surroundings: Surroundings::default(),
+            tell: Tell::default(),
         }
     }
 }

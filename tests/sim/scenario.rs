@@ -173,5 +173,6 @@ pub fn plan(r: &mut Rng, generation: u64, last: bool) -> Plan {
         max_memory_pressure: None,
         shutdown_grace_ms: r.between(0, 4_000),
         retention: Retention { age_ms: u64::MAX / 4, count: 1_000_000 },
+        zone: jiff::tz::TimeZone::UTC,
     }
 }
