@@ -72,6 +72,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("stop", &[]),
     ("why", &[]),
     ("tasks", &[]),
+    ("notify", &[]),
     ("store", &[]),
 ];
 

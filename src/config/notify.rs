@@ -251,6 +251,10 @@ fn declare(settings: &mut Settings, targets: Targets) {
         remote: false,
         ..Task::new(NOTIFY, Program::Exec(argv))
     };
+    if let Some(zone) = &settings.taskd.timezone {
+        // Times of day are meant there, and told so.
+        task.surroundings.environment.insert("TZ".to_owned(), zone.clone());
+    }
     for (n, (target, beside)) in targets.all.into_values().enumerate() {
         let name = format!("{TARGET}{n}");
         for (end, value) in beside {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use super::status::{ChildState, ChildView, CountsView, PoolView, ReplacedView, RunningView, StatusView};
-pub use super::verbs::{BackupPiece, DrainBody, ReloadBody, StopBody};
+pub use super::verbs::{BackupPiece, DrainBody, NotifyBody, ReloadBody, StopBody};
 use crate::model::outcome::Outcome;
 use crate::model::state::State;
 
@@ -107,6 +107,8 @@ pub enum Request {
         /// The queue.
         queue: String,
     },
+    /// `POST /v1/notify`: a sample to everybody who would be told
+    Notify(NotifyBody),
     /// `POST /v1/reload`
     Reload {
         /// Replace the program too, by the one that is installed now.

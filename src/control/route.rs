@@ -5,7 +5,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::access::Policy;
 use super::api::{
-    BackupPiece, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported, LogLine, MessageView, Peer,
+    BackupPiece, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported, LogLine, MessageView, NotifyBody, Peer,
     QueueView, ReloadBody, Request, Rights, StatusView, StopBody, TaskView, WhyView,
 };
 use super::route_input as input;
@@ -290,6 +290,15 @@ pub static ROUTES: &[Route] = &[
         name: "purge",
         about: "Revoke everything that waits or is scheduled in this queue.",
         parse: input::purge,
+        ..POST
+    },
+    Route {
+        path: "/v1/notify",
+        name: "notify",
+        about: "Tell everybody who is told of this task that this is a test.",
+        body: body::<NotifyBody>(SMALL, false),
+        answer: Shape::Json(of::<Vec<Enqueued>>),
+        parse: input::notify,
         ..POST
     },
     Route {

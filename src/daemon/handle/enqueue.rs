@@ -9,6 +9,7 @@ use crate::engine::command::Told;
 use crate::engine::event::Ask;
 use crate::model::message::{MAX_BYTES, MAX_PRIORITY, Message};
 use crate::model::name::{self, MessageId};
+use crate::model::notice::RESERVED;
 use crate::model::op::Published;
 use crate::model::params;
 use crate::model::state::State;
@@ -43,7 +44,7 @@ pub fn handle(d: &mut Daemon, asker: Asker, list: Vec<Enqueue>) {
     d.ask(Ask::Enqueue(messages), Box::new(move |_, told| answer(asker, told, states)));
 }
 
-fn answer(asker: Asker, told: Told, states: Vec<State>) {
+pub(super) fn answer(asker: Asker, told: Told, states: Vec<State>) {
     match told {
         Told::Published(list) => {
             // An id is no secret, the state of what it names is: a stranger learns that it is taken, no more.
@@ -86,7 +87,7 @@ fn in_use(id: &MessageId, batch: bool) -> Error {
 }
 
 fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Message, Error> {
-    let Some(task) = d.settings.task(&asked.task) else {
+    let Some(task) = d.settings.task(&asked.task).filter(|_| !asked.task.starts_with(RESERVED)) else {
         return Err(unknown_task(d, &asked.task));
     };
     allowed(d, asker, task)?;
@@ -110,7 +111,7 @@ fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Messa
     if [eta, expires].into_iter().flatten().any(|t| t.0 < 0 || t.0 > LATEST) {
         return Err(bad("eta and expires must be between the years 1970 and 9999".into()));
     }
-    let known_queue = |q: &String| d.settings.queues.contains_key(q);
+    let known_queue = |q: &String| d.settings.queues.contains_key(q) && !q.starts_with(RESERVED);
     let queue = match asked.queue {
         Some(queue) if known_queue(&queue) => {
             same_user(&d.settings, task, &queue)?;
@@ -216,7 +217,7 @@ pub fn allowed(d: &Daemon, asker: &Asker, task: &Task) -> Result<(), Error> {
         .hint("the config's [access] enqueue and the task's allow decide"))
 }
 
-fn unknown_task(d: &Daemon, name: &str) -> Error {
+pub(super) fn unknown_task(d: &Daemon, name: &str) -> Error {
     let mut e = Error::new(ErrorKind::UnknownTask, format!("no task is named {name}"));
     e.hint = suggestion(name, d.settings.tasks.keys().map(String::as_str)).map_or_else(
         || Some("`taskd tasks` lists the declared tasks".to_owned()),
