@@ -18,10 +18,8 @@ pub const MAX_TARGETS: usize = 256;
 /// Children of the pool that tells: one that waits for a slow server holds up one other.
 const PROCESSES: u32 = 2;
 
-/// A notice that was not told is tried again so often …
-const RETRIES: u32 = 5;
-/// … first after this time, in milliseconds, which doubles: 5 retries are 10 minutes.
-const RETRY_MS: u64 = 20_000;
+/// The longest pause before a notice is tried again, in milliseconds.
+const LONGEST_PAUSE_MS: u64 = 3_600_000;
 
 /// What a notice may take, in milliseconds; whoever tells it has a bound of its own below this.
 const TIME_LIMIT_MS: u64 = 90_000;
@@ -73,6 +71,7 @@ pub enum Way {
 struct Targets {
     from: String,
     sendmail: String,
+    retry: RetryPolicy,
     /// Name, the target, and the variables beside it.
     all: BTreeMap<String, (Target, BTreeMap<&'static str, String>)>,
 }
@@ -95,7 +94,16 @@ impl<'a> Builder<'a, '_> {
                 self.rules_are_whole(section);
             }
         }
-        let mut targets = Targets { from, sendmail: at.text("sendmail")?, all: BTreeMap::new() };
+        let retry = RetryPolicy {
+            max_retries: at.small("max_retries").unwrap_or(0),
+            delay_ms: at.number("retry_delay").unwrap_or(0),
+            backoff: true,
+            backoff_max_ms: LONGEST_PAUSE_MS,
+            jitter: false,
+            retry_on: vec![TRY_AGAIN],
+            success_on: Vec::new(),
+        };
+        let mut targets = Targets { from, sendmail: at.text("sendmail")?, retry, all: BTreeMap::new() };
         let base = self.all("defaults").next();
         for section in self.all("tasks") {
             let layers = [Some(section), base, notify];
@@ -235,15 +243,7 @@ fn declare(settings: &mut Settings, targets: Targets) {
     let mut task = Task {
         queue: Some(NOTIFY.to_owned()),
         priority: 9,
-        retry: RetryPolicy {
-            max_retries: RETRIES,
-            delay_ms: RETRY_MS,
-            backoff: true,
-            backoff_max_ms: RETRY_MS << RETRIES,
-            jitter: false,
-            retry_on: vec![TRY_AGAIN],
-            success_on: Vec::new(),
-        },
+        retry: targets.retry,
         time_limit_ms: Some(TIME_LIMIT_MS),
         result_expires_ms: KEPT_MS,
         stdin: Stdin::Json,

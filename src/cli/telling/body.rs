@@ -271,7 +271,7 @@ mod tests {
             n.subject.as_mut().unwrap().outcome.failure.as_mut().unwrap().message = "exit code 3".to_owned();
         });
         assert_eq!(failed.summary, "t failed on web1: exit code 3 (and 7 more since)");
-        assert_eq!(failed.sentence.as_deref(), Some("t test is FAILURE: exit (exit code 3)"));
+        assert_eq!(failed.sentence.as_deref(), Some("t test is FAILURE: exit code 1 (exit code 3)"));
         let again = body(Kind::Recovery, |n| {
             n.failures = 3;
             n.since = Some(Wall(n.at.0 - 7_500_000));

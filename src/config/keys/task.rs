@@ -76,6 +76,8 @@ pub(super) const NOTIFY: &[Key] = keys! {
     "on_dead": Kind::TableOrFalse(TELL), Now, "", "Who is told when a message is DEAD; by default it is told as a failure.";
     "from": Kind::Mail, Now, "", "Who mails are from; by default taskd at this node.";
     "sendmail": Kind::Path, Now, "\"/usr/sbin/sendmail\"", "The program that takes mails, started with -t -i.";
+    "max_retries": Kind::Int(0, 1_000), Now, "5", "How often a notice that could not be told is tried again.";
+    "retry_delay": Kind::Duration(1, 3_600_000), Now, "\"20s\"", "How long after the first failure that is; each time doubles it, up to an hour.";
     "output_lines": Kind::Int(0, 1_000), Now, "50", "How many of the last lines of output a notice repeats; at most 16 KiB of them.";
 };
 
