@@ -70,6 +70,8 @@ struct Telling {
 #[derive(Debug, Default)]
 pub(super) struct Alarms {
     tasks: BTreeMap<String, Alarm>,
+    /// Nothing is to be looked at while the wall clock is in here.
+    quiet: Option<(Wall, Wall)>,
 }
 
 impl Engine {
@@ -77,6 +79,7 @@ impl Engine {
     pub(super) fn plan_alarms(&mut self) {
         let plan = std::sync::Arc::clone(&self.plan);
         let now = self.now.wall;
+        self.tell.alarms.quiet = None;
         let mut old = std::mem::take(&mut self.tell.alarms.tasks);
         for (name, task) in plan.tasks.iter().filter(|(_, t)| !t.tell.expected_by.is_empty()) {
             let telling = old.remove(name).and_then(|a| a.telling);
@@ -106,6 +109,10 @@ impl Engine {
             return;
         }
         let now = self.now.wall;
+        let alarms = &mut self.tell.alarms;
+        if alarms.tasks.is_empty() || alarms.quiet.is_some_and(|(from, until)| from <= now && now < until) {
+            return;
+        }
         let over = |a: &Alarm| a.window.is_none_or(|w| w.end <= now || now < w.start);
         let due: Vec<String> = self.tell.alarms.tasks.keys().cloned().collect();
         for name in due {
@@ -120,6 +127,10 @@ impl Engine {
                 _ => {}
             }
         }
+        let alarms = &mut self.tell.alarms;
+        let open = alarms.tasks.values().any(|a| a.telling.is_some());
+        let until = alarms.tasks.values().filter_map(|a| a.window).map(|w| w.end).min();
+        alarms.quiet = until.filter(|_| !open).map(|until| (now, until));
     }
 
     /// Whether a success came in the window before this one.
@@ -174,6 +185,7 @@ impl Engine {
         }
         telling.target += 1;
         telling.tries = 0;
+        self.tell.alarms.quiet = None;
         self.raise(crate::model::notice::NOTIFY);
         self.submit_alarm(name, out);
     }
@@ -191,6 +203,9 @@ impl Engine {
     pub(super) fn alarms_deadline(&self) -> Option<Mono> {
         if !self.tell.is_loaded() || !self.is_live() || self.stop.is_some() {
             return None;
+        }
+        if let Some((_, until)) = self.tell.alarms.quiet {
+            return Some(self.now.mono.plus(until.since(self.now.wall).max(1)));
         }
         let at = |a: &Alarm| match a.telling {
             Some(telling) => telling.at,

@@ -19,7 +19,7 @@ use crate::model::message::{Message, Token};
 use crate::model::notice::{Called, Notice, Subject, bounded};
 use crate::model::op::{Fault, MAX_MEMOS, Memo, Op, Reply, Settle};
 use crate::model::state::State;
-use crate::model::time::Mono;
+use crate::model::time::{Mono, Wall};
 
 /// What the keys of streaks begin with.
 const PREFIX: &str = "tell:";
@@ -132,6 +132,7 @@ impl Engine {
             self.write_memo(token, memo);
             return true;
         }
+        let now = self.now.wall;
         let before = self.tell.streak(&task);
         let success = settle.state == State::Success;
         let first = success && self.is_first_success(&task, before.succeeded);
@@ -139,14 +140,14 @@ impl Engine {
             return true;
         }
         let mut streak = before.clone();
-        let decision = streak.ended(tell, settle.state, self.now.wall);
+        let decision = streak.ended(tell, settle.state, now);
         if first {
-            streak.succeeded = Some(self.now.wall);
+            streak.succeeded = Some(now);
         }
         let notices = decision
             .map(|decision| {
                 let targets = tell.rule(decision.kind).map(|r| r.targets.clone()).unwrap_or_default();
-                notices(held, settle, token, &decision, &targets)
+                notices(held, settle, token, &decision, &targets, now)
             })
             .unwrap_or_default();
         self.tell.keep(&task, streak);
@@ -159,6 +160,8 @@ impl Engine {
         if let Some(closing) = self.closing(token) {
             closing.counted = true;
             if let End::Settle(settle) = &mut closing.end {
+                // Where it waited for another one, that is when it is counted.
+                settle.now = now;
                 settle.follow_ups.extend(notices);
             }
         }
@@ -271,7 +274,14 @@ impl Engine {
 }
 
 /// One message for each who is told.
-fn notices(held: &Held, settle: &Settle, token: Token, decision: &Decision, targets: &[String]) -> Vec<Message> {
+fn notices(
+    held: &Held,
+    settle: &Settle,
+    token: Token,
+    decision: &Decision,
+    targets: &[String],
+    now: Wall,
+) -> Vec<Message> {
     let subject = Subject {
         id: settle.id.clone(),
         queue: held.message.queue.clone(),
@@ -288,7 +298,7 @@ fn notices(held: &Held, settle: &Settle, token: Token, decision: &Decision, targ
             target: target.clone(),
             kind: decision.kind,
             task: held.message.task.clone(),
-            at: settle.now,
+            at: now,
             test: false,
             subject: Some(Box::new(subject.clone())),
             failures: decision.failures,

@@ -374,6 +374,6 @@ fn missed_while_down(node: &mut Node, by: u64) {
 
 fn remember(store: &Path, key: &str, value: &str) {
     let db = rusqlite::Connection::open(store).unwrap();
-    let n = db.execute("UPDATE memos SET value = ?2 WHERE key = ?1", (key, value)).unwrap();
+    let n = db.execute("UPDATE memo SET value = ?2 WHERE key = ?1", (key, value)).unwrap();
     assert_eq!(n, 1, "no fact {key}");
 }

@@ -193,6 +193,7 @@ impl World {
                 Ok(())
             }
             Action::Jump(ms) => {
+                self.notices.jump();
                 self.now.wall = Wall(self.now.wall.0 + ms);
                 self.step(Event::Tick)
             }
@@ -314,6 +315,11 @@ impl World {
                     pool.worker = false;
                 }
             }
+            plan = Arc::new(p);
+        }
+        if self.bug == Some(Planted::UnboundedNotices) {
+            let mut p = (*plan).clone();
+            self.bend_rules(&mut p);
             plan = Arc::new(p);
         }
         self.step(Event::Plan(plan))?;

@@ -5,6 +5,7 @@
 mod children;
 mod clients;
 mod ledger;
+mod notices;
 mod planted;
 mod replacing;
 mod rng;

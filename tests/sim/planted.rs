@@ -56,9 +56,19 @@ pub enum Planted {
     MemoryRetryUncounted,
     /// The engine is not told of memory pressure.
     DeafToPressure,
+    /// The notices of an end are not stored with it.
+    LostNotice,
+    /// A notice is stored twice.
+    DoubledNotice,
+    /// What is known of a task's ends is not stored with them.
+    ForgottenStreak,
+    /// The engine is not told how often at most somebody is told.
+    UnboundedNotices,
+    /// An alarm is answered as one that came before.
+    ForgottenAlarm,
 }
 
-pub const ALL: [Planted; 26] = [
+pub const ALL: [Planted; 31] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
@@ -85,4 +95,9 @@ pub const ALL: [Planted; 26] = [
     Planted::CompanionsLost,
     Planted::MemoryRetryUncounted,
     Planted::DeafToPressure,
+    Planted::LostNotice,
+    Planted::DoubledNotice,
+    Planted::ForgottenStreak,
+    Planted::UnboundedNotices,
+    Planted::ForgottenAlarm,
 ];

@@ -160,7 +160,7 @@ pub fn plan(r: &mut Rng, generation: u64, last: bool) -> Plan {
             t.enabled = false;
         }
     }
-    Plan {
+    let mut plan = Plan {
         generation,
         pools,
         queues,
@@ -174,5 +174,7 @@ pub fn plan(r: &mut Rng, generation: u64, last: bool) -> Plan {
         shutdown_grace_ms: r.between(0, 4_000),
         retention: Retention { age_ms: u64::MAX / 4, count: 1_000_000 },
         zone: jiff::tz::TimeZone::UTC,
-    }
+    };
+    crate::notices::declare(&mut plan);
+    plan
 }
