@@ -205,7 +205,8 @@ fn rule(layers: &[Option<&Section>], key: &str, targets: &mut Targets) -> Option
         Some(Parsed::Number(n)) => u32::try_from(*n).unwrap_or(1),
         _ => 1,
     };
-    let at_most = if let Some(Parsed::Rate(n, period)) = table.get("at_most") { Some((*n, *period)) } else { None };
+    let at_most =
+        if let Some(Parsed::Rate(n, period)) = table.get("at_most") { Some((*n, *period)) } else { None };
     (!names.is_empty()).then_some(Rule { targets: names, after, at_most })
 }
 
@@ -261,7 +262,8 @@ fn declare(settings: &mut Settings, targets: Targets) {
             task.surroundings.environment.insert(format!("{name}{end}"), value);
         }
         // A text with ${credential:…} in it would be expanded.
-        let text = serde_json::to_string(&target).unwrap_or_default().replace("${credential:", "$${credential:");
+        let text =
+            serde_json::to_string(&target).unwrap_or_default().replace("${credential:", "$${credential:");
         task.surroundings.environment.insert(name, text);
     }
     settings.tasks.insert(NOTIFY.to_owned(), task);
@@ -289,10 +291,15 @@ pub(super) fn url_fault(url: &str) -> Option<(&'static str, &'static str)> {
         let help = "put the secret into a credential: webhook = \"https://host/${credential:NAME}\", or use webhook_secret";
         return Some(("holds a user or a password, which would be shown", help));
     }
-    let host = authority.rsplit_once(':').map_or(authority, |(h, port)| if port.ends_with(']') { authority } else { h });
+    let host = authority
+        .rsplit_once(':')
+        .map_or(authority, |(h, port)| if port.ends_with(']') { authority } else { h });
     let bad = plain.chars().any(|c| c.is_control() || c == ' ' || !c.is_ascii()) || plain.contains('#');
     if host.is_empty() || bad || plain.parse::<hyper::Uri>().is_err() {
-        return Some(("is no address of a server", "write it as \"https://host/path\", other characters as %XX"));
+        return Some((
+            "is no address of a server",
+            "write it as \"https://host/path\", other characters as %XX",
+        ));
     }
     None
 }
@@ -307,7 +314,8 @@ pub fn is_mail(address: &str) -> bool {
     };
     let atom = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+/=?^_`{|}~-.".contains(c);
     let host = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-    let dotted = |s: &str| !s.is_empty() && !s.starts_with(['.', '-']) && !s.ends_with('.') && !s.contains("..");
+    let dotted =
+        |s: &str| !s.is_empty() && !s.starts_with(['.', '-']) && !s.ends_with('.') && !s.contains("..");
     address.len() <= 254
         && dotted(local)
         && local.chars().all(atom)
@@ -375,9 +383,15 @@ mod tests {
         refused(&task("{ mail = \"a@b\\nBcc: c@d\" }"), &["mail address"]);
         refused(&task("{ mail = ['ok@x.org', 'no no'] }"), &["no no"]);
         refused(&task("{ mail = 'root', at_most = 5 }"), &["at_most"]);
-        refused(&task("{ mail = 'root', webhook_secret = '${credential:k}' }"), &["no effect without `webhook`"]);
+        refused(
+            &task("{ mail = 'root', webhook_secret = '${credential:k}' }"),
+            &["no effect without `webhook`"],
+        );
         refused(&task("{ webhook = 'http://h/', webhook_secret = 'abc' }"), &["credential"]);
-        refused("[tasks.t]\ncommand = 'x'\nexpected_by = '06:00'\n", &["nobody would be told", "taskd.toml:3"]);
+        refused(
+            "[tasks.t]\ncommand = 'x'\nexpected_by = '06:00'\n",
+            &["nobody would be told", "taskd.toml:3"],
+        );
         refused("[tasks.'taskd.notify']\ncommand = 'x'\n", &["taskd's own"]);
         refused("[queues.'taskd.x']\n", &["taskd's own"]);
     }
@@ -387,13 +401,35 @@ mod tests {
         for good in ["root", "a@b", "first.last+tag@sub.example.org", "o'hara@example.org"] {
             assert!(is_mail(good), "{good}");
         }
-        for bad in ["", "@", "a@", "@b", "-a@b", "a b@c", "a@b@c", "a,b@c", "<a@b>", "a@b\r\nX: y", "a@b.", "ä@b", "a..b@c"] {
+        for bad in [
+            "",
+            "@",
+            "a@",
+            "@b",
+            "-a@b",
+            "a b@c",
+            "a@b@c",
+            "a,b@c",
+            "<a@b>",
+            "a@b\r\nX: y",
+            "a@b.",
+            "ä@b",
+            "a..b@c",
+        ] {
             assert!(!is_mail(bad), "{bad:?}");
         }
-        for good in ["http://h", "https://h:8443/a?b=c", "http://[::1]:80/", "https://h/${credential:x y}", "${credential:all}"] {
+        for good in [
+            "http://h",
+            "https://h:8443/a?b=c",
+            "http://[::1]:80/",
+            "https://h/${credential:x y}",
+            "${credential:all}",
+        ] {
             assert_eq!(url_fault(good), None, "{good}");
         }
-        for bad in ["h", "HTTP//h", "https:///x", "https://h /", "https://u:p@h/", "http://h/ä", "https://h/#f", "x"] {
+        for bad in
+            ["h", "HTTP//h", "https:///x", "https://h /", "https://u:p@h/", "http://h/ä", "https://h/#f", "x"]
+        {
             assert!(url_fault(bad).is_some(), "{bad:?}");
         }
     }

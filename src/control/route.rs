@@ -5,8 +5,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::access::Policy;
 use super::api::{
-    BackupPiece, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported, LogLine, MessageView, NotifyBody, Peer,
-    QueueView, ReloadBody, Request, Rights, StatusView, StopBody, TaskView, WhyView,
+    BackupPiece, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported, LogLine, MessageView,
+    NotifyBody, Peer, QueueView, ReloadBody, Request, Rights, StatusView, StopBody, TaskView, WhyView,
 };
 use super::route_input as input;
 use super::route_input::Input;

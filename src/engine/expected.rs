@@ -122,7 +122,9 @@ impl Engine {
                 alarm.window = window(&task.tell.expected_by, &self.plan.zone, now);
             }
             match (alarm.telling, alarm.window) {
-                (Some(Telling { at: Some(at), .. }), _) if at <= self.now.mono => self.submit_alarm(&name, out),
+                (Some(Telling { at: Some(at), .. }), _) if at <= self.now.mono => {
+                    self.submit_alarm(&name, out)
+                }
                 (None, Some(window)) => self.look(&name, window, out),
                 _ => {}
             }
@@ -177,7 +179,9 @@ impl Engine {
         out: &mut Vec<Command>,
     ) {
         let now = self.now.mono;
-        let Some(telling) = self.tell.alarms.tasks.get_mut(name).and_then(|a| a.telling.as_mut()) else { return };
+        let Some(telling) = self.tell.alarms.tasks.get_mut(name).and_then(|a| a.telling.as_mut()) else {
+            return;
+        };
         if let Err(Fault::Again(_) | Fault::Reconnect(_)) = result {
             telling.at = Some(now.plus(backoff(telling.tries)));
             telling.tries = telling.tries.saturating_add(1);

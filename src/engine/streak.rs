@@ -69,9 +69,10 @@ impl Streak {
             }
             State::Success => {
                 let unasked = tell.on_failure.is_none() && tell.on_dead.is_none() && self.failures > 0;
-                let rule = tell.on_recovery.as_ref().filter(|r| {
-                    (self.told || unasked) && (self.failures >= r.after || self.failures == 0)
-                });
+                let rule = tell
+                    .on_recovery
+                    .as_ref()
+                    .filter(|r| (self.told || unasked) && (self.failures >= r.after || self.failures == 0));
                 let told = rule.is_some_and(|rule| self.has_room(Kind::Recovery, rule, now));
                 let decision = told.then(|| self.decision(Kind::Recovery));
                 (self.failures, self.since, self.told) = (0, None, false);
@@ -149,7 +150,8 @@ mod tests {
 
     #[test]
     fn no_window_of_any_length_has_more_notices_than_at_most_and_the_rest_is_counted() {
-        let tell = Tell { on_failure: rule(1, Some((2, 1_000))), on_recovery: rule(1, None), ..Tell::default() };
+        let tell =
+            Tell { on_failure: rule(1, Some((2, 1_000))), on_recovery: rule(1, None), ..Tell::default() };
         let mut s = Streak::default();
         assert_eq!(told(&mut s, &tell, State::Failure, 0), Some((Kind::Failure, 1, 0)));
         assert_eq!(told(&mut s, &tell, State::Failure, 900), Some((Kind::Failure, 2, 0)));

@@ -119,7 +119,9 @@ impl Engine {
             return true;
         }
         let task = held.message.task.clone();
-        let Some(tell) = self.plan.task(&task).map(|t| &t.tell).filter(|t| !t.is_empty()) else { return true };
+        let Some(tell) = self.plan.task(&task).map(|t| &t.tell).filter(|t| !t.is_empty()) else {
+            return true;
+        };
         if self.tell.busy.get(&task).is_some_and(|(teller, _)| *teller == token) {
             // Nothing else was written since: it is repeated as it is.
             return true;
@@ -179,7 +181,9 @@ impl Engine {
 
     /// The end of this lease is in the store, or given up (`done` false): what waited for it goes on.
     pub(super) fn told(&mut self, token: Token, task: &str, done: bool, out: &mut Vec<Command>) {
-        let Some((_, before)) = self.tell.busy.get(task).filter(|(teller, _)| *teller == token) else { return };
+        let Some((_, before)) = self.tell.busy.get(task).filter(|(teller, _)| *teller == token) else {
+            return;
+        };
         if !done {
             let before = before.clone();
             self.tell.keep(task, before);

@@ -29,7 +29,9 @@ pub const MAX_OUTPUT: usize = 16 << 10;
 pub const MAX_FAILURE: usize = 8 << 10;
 
 /// What is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// It failed for good.
@@ -115,7 +117,8 @@ impl Called {
     /// Those of a message.
     #[must_use]
     pub fn of(message: &Message) -> Self {
-        let short = serde_json::to_string(&(&message.args, &message.kwargs)).is_ok_and(|s| s.len() <= MAX_CALL);
+        let short =
+            serde_json::to_string(&(&message.args, &message.kwargs)).is_ok_and(|s| s.len() <= MAX_CALL);
         if short {
             Self { args: message.args.clone(), kwargs: message.kwargs.clone(), cut: false }
         } else {

@@ -69,7 +69,8 @@ fn prepared(config: &str) -> Node {
     node
 }
 
-const FLAKY: &str = "[tasks.flaky]\ncommand = \"for n in $(seq 60); do echo line $n; done; test -e {dir}/good || exit 3\"\n";
+const FLAKY: &str =
+    "[tasks.flaky]\ncommand = \"for n in $(seq 60); do echo line $n; done; test -e {dir}/good || exit 3\"\n";
 
 #[test]
 fn a_program_is_told_of_a_failure_with_its_last_lines_and_of_the_end_of_it() {
@@ -182,7 +183,10 @@ fn server(answers: &'static [&'static str]) -> (String, Receiver<Posted>) {
             let mut body = vec![0; length.unwrap_or(0)];
             stream.read_exact(&mut body).unwrap();
             let answer = answers[n.min(answers.len() - 1)];
-            let _ = write!(stream.get_mut(), "HTTP/1.1 {answer}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
+            let _ = write!(
+                stream.get_mut(),
+                "HTTP/1.1 {answer}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
+            );
             if send.send(Posted { head, body }).is_err() {
                 return;
             }
@@ -216,8 +220,10 @@ fn a_webhook_is_tried_again_and_signed() {
         assert_eq!(post.head[0], "post /hook?x=1 http/1.1");
         assert!(post.head.contains(&"content-type: application/json".to_owned()), "{:?}", post.head);
         let signed = post.head.iter().find_map(|l| l.strip_prefix("x-taskd-signature: sha256=")).unwrap();
-        let tag: Vec<u8> =
-            (0..signed.len()).step_by(2).map(|n| u8::from_str_radix(&signed[n..n + 2], 16).unwrap()).collect();
+        let tag: Vec<u8> = (0..signed.len())
+            .step_by(2)
+            .map(|n| u8::from_str_radix(&signed[n..n + 2], 16).unwrap())
+            .collect();
         ring::hmac::verify(&key, &post.body, &tag).expect("a wrong signature");
         let json: Value = serde_json::from_slice(&post.body).unwrap();
         assert_eq!((&json["id"], &json["kind"]), (&json!(id), &json!("failure")));
@@ -255,13 +261,17 @@ fn what_cannot_be_told_ends_and_is_told_to_nobody_else() {
     let list = node.json(&["list", "--task", NOTIFY]);
     let attempts = |word: &str| {
         let all = list.as_array().unwrap();
-        all.iter().find(|m| m["kwargs"]["target"].as_str().unwrap().starts_with(word)).unwrap()["attempt"].clone()
+        all.iter().find(|m| m["kwargs"]["target"].as_str().unwrap().starts_with(word)).unwrap()["attempt"]
+            .clone()
     };
     assert_eq!((attempts("webhook:"), attempts("exec:")), (json!(1), json!(3)), "{list}");
     assert_eq!(list.as_array().unwrap().len(), 2, "a failed notice led to another one");
     let said = node.taskd(&["notify", "test", "worse"]).code(1);
     assert!(said.out.contains("not told") && said.out.contains("went wrong"), "{}", said.out);
-    node.taskd(&["notify", "test", "worse", "--kind", "recovery"]).code(73).one_clear_line().says(&["on_recovery"]);
+    node.taskd(&["notify", "test", "worse", "--kind", "recovery"])
+        .code(73)
+        .one_clear_line()
+        .says(&["on_recovery"]);
     node.taskd(&["notify", "test", "nobody"]).code(69).one_clear_line();
     assert_eq!(node.stop(), 0);
 }
@@ -273,7 +283,11 @@ fn a_mail_goes_through_sendmail() {
          on_failure = { mail = [\"ops@example.org\", \"root\"] }\n\
          [tasks.bad]\ncommand = \"printf 'Bcc: x@y.z\\n\\né\\n'; exit 1\"\n",
     );
-    script(&node, "sendmail", "#!/bin/sh\n{ echo \"$@\"; cat; } >{dir}/told/mail.part; mv {dir}/told/mail.part {dir}/told/mail\n");
+    script(
+        &node,
+        "sendmail",
+        "#!/bin/sh\n{ echo \"$@\"; cat; } >{dir}/told/mail.part; mv {dir}/told/mail.part {dir}/told/mail\n",
+    );
     node.launch();
     run(&node, "bad");
     let file = node.path().join("told/mail");
@@ -281,7 +295,9 @@ fn a_mail_goes_through_sendmail() {
     let (arguments, mail) = mail.split_once('\n').unwrap();
     assert_eq!(arguments, "-t -i");
     let (head, body) = mail.split_once("\n\n").unwrap();
-    for line in ["From: taskd@example.org", "To: ops@example.org,\n root", "Content-Transfer-Encoding: base64"] {
+    for line in
+        ["From: taskd@example.org", "To: ops@example.org,\n root", "Content-Transfer-Encoding: base64"]
+    {
         assert!(head.contains(line), "no {line:?} in\n{head}");
     }
     assert!(head.contains("Subject: [taskd] bad failed on ") && !head.contains("Bcc"), "{head}");
@@ -366,7 +382,9 @@ fn missed_while_down(node: &mut Node, by: u64) {
     let memo = json!({"checked": old, "succeeded": old, "touched": old}).to_string();
     remember(&store, "tell:late", &memo);
     node.launch();
-    until("an alarm at the start", || (kinds(node).iter().filter(|k| *k == "missed").count() == 2).then_some(()));
+    until("an alarm at the start", || {
+        (kinds(node).iter().filter(|k| *k == "missed").count() == 2).then_some(())
+    });
     quiet(node);
     assert_eq!(kinds(node), ["missed", "recovery", "missed"]);
     assert_eq!(node.stop(), 0);

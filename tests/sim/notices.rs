@@ -45,9 +45,14 @@ pub fn declare(plan: &mut Plan) {
     tell("flaky", Tell { on_failure: rule(&["a"], 2, Some((2, 15_000))), ..Tell::default() });
     tell(
         "poison",
-        Tell { on_failure: rule(&["a"], 1, None), on_dead: rule(&["b"], 1, Some((1, 3_000))), ..Tell::default() },
+        Tell {
+            on_failure: rule(&["a"], 1, None),
+            on_dead: rule(&["b"], 1, Some((1, 3_000))),
+            ..Tell::default()
+        },
     );
-    let nightly = Tell { on_failure: rule(&["a", "b"], 1, None), expected_by: EXPECTED.to_vec(), ..Tell::default() };
+    let nightly =
+        Tell { on_failure: rule(&["a", "b"], 1, None), expected_by: EXPECTED.to_vec(), ..Tell::default() };
     let program = || Program::Exec(vec!["x".into()]);
     plan.tasks.insert(NIGHTLY.into(), Task { tell: nightly, ..Task::new(NIGHTLY, program()) });
     let expires = u64::MAX / 4;
@@ -120,7 +125,11 @@ impl World {
             return Ok(());
         }
         let Some(tell) = self.plan.tasks.get(task).map(|t| t.tell.clone()).filter(|t| !t.is_empty()) else {
-            return if settle.follow_ups.is_empty() { Ok(()) } else { broken("33 nobody_else_is_told", task) };
+            return if settle.follow_ups.is_empty() {
+                Ok(())
+            } else {
+                broken("33 nobody_else_is_told", task)
+            };
         };
         let notices: Vec<Notice> =
             settle.follow_ups.iter().filter_map(|m| Notice::of(m.kwargs.clone()).ok()).collect();
@@ -142,13 +151,15 @@ impl World {
         let rule = tell.rule(kind);
         let targets = if told.is_some() { rule.map_or(0, |r| r.targets.len()) } else { 0 };
         if notices.len() != targets {
-            return broken("33 each_is_told_once", format!("{task} {}: {} notices", settle.id, notices.len()));
+            return broken(
+                "33 each_is_told_once",
+                format!("{task} {}: {} notices", settle.id, notices.len()),
+            );
         }
         let times = row.times.entry(kind).or_default();
         let bound = rule.and_then(|r| r.at_most);
-        let recent = bound.map_or(0, |(_, period)| {
-            times.iter().filter(|t| **t <= now && now.since(**t) < period).count()
-        });
+        let recent = bound
+            .map_or(0, |(_, period)| times.iter().filter(|t| **t <= now && now.since(**t) < period).count());
         if told.is_some() {
             times.push(now);
             self.notices.told += 1;
@@ -203,9 +214,13 @@ impl World {
         }
         let day = self.now.wall.0 / 86_400_000 * 86_400_000;
         // A second is enough for a store without faults.
-        let passed = EXPECTED.iter().map(|m| Wall(day + i64::from(*m) * 60_000)).filter(|t| t.plus(1_000) <= self.now.wall);
+        let passed = EXPECTED
+            .iter()
+            .map(|m| Wall(day + i64::from(*m) * 60_000))
+            .filter(|t| t.plus(1_000) <= self.now.wall);
         for by in passed {
-            let told = self.notices.alarms.iter().filter(|(task, _, at)| task == NIGHTLY && *at == by).count();
+            let told =
+                self.notices.alarms.iter().filter(|(task, _, at)| task == NIGHTLY && *at == by).count();
             if told != 2 {
                 return broken("36 every_alarm_comes", format!("{told} of 2 were told by {by:?}"));
             }

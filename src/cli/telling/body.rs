@@ -100,9 +100,8 @@ impl Body {
         let subject = notice.subject.as_deref();
         let outcome = subject.map(|s| &s.outcome);
         let called = subject.and_then(|s| s.called.as_ref()).filter(|c| !c.cut);
-        let sentence = subject.map(|s| {
-            ending::ended(&notice.task, s.id.as_str(), s.state, Some(&s.outcome), s.attempt)
-        });
+        let sentence =
+            subject.map(|s| ending::ended(&notice.task, s.id.as_str(), s.state, Some(&s.outcome), s.attempt));
         let mut body = Self {
             v: 1,
             kind: notice.kind,
@@ -224,7 +223,8 @@ fn summary(notice: &Notice, node: &str, zone: &TimeZone) -> String {
         Kind::Failure => format!("{test}{task} failed on {node}{}{more}", why()),
         Kind::Dead => format!("{test}{task} is dead on {node}{}{more}", why()),
         Kind::Recovery => {
-            let span = notice.since.map(|t| format!(", {}", moment::span(notice.at.since(t)))).unwrap_or_default();
+            let span =
+                notice.since.map(|t| format!(", {}", moment::span(notice.at.since(t)))).unwrap_or_default();
             let after = match notice.failures {
                 0 => " after it was missed".to_owned(),
                 1 => format!(" after 1 failure{span}"),
@@ -298,7 +298,9 @@ mod tests {
     #[test]
     fn the_schema_names_every_member() {
         let schema = schema();
-        let Value::Object(body) = serde_json::to_value(body(Kind::Failure, |_| {})).unwrap() else { panic!() };
+        let Value::Object(body) = serde_json::to_value(body(Kind::Failure, |_| {})).unwrap() else {
+            panic!()
+        };
         for name in body.keys() {
             assert!(schema["properties"].get(name).is_some(), "{name}");
         }

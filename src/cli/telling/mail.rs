@@ -51,7 +51,8 @@ fn mail(envelope: &Envelope<'_>, body: &Body, now: Timestamp) -> Result<String, 
     let host = envelope.from.rsplit_once('@').map_or("localhost", |(_, host)| host);
     let plain = body.text.is_ascii() && body.text.lines().all(|l| l.len() <= LINE);
     let (encoding, text) = if plain { ("7bit", body.text.clone()) } else { ("base64", folded(&body.text)) };
-    let id: String = envelope.id.chars().filter(|c| c.is_ascii_alphanumeric() || "_.-".contains(*c)).collect();
+    let id: String =
+        envelope.id.chars().filter(|c| c.is_ascii_alphanumeric() || "_.-".contains(*c)).collect();
     Ok(format!(
         "From: {}\nTo: {}\nSubject: {}\nDate: {date}\nMessage-ID: <{id}@{host}>\nMIME-Version: 1.0\n\
          Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: {encoding}\n\
@@ -65,7 +66,8 @@ fn mail(envelope: &Envelope<'_>, body: &Body, now: Timestamp) -> Result<String, 
 
 /// A header's text: as it is where it is short and plain, else in encoded words (RFC 2047).
 fn header(text: &str) -> String {
-    let plain = text.chars().all(|c| c == ' ' || c.is_ascii_graphic()) && !text.contains("=?") && text.len() <= 160;
+    let plain =
+        text.chars().all(|c| c == ' ' || c.is_ascii_graphic()) && !text.contains("=?") && text.len() <= 160;
     if plain {
         return text.to_owned();
     }
@@ -138,7 +140,13 @@ mod tests {
 
     #[test]
     fn nothing_that_a_task_says_becomes_a_header() {
-        for evil in ["x\nBcc: a@b", "x\r\nBcc: a@b\r\n\r\nbody", "ä\nBcc: a@b", "x\u{2028}Bcc: a@b", "x\0\u{b}Bcc: a@b"] {
+        for evil in [
+            "x\nBcc: a@b",
+            "x\r\nBcc: a@b\r\n\r\nbody",
+            "ä\nBcc: a@b",
+            "x\u{2028}Bcc: a@b",
+            "x\0\u{b}Bcc: a@b",
+        ] {
             let mail = made(evil, &["a@b.c"]).unwrap();
             let headers = headers(&mail);
             assert!(!headers.iter().any(|l| l.to_lowercase().starts_with("bcc")), "{headers:?}");

@@ -57,7 +57,8 @@ pub fn play() -> ExitCode {
     };
     let told = target(&notice.target, &|name| std::env::var(name).ok()).and_then(|found| {
         let node = std::env::var("TASKD_NODE").unwrap_or_default();
-        let body = Body::new(&notice, &node, &crate::cli::moment::zone(None).unwrap_or(jiff::tz::TimeZone::UTC));
+        let body =
+            Body::new(&notice, &node, &crate::cli::moment::zone(None).unwrap_or(jiff::tz::TimeZone::UTC));
         tell(&found, &body, &id)
     });
     match told {

@@ -16,7 +16,11 @@ pub(super) fn tell(argv: &[String], body: &Body) -> Result<String, Untold> {
     command.args(arguments).stdin(Stdio::piped()).envs(variables(body));
     hide_targets(&mut command);
     let status = run(command, &body.json()).map_err(|why| Untold::Later(format!("{program}: {why}")))?;
-    if status.success() { Ok(format!("{program} was told")) } else { Err(Untold::Later(format!("{program}: {status}"))) }
+    if status.success() {
+        Ok(format!("{program} was told"))
+    } else {
+        Err(Untold::Later(format!("{program}: {status}")))
+    }
 }
 
 /// The targets are nobody's business but ours: they may hold secrets.

@@ -226,8 +226,12 @@ pub const WORKFLOWS: TableSpec =
 /// `[web]`.
 pub const WEB: TableSpec = later("web", Shape::One, &[], "The dashboard.");
 /// `[notify]`.
-pub const NOTIFY: TableSpec =
-    table("notify", Shape::One, task::NOTIFY, "Who is told of failures, for every task that does not say it itself.");
+pub const NOTIFY: TableSpec = table(
+    "notify",
+    Shape::One,
+    task::NOTIFY,
+    "Who is told of failures, for every task that does not say it itself.",
+);
 
 /// Every table of the file, in the order in which it is shown.
 pub const TABLES: &[TableSpec] =

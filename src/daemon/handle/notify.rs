@@ -19,7 +19,11 @@ pub fn handle(d: &mut Daemon, asker: Asker, body: &NotifyBody) {
     let Some(rule) = task.tell.rule(body.kind) else {
         let kind = body.kind.name();
         let what = format!("nobody is told of this: task {} has no target for {kind}", body.task);
-        let hint = format!("set on_{} in [tasks.{}] or [notify]", if kind == "missed" { "failure" } else { kind }, body.task);
+        let hint = format!(
+            "set on_{} in [tasks.{}] or [notify]",
+            if kind == "missed" { "failure" } else { kind },
+            body.task
+        );
         return asker.error(Error::new(ErrorKind::Conflict, what).hint(hint));
     };
     let now = clock::now().wall;
