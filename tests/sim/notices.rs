@@ -105,7 +105,7 @@ fn expected(row: &mut Row, tell: &Tell, state: State, now: Wall) -> Option<(Kind
     if state == State::Success {
         let rule = tell.on_recovery.as_ref().filter(|_| row.told)?;
         let fits = fits(row, Kind::Recovery, rule) && (row.failures >= rule.after || row.failures == 0);
-        return fits.then(|| (Kind::Recovery, row.failures, row.kept_back));
+        return fits.then_some((Kind::Recovery, row.failures, row.kept_back));
     }
     row.failures += 1;
     let kind = if state == State::Dead { Kind::Dead } else { Kind::Failure };
@@ -169,7 +169,7 @@ impl World {
             }
         } else if kind != Kind::Recovery && rule.is_some_and(|r| r.after == 1) {
             // Nothing but notices that are in the store keeps one back.
-            if !bound.is_some_and(|(most, _)| recent >= most as usize) {
+            if bound.is_none_or(|(most, _)| recent < most as usize) {
                 let detail = format!("{task} {} became {} and nobody is told", settle.id, settle.state);
                 return broken("35 no_notice_is_lost", detail);
             }
