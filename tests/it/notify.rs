@@ -374,13 +374,16 @@ fn a_run_that_did_not_come_by_its_time_is_told_once() {
     missed_while_down(&mut node, by);
 }
 
-/// The time passed while no taskd lived: the store says that it was looked at two days ago.
+/// A time passed while no taskd lived: the store says that it was looked at two days ago. It is another time of day,
+/// since that of before was told already.
 fn missed_while_down(node: &mut Node, by: u64) {
     let store = std::fs::read_dir(node.state_dir()).unwrap().map(|e| e.unwrap().path());
     let store = store.into_iter().find(|p| p.extension().is_some_and(|e| e == "db")).expect("a store");
     let old = (by - 2 * 86_400) * 1_000;
     let memo = json!({"checked": old, "succeeded": old, "touched": old}).to_string();
     remember(&store, "tell:late", &memo);
+    let text = std::fs::read_to_string(node.config_file()).unwrap();
+    node.write_config(&text.replace(&clock(by), &clock(by - 60)));
     node.launch();
     until("an alarm at the start", || {
         (kinds(node).iter().filter(|k| *k == "missed").count() == 2).then_some(())
