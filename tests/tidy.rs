@@ -77,6 +77,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("why", &[]),
     ("tasks", &[]),
     ("schedules", &["handle"]), // explain computes everything itself
+    ("notify", &[]),
     ("store", &[]),
 ];
 

@@ -36,6 +36,7 @@ pub mod logs;
 pub mod manual;
 pub mod moment;
 pub mod ndjson;
+pub mod notify;
 pub mod openapi;
 pub mod output;
 pub mod pause;
@@ -54,6 +55,7 @@ pub mod stop;
 pub mod store;
 pub mod table;
 pub mod tasks;
+pub mod telling;
 pub mod why;
 
 /// How long an answer is waited for when `--timeout` is not given.
@@ -141,6 +143,8 @@ pub enum Command {
     Stop(stop::Args),
     /// Run a declared task once in the foreground, without the daemon
     Exec(exec::Args),
+    /// Try whether people are told of failures
+    Notify(notify::Args),
     /// Back up, check, export or import the store
     Store(store::Args),
     /// Print the control API as an OpenAPI document
@@ -388,6 +392,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, ExitCode> {
         Command::Reload(args) => reload::run(&args, context),
         Command::Drain(args) => drain::run(&args, context),
         Command::Stop(args) => stop::run(&args, context),
+        Command::Notify(args) => notify::run(args, context),
         Command::Store(args) => store::run(args, context),
         Command::Openapi(args) => openapi::run(&args, context),
         Command::Completion(args) => completion::run(&args, context),

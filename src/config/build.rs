@@ -146,10 +146,12 @@ impl<'a> Builder<'a, '_> {
             routes,
             tasks: BTreeMap::new(),
             workflows: BTreeMap::new(),
+            notify: super::settings::Notify::default(),
             hard_nofile: None,
         };
         self.tasks(&mut settings, &users)?;
         self.schedules(&settings);
+        self.notices(&mut settings)?;
         Some(settings)
     }
 

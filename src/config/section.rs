@@ -29,6 +29,8 @@ pub(super) enum Parsed {
     Table(BTreeMap<&'static str, Parsed>),
     /// A size, or a multiple of one.
     Raise(Raise),
+    /// Minutes since midnight, ascending, each once.
+    Times(Vec<u32>),
     /// Checked, and used by no version yet.
     Checked,
 }

@@ -38,6 +38,9 @@ pub struct Settings {
     /// `[workflows.NAME]`.
     #[serde(default)]
     pub workflows: BTreeMap<String, Declared>,
+    /// `[notify]`; who is told stands in the tasks.
+    #[serde(default)]
+    pub notify: Notify,
     /// The hard limit of open files of a launcher that is root, filled in by it: what is above must be set
     /// before a runner gives root up. Absent: nothing is above it, or nothing can be done about it.
     #[serde(default)]
@@ -109,6 +112,13 @@ pub struct Taskd {
     pub log_level: String,
     /// The daemon's own user; absent: `taskd` where the launcher is root and that user exists.
     pub user: Option<String>,
+}
+
+/// `[notify]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notify {
+    /// Lines of output that a notice repeats; default 50.
+    pub output_lines: u32,
 }
 
 /// `[results]`.

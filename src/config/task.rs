@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::limit::Throttle;
+use crate::model::notice::Tell;
 use crate::model::task::{Acks, Program, ResultKind, RetryPolicy, Stdin, Task};
 
 use super::build::{Builder, Layers};
@@ -95,6 +96,7 @@ impl<'a> Builder<'a, '_> {
             remote: at.flag("remote"),
             enabled: at.flag("enabled"),
             surroundings: self.surroundings(at),
+            tell: Tell::default(),
         })
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 pub use super::canvas::{LaunchedView, StepBody, StepView, WorkflowBody, WorkflowView};
 pub use super::dead::{DeadBody, DeadDone, DeadHeld, DeadKind, DeadQuery};
 pub use super::status::{ChildState, ChildView, CountsView, PoolView, ReplacedView, RunningView, StatusView};
-pub use super::verbs::{BackupPiece, DrainBody, RateBody, RateView, ReloadBody, StopBody};
+pub use super::verbs::{BackupPiece, DrainBody, NotifyBody, RateBody, RateView, ReloadBody, StopBody};
 use crate::model::outcome::Outcome;
 use crate::model::state::State;
 use crate::model::unique::{Holds, OnConflict};
@@ -152,6 +152,8 @@ pub enum Request {
         /// The queue.
         queue: String,
     },
+    /// `POST /v1/notify`: a sample to everybody who would be told
+    Notify(NotifyBody),
     /// `POST /v1/reload`
     Reload {
         /// Replace the program too, by the one that is installed now.

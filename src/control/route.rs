@@ -6,8 +6,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use super::access::Policy;
 use super::api::{
     BackupPiece, DeadBody, DeadDone, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported,
-    LaunchedView, LogLine, MessageView, Peer, QueueView, RateBody, RateView, ReloadBody, Request, Rights,
-    StatusView, StopBody, TaskView, WhyView, WorkflowBody, WorkflowView,
+    LaunchedView, LogLine, MessageView, NotifyBody, Peer, QueueView, RateBody, RateView, ReloadBody, Request,
+    Rights, StatusView, StopBody, TaskView, WhyView, WorkflowBody, WorkflowView,
 };
 use super::canvas::DeclaredView;
 use super::dead;
@@ -424,6 +424,15 @@ pub static ROUTES: &[Route] = &[
         name: "purge",
         about: "Revoke everything that waits or is scheduled in this queue.",
         parse: input::purge,
+        ..POST
+    },
+    Route {
+        path: "/v1/notify",
+        name: "notify",
+        about: "Tell everybody who is told of this task that this is a test.",
+        body: body::<NotifyBody>(SMALL, false),
+        answer: Shape::Json(of::<Vec<Enqueued>>),
+        parse: input::notify,
         ..POST
     },
     Route {

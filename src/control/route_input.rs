@@ -402,6 +402,10 @@ pub(super) fn purge(input: &Input<'_>) -> Result<Request, Error> {
     Ok(Request::Purge { queue: input.name()? })
 }
 
+pub(super) fn notify(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Notify(json(input.body)?))
+}
+
 pub(super) fn reload(input: &Input<'_>) -> Result<Request, Error> {
     Ok(Request::Reload { binary: input.options::<ReloadBody>()?.binary })
 }

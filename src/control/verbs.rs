@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::model::notice::Kind;
+
 /// Body of `POST /v1/reload`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -60,6 +62,21 @@ pub struct RateView {
 pub struct StopBody {
     /// Do not wait for running attempts.
     pub now: bool,
+}
+
+/// Body of `POST /v1/notify`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NotifyBody {
+    /// The task whose notices are tried.
+    pub task: String,
+    /// What is told; `failure` where nothing is said.
+    #[serde(default = "failure")]
+    pub kind: Kind,
+}
+
+const fn failure() -> Kind {
+    Kind::Failure
 }
 
 /// A line of `GET /v1/store/backup`: a piece of the copy, or the end. A stream without an end is not whole.

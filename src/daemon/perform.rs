@@ -17,7 +17,12 @@ use crate::process::protocol::{Run, ToChild};
 /// Does what the engine wants done.
 pub fn perform(d: &mut Daemon, command: Command) {
     match command {
-        Command::Broker(ticket, op) => d.submit(ticket, op),
+        Command::Broker(ticket, mut op) => {
+            if let Op::Settle(settle) = &mut op {
+                super::notices::fill(d, settle);
+            }
+            d.submit(ticket, op);
+        }
         Command::Spawn { slot, user } => {
             let slot = Slot { pool: slot.pool, index: slot.index };
             d.launcher.send(ToLauncher::Spawn { slot, user });

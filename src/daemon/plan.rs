@@ -1,5 +1,7 @@
 //! Settings -> the engine's plan.
 
+use jiff::tz::TimeZone;
+
 use crate::config::settings::Settings;
 use crate::engine::plan::{Plan, PoolPlan, QueuePlan, Recycle};
 use crate::model::op::Retention;
@@ -57,7 +59,20 @@ pub fn plan(settings: &Settings) -> Plan {
         },
         // The embedded store has one writer.
         shared: false,
+        zone: zone(settings.taskd.timezone.as_deref()),
     }
+}
+
+/// The time zone of these settings; UTC where the system has none that can be read.
+fn zone(name: Option<&str>) -> TimeZone {
+    let found = match name {
+        Some(name) => TimeZone::get(name),
+        None => TimeZone::try_system(),
+    };
+    found.unwrap_or_else(|e| {
+        tracing::warn!("the time zone cannot be read, times of day are meant in UTC: {e}");
+        TimeZone::UTC
+    })
 }
 
 /// The task with its runner key for a user, where that is not its pool's own.

@@ -95,6 +95,7 @@ impl Engine {
         self.rates_reloaded();
         self.recount_places();
         self.plan_slots();
+        self.plan_telling();
         let plan = Arc::clone(&self.plan);
         if self.is_live() {
             self.screen_all(out);

@@ -59,6 +59,7 @@ impl Engine {
         let task = plan.task(&held.message.task);
         let deadline_ms = task.and_then(|t| t.time_limit_ms);
         let soft_deadline_ms = task.and_then(|t| t.soft_time_limit_ms);
+        held.called = plan.called(&held.message);
         let message = Message {
             args: std::mem::take(&mut held.message.args),
             kwargs: std::mem::take(&mut held.message.kwargs),
@@ -102,6 +103,7 @@ impl Engine {
         let task = plan.task(&held.message.task);
         let limit = task.and_then(|t| t.time_limit_ms);
         let soft = task.and_then(|t| t.soft_time_limit_ms).filter(|_| worker);
+        held.called = plan.called(&held.message);
         held.message.args = Vec::new();
         held.message.kwargs = serde_json::Map::new();
         held.stage = Stage::Running(Box::new(Running {

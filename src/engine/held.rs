@@ -7,6 +7,7 @@ use super::event::{AskKey, ChildKey};
 use super::plan::Plan;
 use super::settle::Closing;
 use crate::model::message::{Delivery, Message, Token};
+use crate::model::notice::Called;
 use crate::model::time::{Mono, Wall};
 
 /// The key of a run: its lease's token, unique per attempt.
@@ -41,6 +42,8 @@ pub(super) struct Held {
     pub(super) stage: Stage,
     /// What its start took of limits.
     pub(super) grip: Option<Box<super::limit::Grip>>,
+    /// Its arguments, where a notice may repeat them.
+    pub(super) called: Option<Box<Called>>,
     /// Who canceled it and waits until it is settled.
     pub(super) cancels: Vec<AskKey>,
 }
@@ -142,6 +145,7 @@ impl Held {
             began: Wall(0),
             stage: Stage::Waiting,
             grip: None,
+            called: None,
             cancels: Vec::new(),
         }
     }

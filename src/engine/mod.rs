@@ -5,7 +5,7 @@
 //! the tickets and the patience with a failing store, `sweep` what time brings, `route` where a message
 //! goes, `ask` what clients want, `letters` what they want of the dead, `unique` what messages claim, `dispatch` which message gets which slot, `retry` what an outcome leads
 //! to, `pool` what becomes of children, `slot` who takes runs in a place, `recycle` who is replaced, `adopt` what an earlier daemon left behind, `limit` whether limits let it start, `lane` what waits for one, `rate` rates that people change, `doubt` what of it a silent child may hold, `shutdown` the end, `workflow` what follows from
-//! the ends of steps.
+//! the ends of steps, `tell` who is told of an end, `streak` what that follows from, `expected` what did not run.
 
 mod adopt;
 mod ask;
@@ -16,6 +16,7 @@ pub mod command;
 mod dispatch;
 mod doubt;
 pub mod event;
+mod expected;
 mod held;
 mod jitter;
 mod lane;
@@ -34,7 +35,9 @@ mod settle;
 mod shutdown;
 mod slot;
 mod store;
+mod streak;
 mod sweep;
+mod tell;
 #[cfg(test)]
 mod testbed;
 pub mod unique;
@@ -88,6 +91,7 @@ pub struct Engine {
     by_id: BTreeMap<MessageId, Token>,
     asks: BTreeMap<AskKey, ask::Asking>,
     stop: Option<shutdown::Stop>,
+    tell: tell::Telling,
     draining: bool,
     succeeded: u64,
     failed: u64,
@@ -118,6 +122,7 @@ impl Engine {
             by_id: BTreeMap::new(),
             asks: BTreeMap::new(),
             stop: None,
+            tell: tell::Telling::default(),
             draining: false,
             succeeded: 0,
             failed: 0,
@@ -161,6 +166,7 @@ impl Engine {
         self.pump_adoption(out);
         self.pump_doubts(out);
         self.pump_settling(out);
+        self.pump_telling(out);
         self.pump_asks(out);
         self.pump_shutdown(out);
         self.pump_lanes(out);
@@ -183,6 +189,7 @@ impl Engine {
             self.doubts_deadline(),
             self.up_deadline(),
             self.settling_deadline(),
+            self.telling_deadline(),
             self.asks_deadline(),
             self.shutdown_deadline(),
             self.overdue_deadline(),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::tz::TimeZone;
+
 use crate::model::limit::RateLimit;
 use crate::model::op::Retention;
 use crate::model::task::Task;
@@ -27,6 +29,8 @@ pub struct Plan {
     pub retention: Retention,
     /// Other nodes share the store: what they take of a limit this one does not see.
     pub shared: bool,
+    /// Where times of day are meant.
+    pub zone: TimeZone,
 }
 
 /// A pool.
@@ -107,6 +111,7 @@ impl Default for Plan {
             max_memory_pressure: None,
             retention: Retention::default(),
             shared: false,
+            zone: TimeZone::UTC,
         }
     }
 }

@@ -20,6 +20,10 @@ pub(super) struct Closing {
     /// The attempt that ended, if one did.
     pub(super) attempt: Option<Attempt>,
     under_way: bool,
+    /// It goes to the store after another end of its task.
+    pub(super) waits: bool,
+    /// What it leads to is decided.
+    pub(super) counted: bool,
     tries: u32,
     at: Mono,
     /// It went back into a lane that is closed: nothing new can be leased.
@@ -60,7 +64,7 @@ pub(super) fn rejected(why: String) -> Outcome {
 impl Closing {
     /// Neither at the store nor given up.
     fn is_open(&self) -> bool {
-        !self.under_way && !self.given_up
+        !self.under_way && !self.waits && !self.given_up
     }
 
     fn op(&self, held: &Held, token: Token, now: Wall) -> Op {
@@ -135,6 +139,8 @@ impl Engine {
                 end,
                 attempt,
                 under_way: false,
+                waits: false,
+                counted: false,
                 tries: 0,
                 at,
                 in_closed_lane: false,
@@ -145,7 +151,14 @@ impl Engine {
         }
     }
 
-    fn submit_close(&mut self, token: Token, out: &mut Vec<Command>) {
+    pub(super) fn submit_close(&mut self, token: Token, out: &mut Vec<Command>) {
+        let now = self.tells(token);
+        if let Some(closing) = self.closing(token) {
+            closing.waits = !now;
+        }
+        if !now {
+            return;
+        }
         let Some(held) = self.held.get(&token) else { return };
         let Stage::Closing(closing) = &held.stage else { return };
         let op = closing.op(held, token, self.now.wall);
@@ -155,7 +168,7 @@ impl Engine {
         self.submit(Pending::Close(token), op, out);
     }
 
-    fn closing(&mut self, token: Token) -> Option<&mut Closing> {
+    pub(super) fn closing(&mut self, token: Token) -> Option<&mut Closing> {
         match &mut self.held.get_mut(&token)?.stage {
             Stage::Closing(closing) => Some(closing),
             _ => None,
@@ -224,6 +237,7 @@ impl Engine {
         let Some(held) = self.held.get_mut(&token) else { return };
         let Stage::Closing(closing) = &mut held.stage else { return };
         closing.given_up = true;
+        let task = held.message.task.clone();
         let cancels = std::mem::take(&mut held.cancels);
         let text = format!(
             "the end of run {} (message {}) is refused, and left to the next start because taskd stops: {why}",
@@ -233,6 +247,7 @@ impl Engine {
             self.answer(key, Told::Fault(Fault::Refused(text.clone())), out);
         }
         out.push(Command::Note(Note::Store(Some(text))));
+        self.told(token, &task, false, out);
     }
 
     /// A stop began: what the store refused before is tried once more.
@@ -249,6 +264,7 @@ impl Engine {
     fn closed(&mut self, token: Token, there: Option<&Record>, out: &mut Vec<Command>) {
         let Some(held) = self.forget(token) else { return };
         let Stage::Closing(closing) = held.stage else { return };
+        self.told(token, &held.message.task, there.is_none(), out);
         let state = there.map_or(closing.state(), |r| r.state);
         let message = held.message;
         if state.is_final() {
@@ -266,6 +282,9 @@ impl Engine {
         let mut outcome = None;
         match closing.end {
             End::Settle(settle) => {
+                for next in &settle.follow_ups {
+                    self.note_times(&next.queue, next.eta, next.expires);
+                }
                 due = settle.due;
                 raised = settle.memory.map(|m| m.queue.unwrap_or_else(|| message.queue.clone()));
                 outcome = Some(Box::new(settle.outcome));

@@ -21,6 +21,9 @@ pub(super) enum Pending {
     Recover,
     Reopen(Option<String>),
     Rates,
+    TellRecall,
+    TellRemember,
+    Alarm(String),
 }
 
 /// What is under way at the store.
@@ -142,6 +145,9 @@ impl Engine {
             Pending::Recover => self.recovered(result, out),
             Pending::Reopen(task) => self.reopened(task, result),
             Pending::Rates => self.rates_recalled(result),
+            Pending::TellRecall => self.tell_recalled(result, out),
+            Pending::TellRemember => self.tell_remembered(&result),
+            Pending::Alarm(task) => self.alarm_answered(&task, &result, out),
         }
     }
 

@@ -42,6 +42,7 @@ pub(super) fn plan() -> Plan {
         max_memory_pressure: None,
         retention: Retention { count: 1_000, ..Retention::default() },
         shared: false,
+        zone: jiff::tz::TimeZone::UTC,
     }
 }
 

@@ -7,6 +7,7 @@ pub mod letters;
 pub mod limit;
 pub mod message;
 pub mod name;
+pub mod notice;
 pub mod op;
 pub mod outcome;
 pub mod params;

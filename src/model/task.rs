@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::limit::Throttle;
+use super::notice::Tell;
 use super::params::Param;
 
 /// How a task is run.
@@ -297,6 +298,9 @@ pub struct Task {
     /// `unique`: at most one message with the same arguments.
     #[serde(default)]
     pub unique: Option<super::unique::Unique>,
+    /// Who is told of it.
+    #[serde(default)]
+    pub tell: Tell,
 }
 
 /// The declaration of a task of this name: its own, else that of the longest pattern (`shop.*`) that matches
@@ -340,6 +344,7 @@ impl Task {
             enabled: true,
             surroundings: Surroundings::default(),
             unique: None,
+            tell: Tell::default(),
         }
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde_json::json;
 use taskd::config::settings::Access;
 use taskd::control::access::{Policy, Resolver};
-use taskd::control::api::{Answer, Enqueue, ErrorKind, Exported, ListQuery, Peer, Request};
+use taskd::control::api::{Answer, Enqueue, ErrorKind, Exported, ListQuery, NotifyBody, Peer, Request};
 use taskd::control::route::{Found, ROUTES, find};
 use taskd::control::server::Limits;
+use taskd::model::notice::Kind;
 
 use crate::fake::{Fake, nobody_but, own_uid};
 
@@ -46,6 +47,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("pause", &["admin"]),
     ("resume", &["admin"]),
     ("purge", &["admin"]),
+    ("notify", &["admin"]),
     ("reload", &["admin"]),
     ("drain", &["admin"]),
     ("stop", &["admin"]),
@@ -141,6 +143,12 @@ fn every_route_reaches_the_handler_as_what_was_asked() {
         ("POST", "/v1/queues/q/pause", String::new(), Request::Pause { queue: "q".into(), paused: true }),
         ("POST", "/v1/queues/q/resume", String::new(), Request::Pause { queue: "q".into(), paused: false }),
         ("POST", "/v1/queues/q/purge", String::new(), Request::Purge { queue: "q".into() }),
+        (
+            "POST",
+            "/v1/notify",
+            json!({"task": "t", "kind": "dead"}).to_string(),
+            Request::Notify(NotifyBody { task: "t".into(), kind: Kind::Dead }),
+        ),
         ("POST", "/v1/reload", String::new(), Request::Reload { binary: false }),
         ("POST", "/v1/reload", json!({"binary": true}).to_string(), Request::Reload { binary: true }),
         ("POST", "/v1/drain", String::new(), Request::Drain { off: false }),

@@ -28,6 +28,7 @@ mod ledger;
 mod list;
 mod logs;
 mod manual;
+mod notify;
 mod openapi;
 mod pause;
 mod purge;

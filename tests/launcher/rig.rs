@@ -84,6 +84,7 @@ pub fn settings(dir: &Path) -> Settings {
         queues: [("default".to_owned(), queue("default", "default"))].into(),
         routes: Vec::new(),
         tasks: [("clean".to_owned(), task("clean"))].into(),
+        notify: taskd::config::settings::Notify::default(),
         hard_nofile: None,
     }
 }

@@ -197,6 +197,7 @@ impl World {
                 Ok(())
             }
             Action::Jump(ms) => {
+                self.notices.jump();
                 self.now.wall = Wall(self.now.wall.0 + ms);
                 self.watch.jumps += u64::from(ms > 0);
                 self.step(Event::Tick)
@@ -331,6 +332,11 @@ impl World {
                     pool.worker = false;
                 }
             }
+            plan = Arc::new(p);
+        }
+        if self.bug == Some(Planted::UnboundedNotices) {
+            let mut p = (*plan).clone();
+            self.bend_rules(&mut p);
             plan = Arc::new(p);
         }
         self.step(Event::Plan(plan))?;

@@ -6,6 +6,7 @@ mod children;
 mod clients;
 mod ledger;
 mod limits;
+mod notices;
 mod planted;
 mod replacing;
 mod rng;

@@ -68,9 +68,19 @@ pub enum Planted {
     RateLooksUnused,
     /// The engine does not hear when closed lanes open.
     LanesNeverOpen,
+    /// The notices of an end are not stored with it.
+    LostNotice,
+    /// A notice is stored twice.
+    DoubledNotice,
+    /// What is known of a task's ends is not stored with them.
+    ForgottenStreak,
+    /// The engine is not told how often at most somebody is told.
+    UnboundedNotices,
+    /// An alarm is answered as one that came before.
+    ForgottenAlarm,
 }
 
-pub const ALL: [Planted; 32] = [
+pub const ALL: [Planted; 37] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
@@ -103,4 +113,9 @@ pub const ALL: [Planted; 32] = [
     Planted::PlacesUnasked,
     Planted::RateLooksUnused,
     Planted::LanesNeverOpen,
+    Planted::LostNotice,
+    Planted::DoubledNotice,
+    Planted::ForgottenStreak,
+    Planted::UnboundedNotices,
+    Planted::ForgottenAlarm,
 ];

@@ -180,7 +180,7 @@ fn plan(r: &mut Rng, generation: u64, last: bool) -> Plan {
             t.enabled = false;
         }
     }
-    Plan {
+    let mut plan = Plan {
         generation,
         pools,
         queues,
@@ -199,5 +199,8 @@ fn plan(r: &mut Rng, generation: u64, last: bool) -> Plan {
             dead_count: 1_000_000,
         },
         shared: false,
-    }
+        zone: jiff::tz::TimeZone::UTC,
+    };
+    crate::notices::declare(&mut plan);
+    plan
 }

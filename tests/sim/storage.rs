@@ -76,7 +76,13 @@ impl World {
             return Ok(reply);
         }
         let Some(id) = subject(&op).cloned() else {
-            let reply = self.model.apply(op);
+            if self.bug == Some(Planted::ForgottenAlarm) && matches!(op, Op::Tick { .. }) {
+                return Ok(Ok(Reply::Ticked(false)));
+            }
+            let reply = self.model.apply(op.clone());
+            if let Ok(reply) = &reply {
+                self.alarm_is_right(&op, reply)?;
+            }
             return Ok(reply);
         };
         let before = self.get(&id);
@@ -85,6 +91,7 @@ impl World {
         }
         self.bend_limits(&mut op);
         self.bend_op(&mut op, before.as_ref().and_then(|r| r.token));
+        self.bend_notices(&mut op);
         let reply = self.model.apply(op.clone());
         let after = self.get(&id);
         self.ledger.moves_are_legal(&op, before.as_ref(), after.as_ref())?;
@@ -94,6 +101,7 @@ impl World {
             self.ledger.outcome_is_kept(&op, &plan, &before)?;
             self.ends_are_just(&op, &before)?;
             self.note_effect(&op, &id);
+            self.notices_are_right(&op, &before.message.task)?;
         }
         Ok(reply)
     }

@@ -109,6 +109,9 @@ pub struct World {
     pub singles: limits::Singles,
     /// Windows of rates that were looked at.
     pub windows: u64,
+    pub notices: crate::notices::Notices,
+    /// Operations may fail in this seed.
+    pub faults_of_the_store: bool,
 }
 
 /// How a seed went.
@@ -181,7 +184,10 @@ pub fn tell(seed: u64, bug: Option<Planted>, verbose: bool, story: Story) -> Tol
         watch: limits::Watch::default(),
         singles: limits::Singles::new(),
         windows: 0,
+        notices: crate::notices::Notices::default(),
+        faults_of_the_store: false,
     };
+    w.faults_of_the_store = w.faults.op_lost + w.faults.op_unclear + w.faults.outages > 0;
     let result = w.run();
     let minutes = (w.now.mono.0 - start.mono.0) / 60_000;
     Told {
@@ -342,7 +348,7 @@ impl World {
     /// 21: leased messages are bounded by slots and windows, never by backlog.
     fn memory_is_bounded(&mut self, held: usize) -> Check {
         self.max_held = self.max_held.max(held);
-        let windows = scenario::QUEUES.len() * (3 + 2);
+        let windows = (scenario::QUEUES.len() + 1) * (3 + 2);
         // Windows, runs (children that are being replaced included), unsettled outcomes, and one window
         // on its way per queue, or given back by a fault before that.
         let bound = windows * 4 + self.max_slots.max(4) * 8;
@@ -411,6 +417,7 @@ impl World {
 
     /// 1 and 20: after the faults everything reaches one final state, and nothing is left anywhere.
     fn everything_is_over(&mut self) -> Check {
+        self.alarms_came()?;
         if let Some(r) = self.model.records().find(|r| !r.state.is_final()) {
             let detail = format!("{} is {} (token {:?}) at the end", r.message.id, r.state, r.token);
             return broken("1 everything_ends", detail);

@@ -77,8 +77,18 @@ pub enum Kind {
     Params,
     /// A crontab(5) expression.
     Cron,
-    /// A time of day as `06:00`.
-    TimeOfDay,
+    /// A time of day as `06:00`, or a list of some.
+    TimesOfDay,
+    /// A program by its absolute path, and its arguments.
+    Program,
+    /// An http or https address, in which credentials may stand.
+    Webhook,
+    /// A text that is a credential.
+    Secret,
+    /// A mail address.
+    Mail,
+    /// A mail address, or a list of some.
+    Mails,
     /// A share as `50%`.
     Percent,
     /// A size, or a multiple as `2x`.
@@ -93,6 +103,8 @@ pub enum Kind {
     Table(&'static [Key]),
     /// `true`, `false`, or a table of these keys.
     BoolOrTable(&'static [Key]),
+    /// A table of these keys, or `false`.
+    TableOrFalse(&'static [Key]),
     /// A list of tables of any keys.
     Tables,
 }
@@ -219,8 +231,12 @@ pub const WORKFLOWS: TableSpec =
 /// `[web]`.
 pub const WEB: TableSpec = later("web", Shape::One, &[], "The dashboard.");
 /// `[notify]`.
-pub const NOTIFY: TableSpec =
-    later("notify", Shape::One, task::NOTIFY, "Who is told of failures, for every task.");
+pub const NOTIFY: TableSpec = table(
+    "notify",
+    Shape::One,
+    task::NOTIFY,
+    "Who is told of failures, for every task that does not say it itself.",
+);
 
 /// Every table of the file, in the order in which it is shown.
 pub const TABLES: &[TableSpec] = &[

@@ -12,6 +12,7 @@ use crate::engine::command::Told;
 use crate::engine::event::Ask;
 use crate::model::message::{MAX_BYTES, MAX_PRIORITY, Message, Record};
 use crate::model::name::{self, MessageId};
+use crate::model::notice::RESERVED;
 use crate::model::op::{Op, Published, Reply};
 use crate::model::state::State;
 use crate::model::task::Task;
@@ -52,11 +53,11 @@ pub fn handle(d: &mut Daemon, asker: Asker, list: Vec<Enqueue>) {
 }
 
 /// What is remembered of a message until the answer comes.
-struct Asked {
+pub(super) struct Asked {
     /// Its state if it is stored.
-    state: State,
+    pub state: State,
     /// Its call.
-    call: Option<u64>,
+    pub call: Option<u64>,
 }
 
 /// A number for what a message calls, the same however the arguments were written. None: nobody can tell any more.
@@ -147,7 +148,7 @@ fn launch_linked(d: &mut Daemon, asker: Asker, workflow: Workflow, first: Messag
     );
 }
 
-fn answer(asker: Asker, told: Told, asked: Vec<Asked>, call: &dyn Fn(&Message) -> Option<u64>) {
+pub(super) fn answer(asker: Asker, told: Told, asked: Vec<Asked>, call: &dyn Fn(&Message) -> Option<u64>) {
     match told {
         Told::Published(list) => {
             // An id is no secret, the state of what it names is: a stranger learns that it is taken, no more.
@@ -241,7 +242,7 @@ pub(super) enum Given {
 /// # Errors
 /// No such task; not permitted; disabled.
 pub(super) fn runnable<'d>(d: &'d Daemon, asker: &Asker, name: &str) -> Result<&'d Task, Error> {
-    let Some(task) = d.settings.task(name) else {
+    let Some(task) = d.settings.task(name).filter(|_| !name.starts_with(RESERVED)) else {
         return Err(unknown_task(d, name));
     };
     allowed(d, asker, task)?;
@@ -289,7 +290,7 @@ pub(super) fn step_message(
     if [eta, expires].into_iter().flatten().any(|t| t.0 < 0 || t.0 > LATEST) {
         return Err(bad("eta and expires must be between the years 1970 and 9999".into()));
     }
-    let known_queue = |q: &String| d.settings.queues.contains_key(q);
+    let known_queue = |q: &String| d.settings.queues.contains_key(q) && !q.starts_with(RESERVED);
     let queue = match asked.queue {
         Some(queue) if known_queue(&queue) => {
             same_user(&d.settings, task, &queue)?;
@@ -377,7 +378,7 @@ pub fn allowed(d: &Daemon, asker: &Asker, task: &Task) -> Result<(), Error> {
         .hint("the config's [access] enqueue and the task's allow decide"))
 }
 
-fn unknown_task(d: &Daemon, name: &str) -> Error {
+pub(super) fn unknown_task(d: &Daemon, name: &str) -> Error {
     let mut e = Error::new(ErrorKind::UnknownTask, format!("no task is named {name}"));
     e.hint = suggestion(name, d.settings.tasks.keys().map(String::as_str)).map_or_else(
         || Some("`taskd tasks` lists the declared tasks".to_owned()),

@@ -13,6 +13,7 @@ pub mod drain;
 pub mod enqueue;
 pub mod list;
 pub mod logs;
+pub mod notify;
 pub mod pause;
 pub mod purge;
 pub mod queues;
@@ -143,6 +144,7 @@ pub fn dispatch(d: &mut Daemon, call: Call) {
         Request::Tasks => tasks::handle(d, asker),
         Request::Pause { queue, paused } => pause::handle(d, asker, queue, paused),
         Request::Rate { name, queue, body } => rate::handle(d, asker, name, queue, body),
+        Request::Notify(body) => notify::handle(d, asker, &body),
         Request::Purge { queue } => purge::handle(d, asker, queue),
         Request::Reload { binary } => reload::handle(d, asker, binary),
         Request::Drain { off } => drain::handle(d, asker, off),

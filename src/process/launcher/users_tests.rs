@@ -53,6 +53,7 @@ fn settings(pools: Vec<(String, Pool)>, tasks: Vec<(String, Task)>) -> Settings 
         routes: Vec::new(),
         tasks: tasks.into_iter().collect(),
         workflows: std::collections::BTreeMap::new(),
+        notify: crate::config::settings::Notify::default(),
         hard_nofile: None,
     }
 }

@@ -1,7 +1,7 @@
 //! Uniqueness: who holds a key, and what becomes of who comes second.
 
 use taskd::model::message::Message;
-use taskd::model::op::{Op, Published, Reply, Settle};
+use taskd::model::op::{Op, Published, Reply, Settle, Takes};
 use taskd::model::outcome::Cause;
 use taskd::model::state::State;
 use taskd::model::unique::{Claim, Holds, OnConflict};
@@ -63,7 +63,7 @@ pub fn the_second_is_answered_with_the_first(h: &mut dyn Harness) {
     // The same id again is what it is, whoever holds the key.
     assert!(matches!(&published(h, vec![both("a")])[0], Published::Known(_)));
     let token = lease(h, 1)[0].token;
-    h.ok(Op::Start { id: id("a"), token, now: at(1) });
+    h.ok(Op::Start { id: id("a"), token, now: at(1), takes: Takes::default() });
     assert!(matches!(&published(h, vec![both("b")])[0], Published::Held(r) if r.state == State::Running));
     assert!(end(h, settle("a", token, State::Success)).0);
     h.restart();
@@ -117,7 +117,7 @@ pub fn what_waits_is_replaced_in_one_step(h: &mut dyn Harness) {
     assert_eq!(answers[1], Ok(Reply::Published(vec![Published::Replaced(id("b"))])));
     // What runs stays.
     let token = lease(h, 1)[0].token;
-    h.ok(Op::Start { id: id("c"), token, now: at(1) });
+    h.ok(Op::Start { id: id("c"), token, now: at(1), takes: Takes::default() });
     assert!(matches!(&published(h, vec![replace("d")])[0], Published::Held(r) if r.message.id == id("c")));
     // Between two attempts it waits.
     let retry = Settle { due: Some(at(100)), ..settle("c", token, State::Retry) };
@@ -145,8 +145,8 @@ pub fn a_key_is_held_for_as_long_as_was_asked(h: &mut dyn Harness) {
         let token = lease(h, 1)[0].token;
         let held = |yes: bool| yes.then(|| name.to_owned());
         assert_eq!(holder(h, 1), held(while_leased), "{name}, leased");
-        h.ok(Op::Start { id: id(name), token, now: at(1) });
-        h.ok(Op::Start { id: id(name), token, now: at(1) });
+        h.ok(Op::Start { id: id(name), token, now: at(1), takes: Takes::default() });
+        h.ok(Op::Start { id: id(name), token, now: at(1), takes: Takes::default() });
         h.restart();
         assert_eq!(holder(h, 1), held(while_running), "{name}, running");
         let s = Settle { due: Some(at(100)), ..settle(name, token, State::Retry) };
@@ -154,9 +154,17 @@ pub fn a_key_is_held_for_as_long_as_was_asked(h: &mut dyn Harness) {
         assert_eq!(holder(h, 1), held(in_retry), "{name}, between attempts");
         sweep(h, 100);
         let token = deliveries(h.ok(lease_at(1, 100)))[0].token;
-        h.ok(Op::Start { id: id(name), token, now: at(100) });
+        h.ok(Op::Start { id: id(name), token, now: at(100), takes: Takes::default() });
         assert_eq!(holder(h, 101), held(while_running), "{name}, running again");
-        h.ok(Op::Defer { id: id(name), token, until: None, counted: true, lost: false, now: at(101) });
+        h.ok(Op::Defer {
+            id: id(name),
+            token,
+            until: None,
+            counted: true,
+            lost: false,
+            now: at(101),
+            takes: Vec::new(),
+        });
         assert_eq!(holder(h, 101), held(in_retry), "{name}, given back");
         h.ok(Op::Revoke { id: id(name), now: at(101) });
         h.restart();
@@ -169,7 +177,7 @@ pub fn who_claims_for_its_run_waits_beside_others(h: &mut dyn Harness) {
     assert_eq!(published(h, vec![running("a"), running("b")]), [Published::New, Published::New]);
     let token = lease(h, 1)[0].token;
     assert_eq!(published(h, vec![running("c")]), [Published::New]);
-    h.ok(Op::Start { id: id("a"), token, now: at(1) });
+    h.ok(Op::Start { id: id("a"), token, now: at(1), takes: Takes::default() });
     assert!(matches!(&published(h, vec![running("d")])[0], Published::Held(r) if r.message.id == id("a")));
     h.ok(Op::Move { id: id("a"), token: Some(token), unknown: true, now: at(1) });
     assert_eq!(published(h, vec![running("d")]), [Published::New], "what was put aside runs no more");
