@@ -321,8 +321,7 @@ pub fn table(letters: &[MessageView], now: i64) -> String {
 
 async fn show(id: &str, now: i64, context: &Context) -> Ending {
     let mut client = context.client();
-    let answer =
-        client.text(Method::Get, &format!("/v1/messages/{id}"), None, true, Duration::ZERO).await?;
+    let answer = client.text(Method::Get, &format!("/v1/messages/{id}"), None, true, Duration::ZERO).await?;
     let view: MessageView = parse(&answer)?;
     if !matches!(view.state, State::Dead | State::Failure) {
         let failure = Failure::no_output(format!("{id} is {}, no dead letter", view.state));

@@ -37,7 +37,8 @@ impl<'a> Builder<'a, '_> {
             _ => None,
         };
         if holds == Holds::Running && period_ms.is_some() {
-            let message = "`period` has no effect with while = \"running\": what holds a key ends with its attempt";
+            let message =
+                "`period` has no effect with while = \"running\": what holds a key ends with its attempt";
             self.unique_fault(at, &set.at, message, "remove it; `time_limit` bounds an attempt");
         }
         if holds == Holds::Running && on_conflict == OnConflict::Replace {

@@ -5,8 +5,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::access::Policy;
 use super::api::{
-    BackupPiece, DeadBody, DeadDone, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported, LogLine, MessageView, Peer,
-    QueueView, ReloadBody, Request, Rights, StatusView, StopBody, TaskView, WhyView,
+    BackupPiece, DeadBody, DeadDone, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported, LogLine,
+    MessageView, Peer, QueueView, ReloadBody, Request, Rights, StatusView, StopBody, TaskView, WhyView,
 };
 use super::dead;
 use super::route_input as input;

@@ -38,7 +38,9 @@ pub(super) fn told_of(record: &Record, sentence: String) -> String {
             why.map_or_else(|| sentence.clone(), |why| format!("{sentence}: {why}"))
         }
         (Some(claim), state) if !state.is_final() => match claim.holds {
-            Holds::Running => format!("{sentence}; while it runs no other message has its key {}", key(claim)),
+            Holds::Running => {
+                format!("{sentence}; while it runs no other message has its key {}", key(claim))
+            }
             // It is held from its acceptance to its first start.
             Holds::Queued if record.started.is_some() => sentence,
             _ => format!("{sentence}; meanwhile no other message has its key {}", key(claim)),

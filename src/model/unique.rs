@@ -206,7 +206,10 @@ mod tests {
         assert_ne!(key(&[], json!([43]), json!({})), first);
         assert_ne!(key(&[], json!([42, "reset"]), json!({})), first);
         assert_eq!(key(&["user_id"], json!([42, "reset"]), json!({})), r#"mail {"user_id":42}"#);
-        assert_eq!(key(&["user_id"], json!([42]), json!({})), key(&["user_id"], json!(["42", "x"]), json!({})));
+        assert_eq!(
+            key(&["user_id"], json!([42]), json!({})),
+            key(&["user_id"], json!(["42", "x"]), json!({}))
+        );
     }
 
     #[test]
@@ -214,8 +217,7 @@ mod tests {
         let mut task = Task::new("shop.*", Program::Worker);
         task.stdin = Stdin::Json;
         let claim = |names: &[&str], args, kwargs| {
-            let unique =
-                Unique { key: names.iter().map(|n| (*n).to_owned()).collect(), ..Unique::default() };
+            let unique = Unique { key: names.iter().map(|n| (*n).to_owned()).collect(), ..Unique::default() };
             unique.claim(&task, &Message { task: "shop.mail".to_owned(), ..message(args, kwargs) }).key
         };
         assert_eq!(claim(&[], json!([1, 2]), json!({"a": [3]})), r#"shop.mail {"":[1,2],"a":[3]}"#);

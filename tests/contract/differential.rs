@@ -159,7 +159,10 @@ fn letters() -> impl Strategy<Value = LetterStep> {
     let ids = proptest::collection::vec((0..24_u8).prop_map(|m| id(&name(m))), 1..4);
     let filter = (
         any::<bool>(),
-        proptest::option::weighted(0.3, (0..4_u8).prop_map(|t| if t == 3 { "t*".to_owned() } else { format!("t{t}") })),
+        proptest::option::weighted(
+            0.3,
+            (0..4_u8).prop_map(|t| if t == 3 { "t*".to_owned() } else { format!("t{t}") }),
+        ),
         proptest::option::weighted(0.2, queue()),
         proptest::option::weighted(0.2, ms()),
         proptest::option::weighted(0.2, ms()),

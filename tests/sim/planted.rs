@@ -56,9 +56,17 @@ pub enum Planted {
     MemoryRetryUncounted,
     /// The engine is not told of memory pressure.
     DeafToPressure,
+    /// Messages of unique tasks claim nothing.
+    NotUnique,
+    /// A message that is over is said to hold its key.
+    HeldByTheDead,
+    /// What replaces another message is not stored.
+    ReplacedAndLost,
+    /// Dead letters are said to have a new life and have none.
+    LettersForgotten,
 }
 
-pub const ALL: [Planted; 26] = [
+pub const ALL: [Planted; 30] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
@@ -85,4 +93,8 @@ pub const ALL: [Planted; 26] = [
     Planted::CompanionsLost,
     Planted::MemoryRetryUncounted,
     Planted::DeafToPressure,
+    Planted::NotUnique,
+    Planted::HeldByTheDead,
+    Planted::ReplacedAndLost,
+    Planted::LettersForgotten,
 ];

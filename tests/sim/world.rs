@@ -101,6 +101,8 @@ pub struct World {
     pub companions: BTreeSet<i64>,
     /// Memory pressure is above its bound.
     pub pressed: bool,
+    /// Who claimed which key.
+    pub keys: crate::unique::Keys,
 }
 
 /// How a seed went.
@@ -161,6 +163,7 @@ pub fn play(seed: u64, bug: Option<Planted>, verbose: bool) -> Told {
         order_life: BTreeMap::new(),
         companions: BTreeSet::new(),
         pressed: false,
+        keys: crate::unique::Keys::default(),
     };
     let result = w.run();
     Told { hash: w.hash, steps: w.steps, ledger: w.ledger, result, lines: w.lines.unwrap_or_default() }

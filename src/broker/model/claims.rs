@@ -43,12 +43,8 @@ impl Claims {
 
     fn add(&mut self, seq: u64, claim: &Claim, from: Wall) {
         let held = claim.holds != Holds::Running;
-        let entry = Entry {
-            key: claim.key.clone(),
-            holds: claim.holds,
-            until: rules::held_until(claim, from),
-            held,
-        };
+        let entry =
+            Entry { key: claim.key.clone(), holds: claim.holds, until: rules::held_until(claim, from), held };
         self.set(&claim.key, seq, held);
         self.of.insert(seq, entry);
     }
@@ -169,8 +165,7 @@ impl Model {
                 admission::Verdict::Stored(_) => None,
             };
             replies.push(known.unwrap_or_else(|| {
-                let ends =
-                    if let admission::Verdict::Stored(Some(id)) = verdict { Some(id) } else { None };
+                let ends = if let admission::Verdict::Stored(Some(id)) = verdict { Some(id) } else { None };
                 self.store_replacing(m, ends.as_ref(), now);
                 admission::stored(ends)
             }));

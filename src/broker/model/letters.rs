@@ -37,9 +37,8 @@ impl Model {
                 .ids
                 .iter()
                 .filter_map(|id| {
-                    let found = seq(id).filter(|seq| {
-                        self.shelf.at(*seq).is_some_and(|row| step.filter.fits(&row.record))
-                    });
+                    let found = seq(id)
+                        .filter(|seq| self.shelf.at(*seq).is_some_and(|row| step.filter.fits(&row.record)));
                     if found.is_none() {
                         tally.missing.push(id.clone());
                     }
@@ -83,7 +82,13 @@ impl Model {
         all.into_iter().map(|(_, seq)| seq).collect()
     }
 
-    fn letter(&mut self, seq: u64, step: &LetterStep, tally: &mut LetterTally, queues: &mut BTreeSet<String>) {
+    fn letter(
+        &mut self,
+        seq: u64,
+        step: &LetterStep,
+        tally: &mut LetterTally,
+        queues: &mut BTreeSet<String>,
+    ) {
         match &step.act {
             LetterAct::Count => {}
             LetterAct::Purge => {

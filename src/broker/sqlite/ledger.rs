@@ -313,7 +313,9 @@ impl Ledger {
         let rows = |f: &Figures| (f.live, f.kept, f.dead, f.slim, f.claims);
         let (ours, theirs) = (rows(&self.f), rows(&fresh.f));
         if ours != theirs {
-            found.push(format!("rows (live, finished, dead, ids, claims): counted {ours:?}, stored {theirs:?}"));
+            found.push(format!(
+                "rows (live, finished, dead, ids, claims): counted {ours:?}, stored {theirs:?}"
+            ));
         }
         found
     }

@@ -12,7 +12,9 @@ use super::row::{Key, Stored, done_columns};
 use super::shelf::{Shelf, Stop};
 use crate::broker::rules;
 use crate::link::sqlite as link;
-use crate::model::letters::{LETTER_ROWS, LetterAct, LetterFilter, LetterGroup, LetterPlace, LetterStep, LetterTally};
+use crate::model::letters::{
+    LETTER_ROWS, LetterAct, LetterFilter, LetterGroup, LetterPlace, LetterStep, LetterTally,
+};
 use crate::model::message::{Message, Record};
 use crate::model::op::{Fault, Reply};
 use crate::model::state::State;
@@ -70,11 +72,7 @@ impl Shelf {
         for id in &step.filter.ids {
             let row = self
                 .c
-                .prepare_cached(concat!(
-                    "SELECT ",
-                    done_columns!(),
-                    " FROM done WHERE id = ?1 AND kept > 0"
-                ))?
+                .prepare_cached(concat!("SELECT ", done_columns!(), " FROM done WHERE id = ?1 AND kept > 0"))?
                 .query_row([Key::of(id)], Stored::of)
                 .optional()?;
             match row.filter(|row| row.record().is_ok_and(|record| step.filter.fits(&record))) {
@@ -140,7 +138,8 @@ fn window(
     upto: i64,
 ) -> rusqlite::Result<(Vec<Met>, Option<LetterPlace>)> {
     let first = Wall(i64::MIN);
-    let (begin, mut after) = from.map_or((0, (first, i64::MIN)), |from| (from.phase, (from.finished, from.seq)));
+    let (begin, mut after) =
+        from.map_or((0, (first, i64::MIN)), |from| (from.phase, (from.finished, from.seq)));
     let last: u8 = if failed { 2 } else { 0 };
     let mut met: Vec<Met> = Vec::new();
     let sql = concat!(

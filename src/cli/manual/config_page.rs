@@ -147,7 +147,9 @@ fn keys(page: &mut Page, keys: &[Key], before: &str, told: bool) {
             if key.default.is_empty() { String::new() } else { format!(" Default: `{}`.", key.default) };
         page.item(&format!("`{name}` = {}", kind(key)), &format!("{text}{default}"));
         match key.kind {
-            Kind::Table(inner) | Kind::BoolOrTable(inner) => self::keys(page, inner, &format!("{name}."), told),
+            Kind::Table(inner) | Kind::BoolOrTable(inner) => {
+                self::keys(page, inner, &format!("{name}."), told)
+            }
             Kind::Params => self::keys(page, PARAM, &format!("{name}.NAME."), told),
             _ => {}
         }

@@ -223,8 +223,9 @@ pub const NOTIFY: TableSpec =
     later("notify", Shape::One, task::NOTIFY, "Who is told of failures, for every task.");
 
 /// Every table of the file, in the order in which it is shown.
-pub const TABLES: &[TableSpec] =
-    &[TASKD, RESULTS, DEAD, ACCESS, POOLS, QUEUES, ROUTES, DEFAULTS, TASKS, SCHEDULES, WORKFLOWS, WEB, NOTIFY];
+pub const TABLES: &[TableSpec] = &[
+    TASKD, RESULTS, DEAD, ACCESS, POOLS, QUEUES, ROUTES, DEFAULTS, TASKS, SCHEDULES, WORKFLOWS, WEB, NOTIFY,
+];
 
 /// What other programs call a key, and its name here.
 const ALIASES: &[(&str, &str)] = &[

@@ -1,9 +1,7 @@
 //! `dead`: messages that were given up on, listed, exported, and in bulk retried or purged.
 
 use super::{Asker, mismatch, stopping, store_error};
-use crate::control::api::{
-    self, DeadBody, DeadDone, DeadHeld, DeadKind, DeadQuery, Error, ErrorKind,
-};
+use crate::control::api::{self, DeadBody, DeadDone, DeadHeld, DeadKind, DeadQuery, Error, ErrorKind};
 use crate::daemon::state::Daemon;
 use crate::daemon::{clock, view};
 use crate::engine::command::Told;

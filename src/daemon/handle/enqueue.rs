@@ -87,7 +87,9 @@ fn answer(asker: Asker, told: Told, asked: Vec<Asked>, call: &dyn Fn(&Message) -
             // One of this batch may have ended an earlier one.
             let replaced: BTreeSet<MessageId> = list
                 .iter()
-                .filter_map(|(_, _, p)| if let Published::Replaced(old) = p { Some(old.clone()) } else { None })
+                .filter_map(
+                    |(_, _, p)| if let Published::Replaced(old) = p { Some(old.clone()) } else { None },
+                )
                 .collect();
             let view = |((id, queue, published), asked): ((MessageId, String, Published), Asked)| {
                 let state = if replaced.contains(&id) { State::Revoked } else { asked.state };

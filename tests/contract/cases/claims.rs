@@ -204,7 +204,10 @@ pub fn every_end_of_a_life_frees_its_key(h: &mut dyn Harness) {
     sweep(h, 10);
     assert_eq!(published(h, vec![expiring("aside")]), [Published::New]);
     h.ok(Op::Move { id: id("aside"), token: None, unknown: true, now: at(0) });
-    assert!(matches!(published(h, vec![both("x")])[0], Published::Held(_)), "what is set aside holds its key");
+    assert!(
+        matches!(published(h, vec![both("x")])[0], Published::Held(_)),
+        "what is set aside holds its key"
+    );
     sweep(h, 10);
     assert_eq!(published(h, vec![both("rejected")]), [Published::New]);
     let token = lease(h, 1)[0].token;
@@ -232,7 +235,8 @@ pub fn a_new_life_claims_again_or_is_refused(h: &mut dyn Harness) {
 
 pub fn what_nobody_waits_for_is_told_by_its_record(h: &mut dyn Harness) {
     published(h, vec![both("a")]);
-    let tick = |name, planned| Op::Tick { schedule: "s".to_owned(), planned: at(planned), message: both(name) };
+    let tick =
+        |name, planned| Op::Tick { schedule: "s".to_owned(), planned: at(planned), message: both(name) };
     assert_eq!(h.ok(tick("tick", 1)), Reply::Ticked(true));
     let record = get(h, "tick").unwrap();
     assert_eq!(record.state, State::Revoked);

@@ -76,11 +76,8 @@ pub fn letters_are_counted_by_kind(h: &mut dyn Harness) {
     ended(h, Message { task: "u".to_owned(), ..msg("b") }, State::Dead, 2);
     dead(h, "c", 3);
     ended(h, msg("failed"), State::Failure, 4);
-    let kind = |state, task: &str| LetterGroup {
-        state,
-        task: task.to_owned(),
-        cause: "worker_lost".to_owned(),
-    };
+    let kind =
+        |state, task: &str| LetterGroup { state, task: task.to_owned(), cause: "worker_lost".to_owned() };
     let tally = step(h, any(), LetterAct::Count, None);
     assert_eq!((tally.matched, tally.done, tally.next), (3, 0, None));
     assert_eq!(tally.groups, [(kind(State::Dead, "t"), 2), (kind(State::Dead, "u"), 1)]);
