@@ -9,7 +9,7 @@ use super::{kill, with};
 
 /// `poison` ends the runner that runs it until it is mended.
 const TASKS: &str = "[dead]\nmax_records = 1_000_000\n[queues.side]\n[tasks.poison]\n\
-command = \"test -e {dir}/mended || { echo a last word; kill -9 $PPID; sleep 9; }\"\n\
+command = \"test -e {dir}/mended || { kill -9 $PPID; sleep 9; }\"\n\
 [tasks.fails]\ncommand = \"echo on its way; exit 3\"\n[tasks.good]\ncommand = \"true\"\n";
 
 fn letter(node: &Node) -> String {
@@ -30,9 +30,11 @@ fn a_letter_is_shown_and_begins_a_new_life() {
     assert!(node.ok(&["dead", "list", "--failed", "--task", "fa*", "--cause", "exit"]).contains(&failed));
     assert_eq!(node.ok(&["dead", "list", "--since", "2030-01-01 00:00"]), "no dead letters\n");
     let shown = node.ok(&["dead", "show", &id]);
-    for word in ["poison", "3 lost", "worker_lost", "a last word", &format!("taskd dead retry {id}")] {
+    for word in ["poison", "3 lost", "worker_lost", &format!("taskd dead retry {id}")] {
         assert!(shown.contains(word), "{word:?} is missing in\n{shown}");
     }
+    let shown = node.ok(&["dead", "show", &failed]);
+    assert!(shown.contains("on its way") && shown.contains("dead retry --failed"), "{shown}");
     node.taskd(&["dead", "show", "nobody"]).code(69).one_clear_line();
     assert!(node.ok(&["queues"]).contains("default: 1 dead"));
     assert!(node.ok(&["status"]).contains("1 dead"));

@@ -53,10 +53,10 @@ impl World {
     /// Applies one operation and looks at what it did to keys and letters.
     pub fn apply(&mut self, mut op: Op) -> Result<Result<Reply, Fault>, Violation> {
         let ended = self.finals(&op);
-        if let Some(reply) = self.bend_keys(&mut op) {
-            return Ok(Ok(reply));
-        }
-        let reply = self.apply_op_alone(op.clone())?;
+        let reply = match self.bend_keys(&mut op) {
+            Some(reply) => Ok(reply),
+            None => self.apply_op_alone(op.clone())?,
+        };
         if let Ok(reply) = &reply {
             self.keys_are_held_once(&op, reply)?;
         }
@@ -105,6 +105,10 @@ impl World {
         let Some(unique) = declared(&m.task) else { return Ok(()) };
         // Two of `lone` are kept apart where they start, not where they are stored.
         let id = m.id.0.clone();
+        // One that a later message of its batch replaced holds nothing any more.
+        if self.get(&m.id).is_some_and(|r| r.state.is_final()) {
+            return Ok(());
+        }
         let same = |r: &&Record| r.message.task == m.task && r.message.id != m.id && holds(r);
         let others: Vec<String> = self.model.records().filter(same).map(|r| r.message.id.0.clone()).collect();
         for other in others {
