@@ -13,7 +13,7 @@ use crate::harness::*;
 /// One step of a run. Tokens are named by how long ago they were given: only a running store knows them.
 #[derive(Clone, Debug)]
 enum Step {
-    Op(Op),
+    Op(Box<Op>),
     /// With the token of the latest lease of this message, or the one before.
     Start(u8, bool),
     Settle {
@@ -206,7 +206,7 @@ fn step() -> impl Strategy<Value = Step> {
         proptest::option::weighted(0.3, proptest::option::of(queue())),
     );
     prop_oneof![
-        12 => op().prop_map(Step::Op),
+        12 => op().prop_map(|op| Step::Op(Box::new(op))),
         4 => (0..24_u8, old()).prop_map(|(m, old)| Step::Start(m, old)),
         5 => settle.prop_map(|(m, old, state, lost, due, expires_ms, follow, memory)| {
             Step::Settle { m, old, state, lost, due, expires_ms, follow, memory }
@@ -246,7 +246,7 @@ fn op_of(step: Step, tokens: &Tokens, now: i64) -> Option<Op> {
     let now = at(now);
     Some(match step {
         Step::Restart => return None,
-        Step::Op(op) => op,
+        Step::Op(op) => *op,
         Step::Start(m, old) => Op::Start { id: id(&name(m)), token: tokens.of(m, old), now },
         Step::Settle { m, old, state, lost, due, expires_ms, follow, memory } => {
             Op::Settle(Box::new(Settle {

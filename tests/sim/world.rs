@@ -326,7 +326,8 @@ impl World {
         let hit = match command {
             Command::Cancel { .. } => true,
             Command::End { child, kill } => {
-                *kill && !self.is_overdue(child.0) || !*kill && self.children.get(&child.0).is_some_and(|c| !c.runs.is_empty())
+                *kill && !self.is_overdue(child.0)
+                    || !*kill && self.children.get(&child.0).is_some_and(|c| !c.runs.is_empty())
             }
             _ => false,
         };
