@@ -39,8 +39,7 @@ EXIT CODES
   65       arguments do not fit the task; too large
   66       a file cannot be read
   69       no such task or queue; taskd is not running
-  73       the task is disabled; it is unique with on_conflict = \"error\", and another message holds its key;
-           the id or the key is that of somebody else's message
+  73       the task is disabled; another message holds its key (on_conflict = \"error\") or its id
   75       the queue is full, or no answer in time; try again
   77       not permitted: needs [access] enqueue, or a place in the task's allow
 EXIT CODES WITH --wait

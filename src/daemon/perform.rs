@@ -14,6 +14,9 @@ use crate::observe::fields::STORE_FAULT;
 use crate::process::launch::{ChildId, Slot, ToLauncher};
 use crate::process::protocol::{Run, ToChild};
 
+/// Attempts of a dead letter whose output is kept as long as the letter.
+const KEPT_ATTEMPTS: u32 = 5;
+
 /// Does what the engine wants done.
 pub fn perform(d: &mut Daemon, command: Command) {
     match command {
@@ -142,7 +145,10 @@ fn began(d: &mut Daemon, run: &str, reply: Result<Reply, Fault>) {
 
 fn noted(d: &mut Daemon, note: &Note) {
     match note {
-        Note::Ended { id, state, outcome, .. } => {
+        Note::Ended { id, state, outcome, attempt, .. } => {
+            if *state == State::Dead {
+                keep_output(d, id.as_str(), *attempt);
+            }
             d.totals.dropped_output += outcome.usage.dropped_output;
             if *state == State::Success {
                 d.totals.succeeded += 1;
@@ -167,8 +173,21 @@ fn noted(d: &mut Daemon, note: &Note) {
     notes::log(note);
 }
 
+/// How long output is kept, in milliseconds: as long as the records it belongs to.
+fn output_expires_ms(d: &Daemon) -> u64 {
+    let own = d.settings.tasks.values().map(|t| t.result_expires_ms).max().unwrap_or(0);
+    own.max(d.settings.results.expires_ms)
+}
+
 /// Drops output that is older than the records it belongs to.
 pub fn collect_output(d: &Daemon) {
-    let own = d.settings.tasks.values().map(|t| t.result_expires_ms).max().unwrap_or(0);
-    d.spool.collect(Duration::from_millis(own.max(d.settings.results.expires_ms)));
+    d.spool.collect(Duration::from_millis(output_expires_ms(d)));
+}
+
+/// A dead letter is kept for longer than other records; the output of its latest attempts stays with it.
+fn keep_output(d: &Daemon, id: &str, attempt: u32) {
+    let longer = d.settings.dead.expires_ms.saturating_sub(output_expires_ms(d));
+    for n in attempt.saturating_sub(KEPT_ATTEMPTS - 1).max(1)..=attempt {
+        d.spool.keep(id, n, Duration::from_millis(longer));
+    }
 }

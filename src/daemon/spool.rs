@@ -29,6 +29,7 @@ const TOTAL: u64 = 1 << 30;
 enum Order {
     Append { name: String, text: Vec<u8> },
     Close { name: String },
+    Keep { name: String, longer: Duration },
     Collect { older_than: Duration },
     Sync { done: SyncSender<()> },
 }
@@ -79,6 +80,11 @@ impl Spool {
     /// The attempt is over: its file can be closed.
     pub fn close(&self, id: &str, attempt: u32) {
         let _ = self.orders.try_send(Order::Close { name: name(id, attempt) });
+    }
+
+    /// Output of this attempt is kept for longer than the rest by this much (its message is a dead letter).
+    pub fn keep(&self, id: &str, attempt: u32, longer: Duration) {
+        let _ = self.orders.try_send(Order::Keep { name: name(id, attempt), longer });
     }
 
     /// Deletes what is older than `older_than` or beyond the total bound, oldest first.
@@ -198,6 +204,10 @@ impl Writer {
                 Order::Close { name } => {
                     self.open.remove(&name);
                 }
+                Order::Keep { name, longer } => {
+                    self.open.remove(&name);
+                    keep(&self.dir, &name, longer);
+                }
                 Order::Collect { older_than } => collect(&self.dir, older_than),
                 Order::Sync { done } => {
                     let _ = done.send(());
@@ -251,6 +261,15 @@ fn segments(dir: &Path, name: &str) -> Vec<u32> {
     let mut found: Vec<u32> = entries.flatten().filter_map(number).collect();
     found.sort_unstable();
     found
+}
+
+/// Age is told by the time of the last change, so a later one makes a file younger. A file that cannot be changed goes
+/// with the others.
+fn keep(dir: &Path, name: &str, longer: Duration) {
+    for segment in segments(dir, name) {
+        let file = File::options().append(true).open(segment_path(dir, name, segment));
+        let _ = file.and_then(|file| file.set_modified(SystemTime::now() + longer));
+    }
 }
 
 fn collect(dir: &Path, older_than: Duration) {

@@ -16,7 +16,7 @@ use crate::harness::*;
 /// One step of a run. Tokens are named by how long ago they were given: only a running store knows them.
 #[derive(Clone, Debug)]
 enum Step {
-    Op(Op),
+    Op(Box<Op>),
     /// With the token of the latest lease of this message, or the one before.
     Start(u8, bool, Takes),
     Aside(u8, Option<String>, Vec<Take>),
@@ -279,8 +279,8 @@ fn step() -> impl Strategy<Value = Step> {
         proptest::option::weighted(0.3, proptest::option::of(queue())),
     );
     prop_oneof![
-        12 => op().prop_map(Step::Op),
-        4 => flow_op().prop_map(Step::Op),
+        12 => op().prop_map(|op| Step::Op(Box::new(op))),
+        4 => flow_op().prop_map(|op| Step::Op(Box::new(op))),
         5 => (0..24_u8, old(), takes(), any::<bool>())
             .prop_map(|(m, old, list, sure)| Step::Start(m, old, Takes { list, sure })),
         4 => (0..24_u8, lane(), takes()).prop_map(|(m, lane, blocked)| Step::Aside(m, lane, blocked)),
@@ -322,7 +322,7 @@ fn op_of(step: Step, tokens: &Tokens, now: i64) -> Option<Op> {
     let now = at(now);
     Some(match step {
         Step::Restart => return None,
-        Step::Op(op) => op,
+        Step::Op(op) => *op,
         Step::Start(m, old, takes) => Op::Start { id: id(&name(m)), token: tokens.of(m, old), now, takes },
         Step::Aside(m, lane, blocked) => {
             Op::Aside { id: id(&name(m)), token: tokens.of(m, false), lane, blocked, now }

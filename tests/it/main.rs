@@ -18,6 +18,7 @@ mod config;
 mod container;
 mod crashes;
 mod credentials;
+mod dead;
 mod drain;
 mod enqueue;
 mod exec;
@@ -43,6 +44,7 @@ mod status;
 mod stop;
 mod store;
 mod tasks;
+mod unique;
 mod upgrade;
 mod why;
 

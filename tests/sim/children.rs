@@ -360,6 +360,13 @@ impl World {
         Ok(())
     }
 
+    /// Whether a run of this child has reached its hard limit: it is killed whatever else happens just then.
+    pub fn is_overdue(&self, child: u64) -> bool {
+        // The engine counts from the hand-over, which is some milliseconds before the child begins.
+        let late = |r: &Run| r.limit_ms.is_some_and(|limit| r.began + limit <= self.now.mono.0 + 50);
+        self.children.get(&child).is_some_and(|c| c.runs.values().any(late))
+    }
+
     fn canceled(&mut self, child: u64, run: String, reason: CancelReason) {
         let stubborn = self.rng.chance(if reason == CancelReason::TimeLimit { 500 } else { 150 });
         // It stopped its own runner, say.

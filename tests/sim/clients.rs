@@ -5,6 +5,8 @@ use std::sync::Arc;
 use taskd::engine::Engine;
 use taskd::engine::command::Told;
 use taskd::engine::event::{Ask, AskKey, ChildKey, Event};
+use taskd::engine::letters::LetterOrder;
+use taskd::model::letters::{LetterAct, LetterFilter};
 use taskd::model::message::Message;
 use taskd::model::name::MessageId;
 use taskd::model::state::State;
@@ -99,6 +101,12 @@ impl World {
         if self.rng.chance(150) {
             let queue = (*self.rng.pick(&QUEUES)).to_owned();
             all.push(Action::Ask { ask: Ask::Purge { queue }, insist: false });
+        }
+        if self.rng.chance(250) {
+            let filter = LetterFilter { failed: self.rng.chance(700), ..LetterFilter::default() };
+            let act = LetterAct::Retry { due: None, queue: None };
+            let order = LetterOrder { filter, act, most: self.rng.between(1, 20) };
+            all.push(Action::Ask { ask: Ask::Letters(Box::new(order)), insist: false });
         }
         if self.rng.chance(150) {
             all.push(Action::Ask { ask: Ask::Drain { on: true }, insist: false });
@@ -242,7 +250,10 @@ impl World {
         match told {
             Told::Rate(_) => self.rate_changed(&client_ask),
             Told::Published(each) => {
-                for (id, _, _) in each {
+                for (id, _, became) in each {
+                    if let taskd::model::op::Published::Held(_) = became {
+                        continue;
+                    }
                     if self.singles.contains(id.as_str()) {
                         self.watch.passed.entry(id.0.clone()).or_insert(0);
                     }

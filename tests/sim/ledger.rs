@@ -151,7 +151,7 @@ impl Ledger {
             return Ok(());
         };
         let id = a.message.id.as_str().to_owned();
-        let new_life = matches!(op, Op::Requeue { .. }) && b.state.is_final();
+        let new_life = matches!(op, Op::Requeue { .. }) && b.state.is_final() && !a.state.is_final();
         if new_life {
             self.new_life(&id);
             return Ok(());

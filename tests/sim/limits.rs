@@ -160,7 +160,7 @@ impl Watch {
                             from.interval_us,
                             from.burst
                         );
-                        broken("33 a_rate_is_a_rate", detail)?;
+                        broken("37 a_rate_is_a_rate", detail)?;
                     }
                 }
             }
@@ -213,7 +213,7 @@ impl World {
         let alike = live.filter(|r| value.is_none() || r.customer.as_ref() == value).count();
         if alike >= most as usize {
             let detail = format!("{} runs {alike} (of {value:?}) and gets {}", task.name, order.message.id);
-            return broken("34 a_place_is_a_place", detail);
+            return broken("38 a_place_is_a_place", detail);
         }
         Ok(())
     }
@@ -225,7 +225,7 @@ impl World {
         let bound = 2 * 64 + 64;
         let passed = self.watch.most_passed.max(self.watch.passed.values().copied().max().unwrap_or(0));
         if passed > bound {
-            return broken("35 lanes_take_turns", format!("{passed} started before a customer's only one"));
+            return broken("39 lanes_take_turns", format!("{passed} started before a customer's only one"));
         }
         Ok(())
     }

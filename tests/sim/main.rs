@@ -12,6 +12,7 @@ mod replacing;
 mod rng;
 mod scenario;
 mod storage;
+mod unique;
 mod world;
 
 use std::collections::BTreeMap;

@@ -78,9 +78,17 @@ pub enum Planted {
     UnboundedNotices,
     /// An alarm is answered as one that came before.
     ForgottenAlarm,
+    /// Messages of unique tasks claim nothing.
+    NotUnique,
+    /// A message that is over is said to hold its key.
+    HeldByTheDead,
+    /// What replaces another message is not stored.
+    ReplacedAndLost,
+    /// Dead letters are said to have a new life and have none.
+    LettersForgotten,
 }
 
-pub const ALL: [Planted; 37] = [
+pub const ALL: [Planted; 41] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
@@ -118,4 +126,8 @@ pub const ALL: [Planted; 37] = [
     Planted::ForgottenStreak,
     Planted::UnboundedNotices,
     Planted::ForgottenAlarm,
+    Planted::NotUnique,
+    Planted::HeldByTheDead,
+    Planted::ReplacedAndLost,
+    Planted::LettersForgotten,
 ];

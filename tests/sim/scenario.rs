@@ -75,9 +75,9 @@ impl Faults {
     }
 }
 
-pub const TASKS: [&str; 14] = [
+pub const TASKS: [&str; 18] = [
     "ok", "flaky", "backoff", "early", "limited", "root", "poison", "spawny", "gone", "off", "soft",
-    "hungry", "paced", "each",
+    "hungry", "paced", "each", "once", "swap", "sole", "lone",
 ];
 
 pub const QUEUES: [&str; 5] = ["default", "high", "low", "strict", "other"];
@@ -88,6 +88,7 @@ fn task(name: &str) -> Task {
         result_expires_ms: u64::MAX / 4,
         ..Task::new(name, Program::Exec(vec![name.into()]))
     };
+    t.unique = crate::unique::declared(name);
     match name {
         "flaky" => t.retry = RetryPolicy { max_retries: 3, delay_ms: 1_000, ..t.retry },
         "backoff" => {
@@ -112,6 +113,9 @@ fn task(name: &str) -> Task {
         "hungry" => {
             let rule = OnMemory { memory_max: Some(Raise::Percent(200)), queue: Some("low".into()), max: 2 };
             t.limits = Limits { memory_max: Some(1_000), on_memory: Some(rule), ..Limits::default() };
+        }
+        "once" | "swap" | "sole" | "lone" => {
+            t.retry = RetryPolicy { max_retries: 1, delay_ms: 800, ..t.retry }
         }
         "root" => t.user = Some("root".into()),
         _ => {}

@@ -62,7 +62,7 @@ impl World {
     }
 
     /// Applies one operation to the model, under the eyes of the ledger.
-    pub fn apply(&mut self, mut op: Op) -> Result<Result<Reply, Fault>, crate::ledger::Violation> {
+    pub fn apply_op_alone(&mut self, mut op: Op) -> Result<Result<Reply, Fault>, crate::ledger::Violation> {
         if let Op::Publish { messages, .. } = &op {
             let ids: Vec<MessageId> = messages.iter().map(|m| m.id.clone()).collect();
             let known: Vec<bool> = ids.iter().map(|id| self.get(id).is_some()).collect();

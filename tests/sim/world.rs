@@ -112,6 +112,8 @@ pub struct World {
     pub notices: crate::notices::Notices,
     /// Operations may fail in this seed.
     pub faults_of_the_store: bool,
+    /// Who claimed which key.
+    pub keys: crate::unique::Keys,
 }
 
 /// How a seed went.
@@ -186,6 +188,7 @@ pub fn tell(seed: u64, bug: Option<Planted>, verbose: bool, story: Story) -> Tol
         windows: 0,
         notices: crate::notices::Notices::default(),
         faults_of_the_store: false,
+        keys: crate::unique::Keys::default(),
     };
     w.faults_of_the_store = w.faults.op_lost + w.faults.op_unclear + w.faults.outages > 0;
     let result = w.run();
@@ -363,7 +366,8 @@ impl World {
         let hit = match command {
             Command::Cancel { .. } => true,
             Command::End { child, kill } => {
-                *kill || self.children.get(&child.0).is_some_and(|c| !c.runs.is_empty())
+                *kill && !self.is_overdue(child.0)
+                    || !*kill && self.children.get(&child.0).is_some_and(|c| !c.runs.is_empty())
             }
             _ => false,
         };

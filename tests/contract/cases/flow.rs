@@ -407,7 +407,7 @@ pub fn a_workflow_is_forgotten_after_its_time(h: &mut dyn Harness) {
     taken(h);
     done.iter().for_each(|name| drop(succeed(h, name, json!(1))));
     launch(h, "open", vec![step(&[])]);
-    let retention = Retention { age_ms: u64::MAX / 4, count: 1_000 };
+    let retention = Retention { age_ms: u64::MAX / 4, count: 1_000, ..keep() };
     sweep_keeping(h, day - 1, retention);
     seen(h, "done");
     let mut more = true;
@@ -431,7 +431,7 @@ pub fn workflows_of_too_many_steps_go_before_their_time(h: &mut dyn Harness) {
             succeed(h, &name, json!(1));
         }
     }
-    let retention = Retention { age_ms: u64::MAX / 4, count: 2 };
+    let retention = Retention { age_ms: u64::MAX / 4, count: 2, ..keep() };
     while sweep_keeping(h, 10, retention).more {}
     h.restart();
     for (n, there) in [(0, false), (2, false), (3, true), (4, true)] {
