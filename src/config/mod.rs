@@ -34,6 +34,7 @@ mod task;
 mod tree;
 mod users;
 pub mod values;
+mod workflow;
 
 pub use changes::changes;
 pub use check::NOT_YET;

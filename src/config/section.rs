@@ -7,6 +7,7 @@ use crate::model::task::Raise;
 
 use super::keys::TableSpec;
 use super::tree::{At, quote_key};
+use super::workflow::StepSet;
 
 /// A typed value.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +28,8 @@ pub(super) enum Parsed {
     Table(BTreeMap<&'static str, Parsed>),
     /// A size, or a multiple of one.
     Raise(Raise),
+    /// Steps of a workflow.
+    Steps(Vec<StepSet>),
     /// Checked, and used by no version yet.
     Checked,
 }

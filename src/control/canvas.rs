@@ -329,16 +329,15 @@ impl Layout {
                 step.name = at.to_string();
             }
         }
-        let named: Vec<(&str, Vec<&str>)> = steps
-            .iter()
-            .map(|s| (s.name.as_str(), s.after.iter().map(String::as_str).collect()))
-            .collect();
+        let named: Vec<(&str, Vec<&str>)> =
+            steps.iter().map(|s| (s.name.as_str(), s.after.iter().map(String::as_str).collect())).collect();
         let sorted = order(&named).map_err(|tangles| {
             let name = |at: usize| named.get(at).map_or("", |(name, _)| *name);
             let mut lines = tangles.iter().map(|tangle| match tangle {
                 Tangle::Twice(at) => format!("two steps have the name {}", name(*at)),
                 Tangle::Unknown(at, n) => {
-                    let after = named.get(*at).and_then(|(_, after)| after.get(*n)).copied().unwrap_or_default();
+                    let after =
+                        named.get(*at).and_then(|(_, after)| after.get(*n)).copied().unwrap_or_default();
                     format!("step {} comes after {after}, which is no step", name(*at))
                 }
                 Tangle::Cycle(places) => {
@@ -354,7 +353,8 @@ impl Layout {
         let mut bodies: Vec<Option<StepBody>> = steps.into_iter().map(Some).collect();
         for at in sorted {
             let Some(mut body) = bodies.get_mut(at).and_then(Option::take) else { continue };
-            let mut after: Vec<u32> = body.after.iter().filter_map(|name| places.get(name).copied()).collect();
+            let mut after: Vec<u32> =
+                body.after.iter().filter_map(|name| places.get(name).copied()).collect();
             after.dedup();
             let (links, errors) = (std::mem::take(&mut body.link), std::mem::take(&mut body.link_error));
             let (name, when) = (body.name.clone(), body.when);

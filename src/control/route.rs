@@ -272,7 +272,11 @@ pub static ROUTES: &[Route] = &[
         about: "A workflow (by its id or that of one of its messages) with the states of its steps, a part at a time.",
         query: &[
             Query { name: "from", kind: "integer", about: "From the step of this number on; default 0." },
-            Query { name: "limit", kind: "integer", about: "At most this many steps, 1 to 1,000; default 1,000." },
+            Query {
+                name: "limit",
+                kind: "integer",
+                about: "At most this many steps, 1 to 1,000; default 1,000.",
+            },
             Query {
                 name: "results",
                 kind: "boolean",

@@ -3,11 +3,11 @@
 use super::state::Daemon;
 use crate::control::api::{MessageView, TaskView};
 use crate::model::message::Record;
-use crate::model::params::{Param, ParamType};
 use crate::model::outcome::{Cause, Outcome};
+use crate::model::params::{Param, ParamType};
 use crate::model::state::State;
-use crate::model::workflow::{Head, Stage, StepSeen};
 use crate::model::task::{Program, Task};
+use crate::model::workflow::{Head, Stage, StepSeen};
 
 /// A record, with what this node knows of its running attempt.
 #[must_use]

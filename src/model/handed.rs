@@ -33,7 +33,9 @@ pub fn bind_later(task: &Task, args: &[Value], kwargs: &Map<String, Value>) -> R
                 first.name
             ));
         }
-        faults.extend(named.keys().map(|name| format!("{name}: is no parameter of this task ({})", first.name)));
+        faults.extend(
+            named.keys().map(|name| format!("{name}: is no parameter of this task ({})", first.name)),
+        );
     } else {
         faults.extend(bind(&rest, args, &named).err().into_iter().flatten());
     }

@@ -148,6 +148,7 @@ fn keys(page: &mut Page, keys: &[Key], before: &str, told: bool) {
         page.item(&format!("`{name}` = {}", kind(key)), &format!("{text}{default}"));
         match key.kind {
             Kind::Table(inner) => self::keys(page, inner, &format!("{name}."), told),
+            Kind::Steps => self::keys(page, crate::config::keys::STEP, &format!("{name}."), told),
             Kind::Params => self::keys(page, PARAM, &format!("{name}.NAME."), told),
             _ => {}
         }
@@ -207,7 +208,7 @@ fn kind(key: &Key) -> String {
         Kind::List => "list".to_owned(),
         Kind::Dict => "table".to_owned(),
         Kind::Table(_) => "table of these keys".to_owned(),
-        Kind::Tables => "list of tables".to_owned(),
+        Kind::Steps => "list of tables of these keys".to_owned(),
     }
 }
 

@@ -11,11 +11,11 @@ use crate::engine::event::Ask;
 use crate::model::message::{MAX_BYTES, MAX_PRIORITY, Message, Record};
 use crate::model::name::{self, MessageId};
 use crate::model::op::{Op, Published, Reply};
-use crate::model::{handed, params};
 use crate::model::state::State;
 use crate::model::task::Task;
 use crate::model::time::Wall;
 use crate::model::workflow::{Step, Workflow};
+use crate::model::{handed, params};
 
 /// Latest time that is accepted for `eta` and `expires`: 9999-12-31.
 const LATEST: i64 = 253_402_300_799_000;
@@ -184,8 +184,7 @@ pub(super) fn runnable<'d>(d: &'d Daemon, asker: &Asker, name: &str) -> Result<&
 
 fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Message, Error> {
     let id = asked.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-    name::check(&id)
-        .map_err(|e| Error::new(ErrorKind::BadArguments, format!("the id {id:?} {e}")))?;
+    name::check(&id).map_err(|e| Error::new(ErrorKind::BadArguments, format!("the id {id:?} {e}")))?;
     let message = step_message(d, asker, asked, now, Given::Nothing)?;
     Ok(Message { id: MessageId(id), ..message })
 }

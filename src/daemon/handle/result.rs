@@ -37,7 +37,9 @@ fn whole(d: &mut Daemon, asker: Asker, id: MessageId, mut ends: Vec<StepSeen>) {
     workflow::look(d, asker, look, move |d, asker, seen| {
         let Seen { head, steps, next } = *seen;
         ends.extend(steps);
-        let size = |s: &StepSeen| s.outcome.as_ref().and_then(|o| o.result.as_ref()).map_or(0, |r| r.to_string().len());
+        let size = |s: &StepSeen| {
+            s.outcome.as_ref().and_then(|o| o.result.as_ref()).map_or(0, |r| r.to_string().len())
+        };
         let full = ends.iter().map(size).sum::<usize>() > MAX_RESULTS;
         match next {
             Some(_) if !full => whole(d, asker, head.id, ends),

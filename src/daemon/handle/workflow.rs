@@ -2,7 +2,9 @@
 
 use super::enqueue::{Given, step_message};
 use super::{Asker, mismatch, no_such_message, stopping, store_error};
-use crate::control::api::{Done, Enqueue, Error, ErrorKind, LaunchedView, StepView, WorkflowBody, WorkflowView};
+use crate::control::api::{
+    Done, Enqueue, Error, ErrorKind, LaunchedView, StepView, WorkflowBody, WorkflowView,
+};
 use crate::control::canvas::{DeclaredView, Placed};
 use crate::daemon::clock;
 use crate::daemon::state::Daemon;
@@ -50,7 +52,9 @@ pub fn refused(asker: Asker, told: Told) {
         Told::QueueFull { queue, max_length } => asker.error(
             Error::new(
                 ErrorKind::Full,
-                format!("queue {queue} has no room for this: at most {max_length} messages wait (max_length)"),
+                format!(
+                    "queue {queue} has no room for this: at most {max_length} messages wait (max_length)"
+                ),
             )
             .hint(format!("try again later, or raise max_length of [queues.{queue}]")),
         ),
@@ -72,7 +76,10 @@ fn declared(
     id: MessageId,
 ) -> Result<Workflow, Error> {
     if body.chain.is_some() || body.group.is_some() || body.chord.is_some() || body.steps.is_some() {
-        return Err(Error::new(ErrorKind::BadRequest, "give exactly one of chain, group, chord, steps and name"));
+        return Err(Error::new(
+            ErrorKind::BadRequest,
+            "give exactly one of chain, group, chord, steps and name",
+        ));
     }
     let Some(declared) = d.settings.workflows.get(name) else {
         let mut e = Error::new(ErrorKind::UnknownTask, format!("no workflow is named {name}"));
@@ -174,7 +181,9 @@ pub fn find(
     d.read(
         op,
         Box::new(move |d, reply| match reply {
-            Ok(Reply::Record(Some(record))) if asker.may_see(&record) => then(d, asker, Found::Message(record)),
+            Ok(Reply::Record(Some(record))) if asker.may_see(&record) => {
+                then(d, asker, Found::Message(record))
+            }
             Ok(Reply::Record(Some(_))) => asker.error(no_such_message(&id)),
             Ok(Reply::Record(None)) => {
                 let look = Look { id: MessageId(id.clone()), from: 0, limit: 1, results: false };
@@ -238,7 +247,12 @@ fn no_such_workflow(id: &str) -> Error {
 }
 
 /// A workflow, by its own id or that of one of its messages.
-pub fn look(d: &mut Daemon, asker: Asker, look: Look, then: impl FnOnce(&mut Daemon, Asker, Box<Seen>) + 'static) {
+pub fn look(
+    d: &mut Daemon,
+    asker: Asker,
+    look: Look,
+    then: impl FnOnce(&mut Daemon, Asker, Box<Seen>) + 'static,
+) {
     let id = look.id.0.clone();
     find(d, asker, id.clone(), move |d, asker, found| {
         let of = match found {
@@ -346,7 +360,8 @@ pub fn cancel_found(d: &mut Daemon, asker: Asker, seen: &Seen) {
             Told::FlowCanceled(Walked { steps, ending, unsure, .. }) => {
                 let mut message = format!("workflow {id}: {} ended before they started", count(steps));
                 if ending > 0 {
-                    message.push_str(&format!(", {} running: their processes are being ended", count(ending)));
+                    message
+                        .push_str(&format!(", {} running: their processes are being ended", count(ending)));
                 }
                 if unsure > 0 {
                     message.push_str(&format!(", {} on their way: repeat this", count(unsure)));
