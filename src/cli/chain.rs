@@ -12,7 +12,7 @@ use super::{Context, ending, workflow};
 #[command(after_help = format!("\
 EXAMPLES
   taskd chain fetch url=https://example.com/a.png -- resize width:=800 -- publish
-  taskd chain --wait build -- test --immutable -- deploy --on-error continue
+  taskd chain --wait build -- test --immutable -- tell_me --immutable --on-error continue
   taskd chain backup --link-error tell_me -- verify
 
 Each step gets the result of the one before it as its first argument. When one fails, those behind it fail

@@ -16,7 +16,7 @@ EXAMPLES
   taskd chord fetch --batch urls.ndjson --body index --on-error continue
 
 The body runs once, after the last member, with the list of their results in their order as its first
-argument. When a member fails, the body fails too, without having run, unless it says --on-error continue.
+argument: as JSON, so a program needs stdin = \"json\" in its task. When a member fails, the body fails too, without having run, unless it says --on-error continue.
 Members are as in `taskd group` (--each, --batch, --chunk); what follows --body is the body's step.
 It prints the id of the workflow, for `taskd show`, `result`, `cancel` and `retry`.
 

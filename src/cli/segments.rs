@@ -17,7 +17,8 @@ STEPS
   KEY=VALUE, KEY:=JSON     a keyword argument: a string, or any JSON value
   =VALUE, :=JSON           a positional argument, behind the results of the steps before it
   --immutable              it is not given those results
-  --on-error continue      it runs though a step before it failed, with null in that result's place
+  --on-error continue      it runs though a step before it failed, with null in that result's place (a
+                           program takes null as JSON on stdin only, so it needs --immutable otherwise)
   --queue Q, --priority N  another queue or priority than the task's
   --in DURATION            so long after it could run
   --name TEXT              what `taskd show` calls it
