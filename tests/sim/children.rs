@@ -136,6 +136,7 @@ impl World {
             return broken("16 expired_never_starts", format!("{}", order.message.id));
         }
         self.hand_over_is_right(child.0, &order)?;
+        self.step_is_right(&order)?;
         let plan = std::sync::Arc::clone(&self.plans[&order.generation]);
         self.ledger.order_is_kept(&order.message, &plan)?;
         if self.bug == Some(Planted::DoubleRun)
@@ -444,6 +445,8 @@ impl World {
         if code == 0 {
             o.success = true;
             o.failure = None;
+            // So that a step that is given it knows whose it is.
+            o.result = Some(serde_json::Value::from(r.id.clone()));
         }
         o
     }

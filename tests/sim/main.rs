@@ -10,6 +10,7 @@ mod replacing;
 mod rng;
 mod scenario;
 mod storage;
+mod workflows;
 mod world;
 
 use std::collections::BTreeMap;

@@ -56,9 +56,21 @@ pub enum Planted {
     MemoryRetryUncounted,
     /// The engine is not told of memory pressure.
     DeafToPressure,
+    /// A join does not wait for the last of its members.
+    LooseJoin,
+    /// A join gets the results in another order.
+    UnorderedResults,
+    /// A failed member does not fail what comes after it.
+    FailureIgnored,
+    /// Results do not reach the steps that are to be given them.
+    ResultNotPassed,
+    /// A cancel of a workflow is answered and not done.
+    WorkflowCancelForgotten,
+    /// The end of a step does not say which queues got messages by it.
+    SilentJoin,
 }
 
-pub const ALL: [Planted; 26] = [
+pub const ALL: [Planted; 32] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
@@ -85,4 +97,10 @@ pub const ALL: [Planted; 26] = [
     Planted::CompanionsLost,
     Planted::MemoryRetryUncounted,
     Planted::DeafToPressure,
+    Planted::LooseJoin,
+    Planted::UnorderedResults,
+    Planted::FailureIgnored,
+    Planted::ResultNotPassed,
+    Planted::WorkflowCancelForgotten,
+    Planted::SilentJoin,
 ];

@@ -19,6 +19,9 @@ use crate::planted::Planted;
 use crate::replacing::Known;
 use crate::rng::Rng;
 use crate::scenario::{self, Faults};
+use crate::workflows::Flows;
+use taskd::model::message::Record;
+use taskd::model::state::State;
 
 /// After the last fault everything must be over within this time (plus what clocks that went back cost).
 const LIVENESS_MS: u64 = 600_000;
@@ -101,6 +104,9 @@ pub struct World {
     pub companions: BTreeSet<i64>,
     /// Memory pressure is above its bound.
     pub pressed: bool,
+    pub flows: Flows,
+    /// Instead of everything else: so many chords.
+    pub chords: u64,
 }
 
 /// How a seed went.
@@ -110,10 +116,21 @@ pub struct Told {
     pub ledger: Ledger,
     pub result: Result<(), Violation>,
     pub lines: Vec<String>,
+    /// Bodies of chords: the state of each and how often it began.
+    pub bodies: BTreeMap<String, (State, u32)>,
 }
 
 /// Plays one seed. `verbose` keeps the trace as text.
 pub fn play(seed: u64, bug: Option<Planted>, verbose: bool) -> Told {
+    play_with(seed, bug, verbose, 0)
+}
+
+/// Plays one seed with nothing but so many chords, and its faults.
+pub fn play_chords(seed: u64, chords: u64) -> Told {
+    play_with(seed, None, false, chords)
+}
+
+fn play_with(seed: u64, bug: Option<Planted>, verbose: bool, chords: u64) -> Told {
     let mut rng = Rng::new(seed);
     let faults = Faults::draw(&mut rng);
     let plan = Arc::new(scenario::plan(&mut rng, 1, false));
@@ -161,9 +178,13 @@ pub fn play(seed: u64, bug: Option<Planted>, verbose: bool) -> Told {
         order_life: BTreeMap::new(),
         companions: BTreeSet::new(),
         pressed: false,
+        flows: Flows::default(),
+        chords,
     };
     let result = w.run();
-    Told { hash: w.hash, steps: w.steps, ledger: w.ledger, result, lines: w.lines.unwrap_or_default() }
+    let bodies = w.bodies();
+    let lines = w.lines.unwrap_or_default();
+    Told { hash: w.hash, steps: w.steps, ledger: w.ledger, result, lines, bodies }
 }
 
 impl World {
@@ -186,8 +207,26 @@ impl World {
         }
     }
 
+    /// The last steps of the chords.
+    fn bodies(&self) -> BTreeMap<String, (State, u32)> {
+        let is_body = |r: &&Record| {
+            self.chords > 0
+                && r.message
+                    .step
+                    .as_ref()
+                    .and_then(|of| Some((self.flows.asked.get(&of.workflow)?, of.no)))
+                    .is_some_and(|(w, no)| no as usize + 1 == w.steps.len())
+        };
+        let of = |r: &Record| {
+            let starts = self.ledger.stories.get(r.message.id.as_str()).map_or(0, |s| s.starts);
+            (r.message.id.0.clone(), (r.state, starts))
+        };
+        self.model.records().filter(is_body).map(of).collect()
+    }
+
     fn run(&mut self) -> Check {
         self.script();
+        self.script_workflows();
         self.at(0, Thing::DaemonUp);
         loop {
             self.steps += 1;
@@ -232,6 +271,7 @@ impl World {
             && !self.stopping
             && self.engine.as_ref().is_some_and(|e| e.is_live() && e.held() == 0)
             && self.model.records().all(|r| r.state.is_final())
+            && self.model.workflows().all(|f| f.head.open == 0)
     }
 
     fn happen(&mut self, thing: Thing) -> Check {
@@ -378,6 +418,7 @@ impl World {
             let detail = format!("{} is {} (token {:?}) at the end", r.message.id, r.state, r.token);
             return broken("1 everything_ends", detail);
         }
+        self.workflows_are_over()?;
         for (id, story) in &self.ledger.stories {
             if story.accepted && !self.model.records().any(|r| r.message.id.as_str() == id) {
                 return broken("1 accepted_is_kept", format!("{id} is gone"));
