@@ -441,7 +441,11 @@ impl World {
         self.things.retain(|_, t| {
             !matches!(
                 **t,
-                Thing::DaemonUp | Thing::Spawn { .. } | Thing::ToChild { what: ToChild::Hello, .. }
+                // Nobody holds the sockets of the children any more, so nobody reads what is left in them.
+                Thing::DaemonUp
+                    | Thing::Spawn { .. }
+                    | Thing::FromChild { .. }
+                    | Thing::ToChild { what: ToChild::Hello, .. }
             )
         });
         self.fresh = true;

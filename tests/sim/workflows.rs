@@ -210,7 +210,11 @@ impl World {
             _ => return,
         };
         let of = self.get(&id).and_then(|r| r.message.step);
-        self.flows.touched.extend(of.map(|s| s.workflow));
+        if let Some(of) = of {
+            // It runs again by itself, also where the whole was canceled.
+            self.flows.canceled.remove(&of.workflow);
+            self.flows.touched.insert(of.workflow);
+        }
     }
 
     /// Whether no retry of it came while its cancel was answered.
