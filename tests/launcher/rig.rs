@@ -82,6 +82,7 @@ pub fn settings(dir: &Path) -> Settings {
         queues: [("default".to_owned(), queue("default", "default"))].into(),
         routes: Vec::new(),
         tasks: [("clean".to_owned(), task("clean"))].into(),
+        workflows: BTreeMap::new(),
         hard_nofile: None,
     }
 }

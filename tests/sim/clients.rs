@@ -256,10 +256,8 @@ impl World {
                     self.cancel_is_true(&id, record.map(|r| *r), ending)?;
                 }
             }
-            Told::Launched { id, .. } => {
-                if self.look(&id).is_none() {
-                    return broken("1 accepted_is_kept", format!("the workflow {id} is not stored"));
-                }
+            Told::Launched { id, .. } if self.look(&id).is_none() => {
+                return broken("1 accepted_is_kept", format!("the workflow {id} is not stored"));
             }
             Told::FlowCanceled(walked) => {
                 let Ask::CancelWorkflow(id) = client_ask else { return Ok(()) };
