@@ -6,9 +6,9 @@ CARGO ?= cargo
 TASKD := target/release/taskd
 QUICK := target/quickstart
 FIGURES := exec_true enqueue_cli enqueue_concurrent latency backlog idle \
-	resident recycle sleepers cron
+	resident recycle sleepers cron chord
 
-.PHONY: help run test test-boot test-qemu check package deb reproducible soak bench bench-boot bench-cron clean
+.PHONY: help run test test-boot test-qemu check package deb reproducible soak bench bench-chord bench-boot bench-cron clean
 
 help:
 	@echo 'make run    build taskd and start it with config/quickstart.toml (Ctrl-C stops it)'
@@ -89,6 +89,10 @@ bench:
 # Planned times beside Debian's cron and croner, around changes of the clocks; a part of `make bench`.
 bench-cron:
 	$(CARGO) bench --quiet --bench cron
+
+bench-chord:
+	$(CARGO) build --release --bins --benches --examples
+	$(CARGO) bench --quiet --bench chord
 
 # Figures of the installed package, in a container.
 bench-boot: package

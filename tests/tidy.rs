@@ -60,6 +60,12 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("exec", &["handle"]),       // runs without the daemon
     ("openapi", &["handle"]),    // prints a text that is compiled in
     ("completion", &["handle"]), // prints a text that is compiled in; what it asks are other commands' questions
+    ("chain", &["handle"]),      // launches a workflow, as the next two do: the request is workflow's
+    ("group", &["handle"]),
+    ("chord", &["handle"]),
+    ("workflow", &[]),
+    ("show", &[]),
+    ("graph", &["handle"]), // draws what show and workflow answer
     ("enqueue", &[]),
     ("result", &[]),
     ("status", &[]),

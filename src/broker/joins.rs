@@ -366,7 +366,7 @@ impl Run {
     fn fire<J: Joins>(&mut self, j: &mut J, row: Row, source: u32) -> Result<(), J::Stop> {
         let Some(step) = j.plan(self.flow.key, row.no)? else { return self.lost(j, row) };
         let id = j.step_id(self.flow.key, source)?;
-        let given = (!step.immutable).then(|| Value::String(id.0));
+        let given = (!step.immutable).then_some(Value::String(id.0));
         self.publish(j, row, &step, given)
     }
 

@@ -20,7 +20,9 @@ use output::{Color, Ending, Failure};
 
 pub mod arguments;
 pub mod cancel;
+pub mod chain;
 pub mod check;
+pub mod chord;
 pub mod complete;
 pub mod completion;
 pub mod config;
@@ -30,6 +32,8 @@ pub mod ending;
 pub mod enqueue;
 pub mod exec;
 pub mod follow;
+pub mod graph;
+pub mod group;
 pub mod home;
 pub mod list;
 pub mod logs;
@@ -50,6 +54,8 @@ pub mod retry;
 pub mod roles;
 pub mod run;
 pub mod schedules;
+pub mod segments;
+pub mod show;
 pub mod status;
 pub mod stop;
 pub mod store;
@@ -57,6 +63,7 @@ pub mod table;
 pub mod tasks;
 pub mod telling;
 pub mod why;
+pub mod workflow;
 
 /// How long an answer is waited for when `--timeout` is not given.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -105,7 +112,19 @@ pub enum Command {
     Config(config::Args),
     /// Enqueue a task
     Enqueue(enqueue::Args),
-    /// Print a message's result
+    /// Enqueue steps one after the other, each with the result of the one before
+    Chain(chain::Args),
+    /// Enqueue steps all at once, as one workflow
+    Group(group::Args),
+    /// Enqueue steps all at once, and one with the list of their results
+    Chord(chord::Args),
+    /// Launch or list the workflows that the config declares
+    Workflow(workflow::Args),
+    /// Show a workflow with the states of its steps
+    Show(show::Args),
+    /// Draw a workflow
+    Graph(graph::Args),
+    /// Print the result of a message or a workflow
     Result(result::Args),
     /// Show this node, or one message
     Status(status::Args),
@@ -113,9 +132,9 @@ pub enum Command {
     List(list::Args),
     /// Print what a message's attempts printed
     Logs(logs::Args),
-    /// Cancel messages, whether they wait or run
+    /// Cancel messages and workflows, whether they wait or run
     Cancel(cancel::Args),
-    /// Put finished messages back into their queues
+    /// Put finished messages back into their queues, begin what failed of a workflow anew
     Retry(retry::Args),
     /// List, retry, purge or export messages that were given up on
     Dead(dead::Args),
@@ -374,6 +393,12 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, ExitCode> {
         Command::Config(args) => return Err(config::run(args, context)),
         Command::Exec(args) => return Err(exec::run(args, context)),
         Command::Enqueue(args) => enqueue::run(args, context),
+        Command::Chain(args) => chain::run(&args, context),
+        Command::Group(args) => group::run(&args, context),
+        Command::Chord(args) => chord::run(&args, context),
+        Command::Workflow(args) => workflow::run(&args, context),
+        Command::Show(args) => show::run(&args, context),
+        Command::Graph(args) => graph::run(&args, context),
         Command::Result(args) => result::run(&args, context),
         Command::Status(args) => status::run(&args, context),
         Command::List(args) => list::run(&args, context),

@@ -150,6 +150,7 @@ impl<'a> Builder<'a, '_> {
             hard_nofile: None,
         };
         self.tasks(&mut settings, &users)?;
+        self.workflows(&mut settings)?;
         self.schedules(&settings);
         self.notices(&mut settings)?;
         Some(settings)

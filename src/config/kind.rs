@@ -16,6 +16,7 @@ use super::section::Parsed;
 use super::told;
 use super::tree::{At, Node, Table, Value, quote, quote_key};
 use super::values::{self, Wrong};
+use super::workflow;
 
 /// Longest path that `bind` takes for a unix socket, in bytes (sun_path of unix(7), less its NUL).
 pub(super) const MAX_SOCKET_PATH: usize = 107;
@@ -104,11 +105,7 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
             Value::Bool(true) => mistyped(check, path, node, "a table, or false"),
             _ => inner(check, path, node, keys),
         },
-        Kind::Tables => {
-            let items = items(check, path, node)?;
-            let good = items.iter().filter(|n| table(check, path, n).is_some()).count();
-            (good == items.len()).then_some(Parsed::Checked)
-        }
+        Kind::Steps => workflow::parse(check, path, node).map(Parsed::Steps),
     }
 }
 
@@ -353,7 +350,7 @@ fn address(
     None
 }
 
-fn items<'n>(check: &mut Check<'_>, path: &str, node: &'n Node) -> Option<&'n [Node]> {
+pub(super) fn items<'n>(check: &mut Check<'_>, path: &str, node: &'n Node) -> Option<&'n [Node]> {
     match &node.value {
         Value::Array(items) => Some(items),
         _ => mistyped(check, path, node, "a list in [ ]"),

@@ -37,6 +37,7 @@ mod tree;
 mod unique;
 mod users;
 pub mod values;
+mod workflow;
 
 pub use changes::changes;
 pub use check::NOT_YET;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::check::NOT_YET;
-use super::keys::{Key, Kind, Shape, TABLES, TableSpec, When};
+use super::keys::{Key, Kind, STEP, Shape, TABLES, TableSpec, When};
 use super::params::{PARAM, TYPE_NAMES};
 
 const DURATION: &str = r"^\s*([0-9]+(\.[0-9]+)?\s*[a-z]+\s*)+$";
@@ -123,7 +123,11 @@ fn of_kind(kind: Kind) -> Value {
         Kind::Table(keys) => of_keys(keys, false),
         Kind::BoolOrTable(keys) => json!({"anyOf": [{"type": "boolean"}, of_keys(keys, false)]}),
         Kind::TableOrFalse(keys) => json!({"anyOf": [of_keys(keys, false), {"const": false}]}),
-        Kind::Tables => list(json!({"type": "object"})),
+        Kind::Steps => {
+            let mut step = of_keys(STEP, false);
+            put(&mut step, "required", json!(["task"]));
+            json!({"type": "array", "items": step, "minItems": 1})
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use crate::model::task::Raise;
 
 use super::keys::TableSpec;
 use super::tree::{At, quote_key};
+use super::workflow::StepSet;
 
 /// A typed value.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +32,8 @@ pub(super) enum Parsed {
     Raise(Raise),
     /// Minutes since midnight, ascending, each once.
     Times(Vec<u32>),
+    /// Steps of a workflow.
+    Steps(Vec<StepSet>),
     /// Checked, and used by no version yet.
     Checked,
 }

@@ -64,7 +64,7 @@ pub struct Message {
     pub headers: Map<String, Value>,
     /// The workflow it is a step of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub step: Option<StepOf>,
+    pub step: Option<Box<StepOf>>,
 }
 
 impl Message {

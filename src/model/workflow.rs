@@ -321,7 +321,7 @@ impl Workflow {
                 step.message.id = id.follow_up("step", no);
             }
             step.message.uid = uid;
-            step.message.step = Some(StepOf { workflow: id.clone(), no, passes });
+            step.message.step = Some(Box::new(StepOf { workflow: id.clone(), no, passes }));
         }
         Ok(Self { id, name: name.to_owned(), uid, keep_ms: 0, steps })
     }

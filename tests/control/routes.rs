@@ -112,11 +112,30 @@ fn every_route_reaches_the_handler_as_what_was_asked() {
                     eta: Some(5),
                     expires: Some(6),
                     headers: json!({"h": 1}).as_object().unwrap().clone(),
-                    link: Vec::new(),
-                    link_error: Vec::new(),
+                    ..Enqueue::default()
                 },
             ]),
         ),
+        (
+            "POST",
+            "/v1/workflows",
+            json!({"id": "w", "chain": [{"task": "a"}, {"group": [{"task": "b", "args": [1]}]}]}).to_string(),
+            Request::Launch(Box::new(
+                serde_json::from_value(
+                    json!({"id": "w", "chain": [{"task": "a"}, {"group": [{"task": "b", "args": [1]}]}]}),
+                )
+                .unwrap(),
+            )),
+        ),
+        (
+            "GET",
+            "/v1/workflows/w?from=3&limit=9&results",
+            String::new(),
+            Request::Show { id: "w".into(), from: 3, limit: 9, results: true },
+        ),
+        ("GET", "/v1/workflows", String::new(), Request::Workflows),
+        ("POST", "/v1/workflows/w/cancel", String::new(), Request::CancelWorkflow { id: "w".into() }),
+        ("POST", "/v1/workflows/w/retry", String::new(), Request::RetryWorkflow { id: "w".into() }),
         ("GET", "/v1/messages/i-1", String::new(), Request::Message { id: "i-1".into() }),
         ("GET", "/v1/messages/i/result", String::new(), Request::Result { id: "i".into(), wait_ms: 0 }),
         (

@@ -12,7 +12,9 @@
 mod harness;
 
 mod cancel;
+mod chain;
 mod check;
+mod chord;
 mod completion;
 mod config;
 mod container;
@@ -23,6 +25,8 @@ mod drain;
 mod enqueue;
 mod exec;
 mod faults;
+mod graph;
+mod group;
 mod homes;
 mod kill;
 mod ledger;
@@ -40,6 +44,7 @@ mod result;
 mod retry;
 mod run;
 mod schedules;
+mod show;
 mod status;
 mod stop;
 mod store;
@@ -47,6 +52,7 @@ mod tasks;
 mod unique;
 mod upgrade;
 mod why;
+mod workflow;
 
 /// Two runners, a short grace: what most tests start with.
 const TWO_RUNNERS: &str = "[taskd]\nshutdown_grace = \"10s\"\n[pools.default]\nprocesses = 2\n";

@@ -138,6 +138,7 @@ impl World {
         }
         self.hand_over_is_right(child.0, &order)?;
         self.note_start(&order);
+        self.step_is_right(&order)?;
         let plan = std::sync::Arc::clone(&self.plans[&order.generation]);
         self.ledger.order_is_kept(&order.message, &plan)?;
         if self.bug == Some(Planted::DoubleRun)
@@ -455,6 +456,8 @@ impl World {
         if code == 0 {
             o.success = true;
             o.failure = None;
+            // So that a step that is given it knows whose it is.
+            o.result = Some(serde_json::Value::from(r.id.clone()));
         }
         o
     }

@@ -48,6 +48,9 @@ impl World {
     pub fn script(&mut self) {
         let end = self.end - 10_000;
         let burst = self.rng.chance(300);
+        if self.chords > 0 {
+            return self.script_faults(end);
+        }
         for _ in 0..self.rng.between(4, 14) {
             let at = 10_000 + if burst { self.rng.below(500) } else { self.rng.below(30_000) };
             let n = self.rng.between(1, 3);
@@ -55,6 +58,11 @@ impl World {
             let insist = !self.rng.chance(100);
             self.at_time(at, Thing::Act(Action::Ask { ask: Ask::Enqueue(messages), insist }));
         }
+        self.script_faults(end);
+    }
+
+    /// What befalls the machine, and what people do to what is there.
+    fn script_faults(&mut self, end: u64) {
         let f = &self.faults;
         let counts = [
             (f.child_kills, Action::KillChild),
@@ -85,10 +93,11 @@ impl World {
                 all.push(Action::Pressure(on));
             }
         }
-        for _ in 0..self.rng.below(5) {
+        let some = if self.chords > 0 { 0 } else { 1 };
+        for _ in 0..self.rng.below(5) * some {
             all.push(Action::CancelSome);
         }
-        for _ in 0..self.rng.below(3) {
+        for _ in 0..self.rng.below(3) * some {
             all.push(Action::RetrySome);
             all.push(Action::WhySome);
         }
@@ -266,6 +275,16 @@ impl World {
                 // Somebody else may have given it a new life before this answer came.
                 if self.lives_of(&id) == client.lives {
                     self.cancel_is_true(&id, record.map(|r| *r), ending)?;
+                }
+            }
+            Told::Launched { id, .. } if self.look(&id).is_none() => {
+                return broken("1 accepted_is_kept", format!("the workflow {id} is not stored"));
+            }
+            Told::FlowCanceled(walked) => {
+                let Ask::CancelWorkflow(id) = client_ask else { return Ok(()) };
+                let canceled = walked.head.is_some_and(|h| h.canceled || h.finished.is_none());
+                if canceled && walked.unsure == 0 && walked.ending == 0 && self.still_canceled(&id) {
+                    self.flows.canceled.insert(id);
                 }
             }
             Told::Fault(_) if client.insist => self.again(client.ask, 300),
@@ -454,7 +473,11 @@ impl World {
         self.things.retain(|_, t| {
             !matches!(
                 **t,
-                Thing::DaemonUp | Thing::Spawn { .. } | Thing::ToChild { what: ToChild::Hello, .. }
+                // Nobody holds the sockets of the children any more, so nobody reads what is left in them.
+                Thing::DaemonUp
+                    | Thing::Spawn { .. }
+                    | Thing::FromChild { .. }
+                    | Thing::ToChild { what: ToChild::Hello, .. }
             )
         });
         self.fresh = true;

@@ -291,8 +291,9 @@ impl Ledger {
     pub fn order_is_kept(&mut self, message: &Message, plan: &Plan) -> Check {
         let Some(task) = plan.tasks.get(&message.task) else { return Ok(()) };
         // Other users wait for a child, scheduled messages get their place when they are due.
-        let limited = message.lane.is_some();
-        if task.user.is_some() || message.eta.is_some() || task.acks == Acks::Early || limited {
+        // Steps are accepted by the store itself.
+        let odd = message.lane.is_some() || message.step.is_some();
+        if task.user.is_some() || message.eta.is_some() || task.acks == Acks::Early || odd {
             return Ok(());
         }
         let story = self.story(message.id.as_str());

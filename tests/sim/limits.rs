@@ -29,6 +29,8 @@ pub enum Story {
     Long,
     /// Many customers of one task.
     Crowd,
+    /// So many chords, and nothing else.
+    Chords(u64),
 }
 
 pub const LONG_MS: u64 = 100 * 60_000;

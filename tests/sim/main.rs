@@ -13,6 +13,7 @@ mod rng;
 mod scenario;
 mod storage;
 mod unique;
+mod workflows;
 mod world;
 
 use std::collections::BTreeMap;

@@ -86,9 +86,21 @@ pub enum Planted {
     ReplacedAndLost,
     /// Dead letters are said to have a new life and have none.
     LettersForgotten,
+    /// A join does not wait for the last of its members.
+    LooseJoin,
+    /// A join gets the results in another order.
+    UnorderedResults,
+    /// A failed member does not fail what comes after it.
+    FailureIgnored,
+    /// Results do not reach the steps that are to be given them.
+    ResultNotPassed,
+    /// A cancel of a workflow is answered and not done.
+    WorkflowCancelForgotten,
+    /// The end of a step does not say which queues got messages by it.
+    SilentJoin,
 }
 
-pub const ALL: [Planted; 41] = [
+pub const ALL: [Planted; 47] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
@@ -130,4 +142,10 @@ pub const ALL: [Planted; 41] = [
     Planted::HeldByTheDead,
     Planted::ReplacedAndLost,
     Planted::LettersForgotten,
+    Planted::LooseJoin,
+    Planted::UnorderedResults,
+    Planted::FailureIgnored,
+    Planted::ResultNotPassed,
+    Planted::WorkflowCancelForgotten,
+    Planted::SilentJoin,
 ];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use taskd::engine::plan::{Plan, PoolPlan, QueuePlan, Recycle};
 use taskd::model::op::Retention;
-use taskd::model::task::{Acks, Limits, OnMemory, Program, Raise, RetryPolicy, Task};
+use taskd::model::task::{Acks, Limits, OnMemory, Program, Raise, RetryPolicy, Stdin, Task};
 
 use crate::limits::{self, Story};
 use crate::rng::Rng;
@@ -84,6 +84,8 @@ pub const QUEUES: [&str; 5] = ["default", "high", "low", "strict", "other"];
 
 fn task(name: &str) -> Task {
     let mut t = Task {
+        // Steps of workflows are given lists and null.
+        stdin: Stdin::Json,
         result_max_size: 1024,
         result_expires_ms: u64::MAX / 4,
         ..Task::new(name, Program::Exec(vec![name.into()]))

@@ -75,16 +75,18 @@ impl World {
             }
             return Ok(reply);
         }
+        self.bend_launch(&mut op);
         let Some(id) = subject(&op).cloned() else {
             if self.bug == Some(Planted::ForgottenAlarm) && matches!(op, Op::Tick { .. }) {
                 return Ok(Ok(Reply::Ticked(false)));
             }
-            let reply = self.model.apply(op.clone());
+            let reply = self.apply_to_flow(op.clone());
             if let Ok(reply) = &reply {
                 self.alarm_is_right(&op, reply)?;
             }
             return Ok(reply);
         };
+        self.note_touch(&op);
         let before = self.get(&id);
         if self.is_dropped(&op) {
             return Ok(Ok(self.dropped_reply(&id, &op)));
@@ -95,7 +97,12 @@ impl World {
         let reply = self.model.apply(op.clone());
         let after = self.get(&id);
         self.ledger.moves_are_legal(&op, before.as_ref(), after.as_ref())?;
-        let applied = matches!(reply, Ok(Reply::Applied { applied: true, .. }));
+        let inner = match &reply {
+            Ok(Reply::With(inner, _)) => Some(&**inner),
+            Ok(other) => Some(other),
+            Err(_) => None,
+        };
+        let applied = matches!(inner, Some(Reply::Applied { applied: true, .. }));
         if let Some(before) = before.filter(|_| applied) {
             let plan = self.plan_of_run(&op);
             self.ledger.outcome_is_kept(&op, &plan, &before)?;
@@ -135,6 +142,7 @@ impl World {
         self.plans.get(&generation).cloned().unwrap_or_else(|| std::sync::Arc::clone(&self.plan))
     }
 
+    /// What the store knows of an id.
     pub fn get(&mut self, id: &MessageId) -> Option<taskd::model::message::Record> {
         match self.model.apply(Op::Get { id: id.clone() }) {
             Ok(Reply::Record(r)) => r.map(|r| *r),
@@ -209,6 +217,7 @@ impl World {
                 }
             }
             (Some(Planted::SilentSweep), Ok(Reply::Swept { queues, .. })) => queues.clear(),
+            (Some(Planted::SilentJoin), Ok(Reply::With(_, fallout))) => fallout.queues.clear(),
             (Some(Planted::ForgottenLease), Err(_)) if matches!(op, Op::Lease { .. }) => {
                 return Ok(Reply::Leased { deliveries: Vec::new(), opens: None });
             }

@@ -20,6 +20,9 @@ use crate::planted::Planted;
 use crate::replacing::Known;
 use crate::rng::Rng;
 use crate::scenario::{self, Faults};
+use crate::workflows::Flows;
+use taskd::model::message::Record;
+use taskd::model::state::State;
 
 /// After the last fault everything must be over within this time (plus what clocks that went back cost).
 const LIVENESS_MS: u64 = 600_000;
@@ -114,6 +117,9 @@ pub struct World {
     pub faults_of_the_store: bool,
     /// Who claimed which key.
     pub keys: crate::unique::Keys,
+    pub flows: Flows,
+    /// Instead of everything else: so many chords.
+    pub chords: u64,
 }
 
 /// How a seed went.
@@ -125,11 +131,18 @@ pub struct Told {
     pub lines: Vec<String>,
     pub windows: u64,
     pub minutes: u64,
+    /// Bodies of chords: the state of each and how often it began.
+    pub bodies: BTreeMap<String, (State, u32)>,
 }
 
 /// Plays one seed. `verbose` keeps the trace as text.
 pub fn play(seed: u64, bug: Option<Planted>, verbose: bool) -> Told {
     tell(seed, bug, verbose, Story::Everything)
+}
+
+/// Plays one seed with nothing but so many chords, and its faults.
+pub fn play_chords(seed: u64, chords: u64) -> Told {
+    tell(seed, None, false, Story::Chords(chords))
 }
 
 /// Plays one seed of this kind of story.
@@ -189,10 +202,13 @@ pub fn tell(seed: u64, bug: Option<Planted>, verbose: bool, story: Story) -> Tol
         notices: crate::notices::Notices::default(),
         faults_of_the_store: false,
         keys: crate::unique::Keys::default(),
+        flows: Flows::default(),
+        chords: if let Story::Chords(n) = story { n } else { 0 },
     };
     w.faults_of_the_store = w.faults.op_lost + w.faults.op_unclear + w.faults.outages > 0;
     let result = w.run();
     let minutes = (w.now.mono.0 - start.mono.0) / 60_000;
+    let bodies = w.bodies();
     Told {
         windows: w.windows,
         minutes,
@@ -201,6 +217,7 @@ pub fn tell(seed: u64, bug: Option<Planted>, verbose: bool, story: Story) -> Tol
         ledger: w.ledger,
         result,
         lines: w.lines.unwrap_or_default(),
+        bodies,
     }
 }
 
@@ -224,9 +241,29 @@ impl World {
         }
     }
 
+    /// The last steps of the chords.
+    fn bodies(&self) -> BTreeMap<String, (State, u32)> {
+        let is_body = |r: &&Record| {
+            self.chords > 0
+                && r.message
+                    .step
+                    .as_ref()
+                    .and_then(|of| Some((self.flows.asked.get(&of.workflow)?, of.no)))
+                    .is_some_and(|(w, no)| no as usize + 1 == w.steps.len())
+        };
+        let of = |r: &Record| {
+            let starts = self.ledger.stories.get(r.message.id.as_str()).map_or(0, |s| s.starts);
+            (r.message.id.0.clone(), (r.state, starts))
+        };
+        self.model.records().filter(is_body).map(of).collect()
+    }
+
     fn run(&mut self) -> Check {
         match self.story {
-            Story::Everything => self.script(),
+            Story::Everything | Story::Chords(_) => {
+                self.script();
+                self.script_workflows();
+            }
             Story::Long => self.long_script(),
             Story::Crowd => self.crowd_script(),
         }
@@ -275,6 +312,7 @@ impl World {
             && !self.stopping
             && self.engine.as_ref().is_some_and(|e| e.is_live() && e.held() == 0)
             && self.model.records().all(|r| r.state.is_final())
+            && self.model.workflows().all(|f| f.head.open == 0)
     }
 
     fn happen(&mut self, thing: Thing) -> Check {
@@ -426,6 +464,7 @@ impl World {
             let detail = format!("{} is {} (token {:?}) at the end", r.message.id, r.state, r.token);
             return broken("1 everything_ends", detail);
         }
+        self.workflows_are_over()?;
         for (id, story) in &self.ledger.stories {
             if story.accepted && !self.model.records().any(|r| r.message.id.as_str() == id) {
                 return broken("1 accepted_is_kept", format!("{id} is gone"));

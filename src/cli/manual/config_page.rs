@@ -150,6 +150,7 @@ fn keys(page: &mut Page, keys: &[Key], before: &str, told: bool) {
             Kind::Table(inner) | Kind::BoolOrTable(inner) | Kind::TableOrFalse(inner) => {
                 self::keys(page, inner, &format!("{name}."), told)
             }
+            Kind::Steps => self::keys(page, crate::config::keys::STEP, &format!("{name}."), told),
             Kind::Params => self::keys(page, PARAM, &format!("{name}.NAME."), told),
             _ => {}
         }
@@ -216,7 +217,7 @@ fn kind(key: &Key) -> String {
         Kind::Table(_) => "table of these keys".to_owned(),
         Kind::BoolOrTable(_) => "`true` | `false` | table of these keys".to_owned(),
         Kind::TableOrFalse(_) => "table of these keys | `false`".to_owned(),
-        Kind::Tables => "list of tables".to_owned(),
+        Kind::Steps => "list of tables of these keys".to_owned(),
     }
 }
 

@@ -4,6 +4,9 @@
 mod daemon;
 mod schedule;
 mod task;
+mod workflow;
+
+pub use workflow::STEP;
 
 /// Whether a key does something in this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,8 +108,8 @@ pub enum Kind {
     BoolOrTable(&'static [Key]),
     /// A table of these keys, or `false`.
     TableOrFalse(&'static [Key]),
-    /// A list of tables of any keys.
-    Tables,
+    /// The steps of a workflow: a list of tables of [`STEP`].
+    Steps,
 }
 
 /// A key.
@@ -226,8 +229,10 @@ pub const SCHEDULES: TableSpec = TableSpec {
     ..later("schedules", Shape::Named, schedule::SCHEDULE, "When a task is enqueued by itself.")
 };
 /// `[workflows.NAME]`.
-pub const WORKFLOWS: TableSpec =
-    later("workflows", Shape::Named, schedule::WORKFLOW, "Tasks that follow one another.");
+pub const WORKFLOWS: TableSpec = TableSpec {
+    required: &["steps"],
+    ..table("workflows", Shape::Named, workflow::WORKFLOW, "Tasks that follow one another.")
+};
 /// `[web]`.
 pub const WEB: TableSpec = later("web", Shape::One, &[], "The dashboard.");
 /// `[notify]`.

@@ -1,4 +1,4 @@
-//! Keys of `[schedules.NAME]` and `[workflows.NAME]`.
+//! Keys of `[schedules.NAME]`.
 
 use super::{Key, Kind, keys};
 
@@ -20,8 +20,4 @@ pub(super) const SCHEDULE: &[Key] = keys! {
     "kwargs": Kind::Dict, Later, "", "Keyword arguments.";
     "enabled": Kind::Bool, Later, "", "Whether it fires.";
     "pause_after_failures": Kind::Int(1, 1_000_000), Later, "", "It pauses after this many failures in a row.";
-};
-
-pub(super) const WORKFLOW: &[Key] = keys! {
-    "steps": Kind::Tables, Later, "", "The steps, each with the task it runs and what it comes after.";
 };
