@@ -66,6 +66,7 @@ impl Model {
     /// Records the end of a message that never was published.
     pub(super) fn bury(&mut self, message: Message, state: State, outcome: Outcome, now: Wall, keep_ms: u64) {
         let id = message.id.clone();
+        self.seq += 1;
         self.born(message, State::Waiting, None, 0);
         if let Some(mut row) = self.shelf.take_id(&id) {
             row.finish(state, outcome, now, Some(keep_ms));
