@@ -66,7 +66,11 @@ fn chord(node: &Node, n: usize) -> f64 {
     assert_eq!(view["state"], "SUCCESS", "{view}");
     let whole = http.get(&format!("/v1/workflows/{id}?from={n}"));
     let body = node.view(whole["list"][0]["id"].as_str().unwrap());
-    assert_eq!((&body["state"], &body["attempt"]), (&json!("SUCCESS"), &json!(1)), "the body ran exactly once");
+    assert_eq!(
+        (&body["state"], &body["attempt"]),
+        (&json!("SUCCESS"), &json!(1)),
+        "the body ran exactly once"
+    );
     assert_eq!(body["args"][0].as_array().map(Vec::len), Some(n));
     taken.as_secs_f64() * 1000.0
 }
