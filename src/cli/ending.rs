@@ -11,8 +11,7 @@ pub const CODES: &str =
     "  0-255    the task's own exit code, whether its declaration calls it a success or not
   128+n    it died of signal n; 137: it went beyond memory_max
   65       its output is not the JSON that its declaration promises
-  69       it never ran to its end: canceled, expired, its arguments do not fit any more, or a step
-           before it in its workflow failed
+  69       it never ran to its end: canceled, expired, arguments that do not fit, a failed step before it
   70       DEAD: its attempts kept killing their child
   75       it is not final after --timeout; it goes on
   124      a time limit ended it

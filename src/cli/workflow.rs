@@ -44,7 +44,11 @@ EXAMPLES
   taskd workflow run nightly --wait
 
 EXIT CODES
-  `taskd workflow --help` lists them")]
+  0    launched; with --wait it ended well, and otherwise as `taskd chain --help` lists
+  69   no such workflow; taskd is not running
+  73   a task of it is disabled
+  75   the queue is full, or no answer in time; try again
+  77   not permitted")]
     Run {
         /// What holds for the whole.
         #[command(flatten)]

@@ -71,21 +71,36 @@ impl Message {
     /// Bytes of arguments and headers as JSON, counted without writing them.
     #[must_use]
     pub fn size(&self) -> usize {
-        struct Count(usize);
-        impl std::io::Write for Count {
-            fn write(&mut self, b: &[u8]) -> std::io::Result<usize> {
-                self.0 += b.len();
-                Ok(b.len())
-            }
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
-        }
-        let mut count = Count(0);
-        // Writing to a counter cannot fail, JSON values always serialize.
-        let _ = serde_json::to_writer(&mut count, &(&self.args, &self.kwargs, &self.headers));
-        count.0
+        // As an array of the three: two brackets and two commas.
+        let args = self.args.iter().map(|v| json_len(v) + 1).sum::<usize>().max(1) + 1;
+        args + map_len(&self.kwargs) + map_len(&self.headers) + 4
     }
+}
+
+fn map_len(map: &Map<String, Value>) -> usize {
+    map.iter().map(|(key, value)| text_len(key) + json_len(value) + 2).sum::<usize>().max(1) + 1
+}
+
+/// Bytes of a value as JSON, without spaces. As deep as the value, which the API bounds.
+#[must_use]
+pub fn json_len(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(true) => 4,
+        Value::Bool(false) => 5,
+        Value::Number(n) => n.to_string().len(),
+        Value::String(text) => text_len(text),
+        Value::Array(list) => list.iter().map(|v| json_len(v) + 1).sum::<usize>().max(1) + 1,
+        Value::Object(map) => map_len(map),
+    }
+}
+
+fn text_len(text: &str) -> usize {
+    let escaped = |b: u8| match b {
+        b'"' | b'\\' | 0x08 | 0x09 | 0x0a | 0x0c | 0x0d => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(escaped).sum::<usize>() + 2
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
@@ -144,4 +159,27 @@ pub struct Record {
     /// The end of the latest attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_counted_is_what_would_be_written() {
+        for value in [
+            json!(null),
+            json!([]),
+            json!({}),
+            json!([[], {}, "", -1.5e300, u64::MAX, i64::MIN, true, false]),
+            json!({"a\"\\\n\u{1}\u{7f}\u{8}": {"é\u{1f600}": [1, 2.0]}, "b": null}),
+        ] {
+            assert_eq!(json_len(&value), value.to_string().len(), "{value}");
+            let kwargs = value.as_object().cloned().unwrap_or_default();
+            let message = Message { args: vec![value.clone(), json!(1)], kwargs, ..Message::default() };
+            let written = serde_json::to_string(&(&message.args, &message.kwargs, &message.headers)).unwrap();
+            assert_eq!(message.size(), written.len(), "{value}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ use crate::cli::moment;
 use crate::cli::output::clean;
 use crate::config::Home;
 use crate::control::api::{QueueView, TaskView};
+use crate::control::canvas::DeclaredView;
 use crate::control::client::{Client, DEFAULT_SOCKET};
 use crate::control::route::Method;
 use crate::model::name;
@@ -111,6 +112,15 @@ impl Asked {
                     }
                 }
             })
+            .collect()
+    }
+
+    /// Declared workflows.
+    pub fn workflows(&self) -> Vec<Candidate> {
+        let all: Vec<DeclaredView> = self.ask("/v1/workflows").unwrap_or_default();
+        let named = all.into_iter().filter(|w| is_name(&w.name));
+        named
+            .map(|w| Candidate::new(w.name, crate::control::api::count(w.steps.len() as u64, "step")))
             .collect()
     }
 

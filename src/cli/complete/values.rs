@@ -22,6 +22,9 @@ const RATES: &[&str] = &["none", "default", "1/s", "10/s", "1/m", "10/m", "100/h
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Task,
+    /// A task, and what belongs to its step.
+    Steps,
+    Workflow,
     Queue,
     Message,
     State,
@@ -44,7 +47,9 @@ enum Kind {
 fn kind(arg: &Arg) -> Option<Kind> {
     let name = arg.get_value_names().and_then(|n| n.first()).map(|n| n.as_str())?;
     Some(match name {
-        "NAME" => Kind::Task,
+        "NAME" | "TASK" => Kind::Task,
+        "STEPS" => Kind::Steps,
+        "WORKFLOW" | "WORKFLOW|ID" => Kind::Workflow,
         "QUEUE" => Kind::Queue,
         // As an option it is the id of something new.
         "ID" if arg.is_positional() => Kind::Message,
@@ -121,6 +126,9 @@ fn value(place: &Place<'_>, typed: &Typed, arg: &Arg, before: &str) -> Answer {
                 ask().queues("rate")
             }
             Kind::Task => ask().tasks(matches!(place.command.get_name(), "enqueue" | "exec")),
+            Kind::Steps if place.positional.is_empty() => ask().tasks(true),
+            Kind::Steps => Vec::new(),
+            Kind::Workflow => ask().workflows(),
             Kind::Queue => ask().queues(place.command.get_name()),
             Kind::Message => ask().messages(place, &typed.current),
             Kind::Pair => return pairs(place, typed, ask),
