@@ -6,6 +6,7 @@ mod broker;
 mod lives;
 mod shelf;
 mod sweep;
+mod ticks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,7 @@ pub use broker::ModelBroker;
 use shelf::{Row, Shelf};
 
 use super::rules;
-use crate::model::message::{Delivery, Message, Record};
+use crate::model::message::{Delivery, Record};
 use crate::model::name::MessageId;
 use crate::model::op::{Caps, Fault, Filter, MAX_MEMOS, Memo, Op, Permit, QueueCount, Reply};
 use crate::model::time::Wall;
@@ -31,7 +32,7 @@ pub struct Model {
     clock: Wall,
     paused: BTreeSet<String>,
     permits: BTreeMap<String, BTreeSet<String>>,
-    ticks: BTreeMap<String, BTreeSet<Wall>>,
+    schedules: ticks::Schedules,
     nodes: BTreeMap<String, (String, Wall)>,
     memos: BTreeMap<String, String>,
 }
@@ -97,7 +98,12 @@ impl Model {
                 self.release(&permit);
                 Reply::Permit(true)
             }
-            Op::Tick { schedule, planned, message } => self.tick(schedule, planned, message),
+            Op::Tick(tick) => self.tick(*tick),
+            Op::Schedules { after } => self.schedule_rows(&after),
+            Op::Schedule(changes) => {
+                self.change_schedules(changes);
+                Reply::Done
+            }
             Op::Remember(memos) => {
                 self.remember(memos);
                 Reply::Done
@@ -165,20 +171,6 @@ impl Model {
                 self.permits.remove(&permit.key);
             }
         }
-    }
-
-    fn tick(&mut self, schedule: String, planned: Wall, message: Message) -> Reply {
-        let fired = self.ticks.entry(schedule).or_default();
-        let forgotten = fired.len() >= rules::TICKS_KEPT && fired.first().is_some_and(|f| planned < *f);
-        if forgotten || !fired.insert(planned) {
-            return Reply::Ticked(false);
-        }
-        if fired.len() > rules::TICKS_KEPT {
-            fired.pop_first();
-        }
-        let now = message.enqueued;
-        self.store(message, now);
-        Reply::Ticked(true)
     }
 
     fn remember(&mut self, memos: Vec<Memo>) {

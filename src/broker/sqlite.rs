@@ -18,6 +18,7 @@ mod schema;
 mod shelf;
 mod side;
 mod sweep;
+mod ticks;
 mod writer;
 
 use std::path::Path;

@@ -7,6 +7,7 @@ pub mod name;
 pub mod op;
 pub mod outcome;
 pub mod params;
+pub mod schedule;
 pub mod state;
 pub mod task;
 pub mod template;

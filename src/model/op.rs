@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::message::{Delivery, Message, Record, Token};
 use super::name::MessageId;
 use super::outcome::Outcome;
+use super::schedule::{Change, Row, Tick, Ticked};
 use super::state::State;
 use super::time::Wall;
 
@@ -137,15 +138,16 @@ pub enum Op {
     Acquire(Permit),
     /// Give a permit back.
     Release(Permit),
-    /// Record that a schedule fired for a planned time and publish its message, in one step.
-    Tick {
-        /// The schedule's name.
-        schedule: String,
-        /// The planned time.
-        planned: Wall,
-        /// What to publish.
-        message: Message,
+    /// Record that a planned time of a schedule has come and store its message, in one step.
+    Tick(Box<Tick>),
+    /// What is known of the schedules, in order of their names; at most
+    /// [`MAX_ROWS`](super::schedule::MAX_ROWS) after `after`.
+    Schedules {
+        /// Only names behind this one; empty: from the first on.
+        after: String,
     },
+    /// Change what is known of schedules, all or none.
+    Schedule(Vec<Change>),
     /// Keep these facts durably, all or none.
     Remember(Vec<Memo>),
     /// The facts whose key begins with this text, in order of their keys; at most [`MAX_MEMOS`] after `after`.
@@ -350,13 +352,15 @@ pub enum Reply {
     },
     /// To Acquire: whether it is held now. To Release: true.
     Permit(bool),
-    /// To Tick: false when this (schedule, planned time) was recorded before.
-    Ticked(bool),
+    /// To Tick.
+    Ticked(Ticked),
+    /// To Schedules.
+    Schedules(Vec<Row>),
     /// To Node: what each node announced, with when.
     Nodes(Vec<(String, String, Wall)>),
     /// To Recall.
     Memos(Vec<Memo>),
-    /// To QueueState and Remember.
+    /// To QueueState, Remember and Schedule.
     Done,
 }
 

@@ -75,6 +75,7 @@ impl Model {
             rank,
             counted: true,
             unknown: false,
+            held: false,
             expires_at: None,
             slim: false,
         });
@@ -150,7 +151,11 @@ impl Model {
         } else {
             row.finish(s.state, s.outcome, s.now, s.expires_ms);
         }
-        self.shelf.put(row);
+        if s.state.is_final() {
+            self.put_ended(row, s.now);
+        } else {
+            self.shelf.put(row);
+        }
         for m in s.follow_ups {
             self.store(m, s.now);
         }
@@ -203,7 +208,7 @@ impl Model {
             && let Some(mut row) = self.shelf.take_id(id)
         {
             row.finish(State::Revoked, rules::revoked(), now, None);
-            self.shelf.put(row);
+            self.put_ended(row, now);
         }
         self.answer(id)
     }
@@ -232,7 +237,7 @@ impl Model {
         for seq in &seqs {
             if let Some(mut row) = self.shelf.take(*seq) {
                 row.finish(State::Revoked, rules::revoked(), now, None);
-                self.shelf.put(row);
+                self.put_ended(row, now);
             }
         }
         Reply::Purged(seqs.len() as u64)

@@ -23,6 +23,8 @@ pub(super) struct Row {
     pub counted: bool,
     /// In its queue's `unknown` set.
     pub unknown: bool,
+    /// Fired by a schedule, and waits for the end of what it fired before.
+    pub held: bool,
     /// Retention of its own, once it is finished.
     pub expires_at: Option<Wall>,
     /// Finished, and its arguments and outcome are dropped.
@@ -38,6 +40,7 @@ impl Row {
         self.record.finished = Some(now);
         self.record.outcome = Some(outcome);
         self.unknown = false;
+        self.held = false;
         self.expires_at = expires_ms.map(|ms| now.plus(ms));
     }
 
@@ -50,6 +53,7 @@ impl Row {
             return Class::Leased;
         }
         match r.state {
+            _ if self.held => Class::Held,
             State::Scheduled | State::Retry => Class::Scheduled,
             _ if self.unknown => Class::Unknown,
             _ => Class::Waiting,
@@ -61,6 +65,7 @@ impl Row {
 enum Class {
     Waiting,
     Scheduled,
+    Held,
     Leased,
     Unknown,
     Kept,
@@ -89,6 +94,8 @@ pub(super) struct Shelf {
     pub kept_own: BTreeSet<(Wall, u64)>,
     /// Id records by when they finished.
     pub slim: BTreeSet<(Wall, u64)>,
+    /// What is not final, by the schedule that fired it.
+    fires: BTreeMap<String, BTreeSet<u64>>,
     counts: BTreeMap<String, QueueCount>,
     live: usize,
 }
@@ -105,6 +112,11 @@ impl Shelf {
     /// Newest last.
     pub(super) fn rows(&self) -> impl DoubleEndedIterator<Item = &Row> {
         self.rows.values()
+    }
+
+    /// What a schedule fired and is not final, oldest first.
+    pub(super) fn fires(&self, schedule: &str) -> impl Iterator<Item = u64> {
+        self.fires.get(schedule).into_iter().flatten().copied()
     }
 
     /// Whether no message is on its way.
@@ -168,6 +180,7 @@ impl Shelf {
                     self.ready.remove(&r.message.queue);
                 }
             }
+            Class::Held => {}
             Class::Scheduled => set(&mut self.due, (r.due.unwrap_or_default(), seq), add),
             Class::Leased => {
                 let token = r.token.unwrap_or(Token(0));
@@ -202,6 +215,17 @@ impl Shelf {
         {
             set(&mut self.expires, (expires, seq), add);
         }
+        if let Some(fired) = &r.message.fired {
+            let fires = self.fires.entry(fired.schedule.clone()).or_default();
+            if add {
+                fires.insert(seq);
+            } else {
+                fires.remove(&seq);
+            }
+            if fires.is_empty() {
+                self.fires.remove(&fired.schedule);
+            }
+        }
         self.live = if add { self.live + 1 } else { self.live.saturating_sub(1) };
         let queue = &r.message.queue;
         let count = self
@@ -210,7 +234,7 @@ impl Shelf {
             .or_insert_with(|| QueueCount { queue: queue.clone(), ..QueueCount::default() });
         let n = match class {
             Class::Waiting => &mut count.waiting,
-            Class::Scheduled => &mut count.scheduled,
+            Class::Scheduled | Class::Held => &mut count.scheduled,
             Class::Leased => &mut count.leased,
             _ => &mut count.unknown,
         };

@@ -64,7 +64,7 @@ impl Model {
             if let Some(mut row) = self.shelf.take(seq) {
                 row.finish(State::Expired, rules::expired(), now, None);
                 expired.push(row.record.message.id.clone());
-                self.shelf.put(row);
+                self.put_ended(row, now);
             }
         }
         expired

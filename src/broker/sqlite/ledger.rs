@@ -67,6 +67,8 @@ pub(super) struct Figures {
     pub clock: Wall,
     /// Rows of `live`.
     pub live: u64,
+    /// Those of them that schedules fired.
+    pub fires: u64,
     /// Rows of `done` with their payload.
     pub kept: u64,
     /// Rows of `done` without.
@@ -110,6 +112,10 @@ impl Ledger {
                 "SELECT queue, count(*) FROM live INDEXED BY live_due WHERE due IS NOT NULL GROUP BY queue",
             ),
             (
+                Class::Scheduled,
+                "SELECT queue, count(*) FROM fire JOIN live ON live.seq = fire.seq WHERE held = 1 GROUP BY queue",
+            ),
+            (
                 Class::Leased,
                 "SELECT queue, count(*) FROM live INDEXED BY live_leased \
                  WHERE token IS NOT NULL AND state <> 2 GROUP BY queue",
@@ -130,12 +136,13 @@ impl Ledger {
             while let Some(row) = rows.next()? {
                 let n = row.get::<_, i64>(1)?.unsigned_abs();
                 if let Some(counts) = l.f.counts.get_mut(index(row.get(0)?)) {
-                    *counts.of(class) = n;
+                    *counts.of(class) += n;
                 }
                 l.f.live += n;
             }
         }
         let done = |sql: &str| c.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
+        l.f.fires = done("SELECT count(*) FROM fire")?;
         l.f.kept = done("SELECT count(*) FROM done WHERE kept > 0")?;
         l.f.slim = done("SELECT count(*) FROM done WHERE kept = 0")?;
         Ok(l)
@@ -266,10 +273,10 @@ impl Ledger {
                 found.push(format!("queue {name}: counted {ours:?}, stored {theirs:?}"));
             }
         }
-        let ours = (self.f.live, self.f.kept, self.f.slim);
-        let theirs = (fresh.f.live, fresh.f.kept, fresh.f.slim);
+        let ours = (self.f.live, self.f.fires, self.f.kept, self.f.slim);
+        let theirs = (fresh.f.live, fresh.f.fires, fresh.f.kept, fresh.f.slim);
         if ours != theirs {
-            found.push(format!("rows (live, finished, ids): counted {ours:?}, stored {theirs:?}"));
+            found.push(format!("rows (live, of schedules, finished, ids): counted {ours:?}, stored {theirs:?}"));
         }
         found
     }

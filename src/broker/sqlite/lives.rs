@@ -136,6 +136,9 @@ impl Shelf {
         }
         self.ledger.f.seq = seq;
         self.ledger.enter(queue, idle_class(state, false));
+        if let Some(fired) = &m.fired {
+            self.fire_begins(seq, &fired.schedule)?;
+        }
         Ok(true)
     }
 
@@ -327,7 +330,7 @@ impl Shelf {
             ])?;
         self.c.prepare_cached("DELETE FROM live WHERE seq = ?1")?.execute([seq])?;
         self.ledger.f.kept += 1;
-        Ok(())
+        self.fire_ends(seq, state, now)
     }
 
     pub(super) fn defer(

@@ -67,7 +67,12 @@ impl Shelf {
                 self.release(permit)?;
                 Reply::Permit(true)
             }
-            Op::Tick { schedule, planned, message } => Reply::Ticked(self.tick(schedule, *planned, message)?),
+            Op::Tick(tick) => Reply::Ticked(self.tick(tick)?),
+            Op::Schedules { after } => self.schedule_rows(after)?,
+            Op::Schedule(changes) => {
+                self.change_schedules(changes)?;
+                Reply::Done
+            }
             Op::Remember(memos) => {
                 self.remember(memos)?;
                 Reply::Done
@@ -95,7 +100,8 @@ pub(super) const fn is_durable(op: &Op) -> bool {
         | Op::Sweep { .. }
         | Op::QueueState { .. }
         | Op::Remember(_)
-        | Op::Tick { .. } => true,
+        | Op::Schedule(_)
+        | Op::Tick(_) => true,
         // A permit goes with a lease or a settle; commits are lost only from the end, so the two stay
         // consistent with each other.
         Op::Acquire(_)
@@ -108,6 +114,7 @@ pub(super) const fn is_durable(op: &Op) -> bool {
         | Op::List(_)
         | Op::Count
         | Op::Recall { .. }
+        | Op::Schedules { .. }
         | Op::Recover
         | Op::Node { .. } => false,
     }
@@ -116,5 +123,5 @@ pub(super) const fn is_durable(op: &Op) -> bool {
 /// Whether an operation begins something new: refused while the disk is full, so that what is left serves
 /// the ends of what runs.
 pub(super) const fn begins(op: &Op) -> bool {
-    matches!(op, Op::Publish { .. } | Op::Requeue { .. } | Op::Tick { .. } | Op::Lease { .. })
+    matches!(op, Op::Publish { .. } | Op::Requeue { .. } | Op::Tick(_) | Op::Lease { .. })
 }
