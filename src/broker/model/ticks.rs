@@ -31,8 +31,9 @@ impl Model {
         let name = t.schedule.as_str();
         let row = self.schedules.rows.get(name).cloned().unwrap_or_else(|| Row::new(name, t.planned));
         let id = fire_id(name, t.planned, row.lap);
-        let told =
-            |became| Reply::Ticked(Ticked { id: id.clone(), became, running: Vec::new(), revoked: Vec::new() });
+        let told = |became| {
+            Reply::Ticked(Ticked { id: id.clone(), became, running: Vec::new(), revoked: Vec::new() })
+        };
         if self.is_recorded(&t) {
             let running = if t.overlap == Overlap::Replace { self.before(name, &id) } else { Vec::new() };
             return Reply::Ticked(Ticked { id, became: Became::Known, running, revoked: Vec::new() });
@@ -54,7 +55,12 @@ impl Model {
         self.row(name, t.planned).tick(t.planned, t.pause_after, Some(id.clone()));
         let replaces = t.overlap == Overlap::Replace;
         let running = if replaces { self.ids(&others) } else { Vec::new() };
-        Reply::Ticked(Ticked { id, became: if waits { Became::Held } else { Became::Fired }, running, revoked })
+        Reply::Ticked(Ticked {
+            id,
+            became: if waits { Became::Held } else { Became::Fired },
+            running,
+            revoked,
+        })
     }
 
     fn row(&mut self, name: &str, until: Wall) -> &mut Row {
@@ -108,7 +114,8 @@ impl Model {
             return Vec::new();
         };
         let leased = |seq: &u64| self.shelf.at(*seq).is_some_and(|row| row.record.token.is_some());
-        let before: Vec<u64> = self.shelf.fires(name).take_while(|seq| *seq < own.seq).filter(leased).collect();
+        let before: Vec<u64> =
+            self.shelf.fires(name).take_while(|seq| *seq < own.seq).filter(leased).collect();
         self.ids(&before)
     }
 

@@ -276,7 +276,9 @@ impl Ledger {
         let ours = (self.f.live, self.f.fires, self.f.kept, self.f.slim);
         let theirs = (fresh.f.live, fresh.f.fires, fresh.f.kept, fresh.f.slim);
         if ours != theirs {
-            found.push(format!("rows (live, of schedules, finished, ids): counted {ours:?}, stored {theirs:?}"));
+            found.push(format!(
+                "rows (live, of schedules, finished, ids): counted {ours:?}, stored {theirs:?}"
+            ));
         }
         found
     }

@@ -115,9 +115,8 @@ impl Shelf {
         let sql = "SELECT fire.seq, live.token IS NOT NULL, fire.held FROM fire JOIN live ON live.seq = fire.seq \
                    WHERE fire.schedule = ?1 ORDER BY fire.seq";
         let mut statement = self.c.prepare_cached(sql)?;
-        let fire = |row: &rusqlite::Row<'_>| {
-            Ok(Fire { seq: row.get(0)?, leased: row.get(1)?, held: row.get(2)? })
-        };
+        let fire =
+            |row: &rusqlite::Row<'_>| Ok(Fire { seq: row.get(0)?, leased: row.get(1)?, held: row.get(2)? });
         statement.query_map([name], fire)?.collect()
     }
 
@@ -223,9 +222,7 @@ impl Shelf {
             .prepare_cached("SELECT queue, priority FROM live WHERE seq = ?1")?
             .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let rank = self.ledger.rank_again(now, priority);
-        self.c
-            .prepare_cached("UPDATE live SET state = 1, rank = ?2 WHERE seq = ?1")?
-            .execute((seq, rank))?;
+        self.c.prepare_cached("UPDATE live SET state = 1, rank = ?2 WHERE seq = ?1")?.execute((seq, rank))?;
         self.c.prepare_cached("UPDATE fire SET held = 0 WHERE seq = ?1")?.execute([seq])?;
         let queue = ledger::index(queue);
         self.ledger.leave(queue, Class::Scheduled);

@@ -4,6 +4,7 @@ pub mod lease;
 pub mod life;
 pub mod order;
 pub mod publish;
+pub mod schedules;
 pub mod settle;
 pub mod side;
 pub mod time;

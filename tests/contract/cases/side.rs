@@ -1,4 +1,4 @@
-//! Counts, lists, permits, ticks and nodes.
+//! Counts, lists, permits, facts and nodes.
 
 use taskd::model::message::{Message, Token};
 use taskd::model::op::{Filter, Memo, Op, QueueCount, Reply, Settle};
@@ -76,25 +76,6 @@ pub fn a_permit_is_taken_once_by_each_holder(h: &mut dyn Harness) {
     assert_eq!(h.ok(Op::Release(permit("a", 2))), Reply::Permit(true));
     assert_eq!(h.ok(Op::Release(permit("nobody", 2))), Reply::Permit(true));
     assert!(take(h, "c"));
-}
-
-pub fn a_schedule_fires_once_for_a_planned_time(h: &mut dyn Harness) {
-    let tick = |ms, name: &str| Op::Tick { schedule: "s".to_owned(), planned: at(ms), message: msg(name) };
-    assert_eq!(h.ok(tick(0, "a")), Reply::Ticked(true));
-    h.restart();
-    assert_eq!(h.ok(tick(0, "b")), Reply::Ticked(false));
-    assert_eq!(h.ok(tick(60_000, "c")), Reply::Ticked(true));
-    assert_eq!(h.ok(tick(120_000, "c")), Reply::Ticked(true), "a known message changes nothing");
-    assert_eq!(leased_ids(h, 10, 0), ["a", "c"]);
-}
-
-pub fn ticks_of_long_ago_count_as_fired(h: &mut dyn Harness) {
-    let tick = |n: i64| Op::Tick { schedule: "s".to_owned(), planned: at(n), message: msg("m") };
-    h.all((1..=1_025).map(tick).collect());
-    assert_eq!(h.ok(tick(0)), Reply::Ticked(false));
-    assert_eq!(h.ok(tick(1)), Reply::Ticked(false), "forgotten, but fired");
-    assert_eq!(h.ok(tick(2)), Reply::Ticked(false));
-    assert_eq!(h.ok(tick(1_026)), Reply::Ticked(true));
 }
 
 pub fn nodes_know_each_other_for_a_day(h: &mut dyn Harness) {
