@@ -46,6 +46,7 @@ pub mod resume;
 pub mod retry;
 pub mod roles;
 pub mod run;
+pub mod schedules;
 pub mod status;
 pub mod stop;
 pub mod store;
@@ -118,6 +119,8 @@ pub enum Command {
     Queues(queues::Args),
     /// Show the declared tasks
     Tasks(tasks::Args),
+    /// Explain when an expression of crontab(5) fires
+    Schedules(schedules::Args),
     /// Take nothing more off a queue
     Pause(pause::Args),
     /// Take messages off a paused queue again
@@ -332,6 +335,7 @@ const fn alone(command: &Command) -> Option<&'static str> {
         Command::Check(_) => "check",
         Command::Config(_) => "config",
         Command::Exec(_) => "exec",
+        Command::Schedules(args) if args.command.is_alone() => "schedules explain",
         Command::Openapi(_) => "openapi",
         Command::Completion(_) => "completion",
         Command::Manual(_) => "manual",
@@ -369,6 +373,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, ExitCode> {
         Command::Why(args) => why::run(&args, context),
         Command::Queues(args) => queues::run(&args, context),
         Command::Tasks(args) => tasks::run(&args, context),
+        Command::Schedules(args) => schedules::run(&args, context),
         Command::Pause(args) => pause::run(&args, context),
         Command::Resume(args) => resume::run(&args, context),
         Command::Purge(args) => purge::run(&args, context),

@@ -152,3 +152,84 @@ fn count(parts: &[(usize, &str)]) -> Wrong {
     };
     Wrong::new(format!("has {n} field{}, not 5", if n == 1 { "" } else { "s" }), help)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_crontab_takes_is_taken() {
+        for good in [
+            "0 3 * * *",
+            "*/5 * * * *",
+            "0 0 1,15 * 1-5",
+            "0 0 * jan-mar,DEC mon",
+            "0-30/10 22-23 * * 7",
+            "30 0 3 * * *",
+            "  00\t03 * * *  ",
+            "*/60 * * * *",
+            "0 0 30 2 1",
+            "@daily",
+            "@midnight",
+            "@annually",
+        ] {
+            let expr = Expr::parse(good).unwrap_or_else(|e| panic!("{good}: {e:?}"));
+            assert_eq!(expr.text(), good.trim());
+        }
+    }
+
+    /// What is pointed at, what is said, and what is advised.
+    #[test]
+    fn what_it_does_not_take_is_pointed_at() {
+        for (text, part, message, help) in [
+            ("", "", "has 0 fields", "minute, hour"),
+            ("* * * *", "", "has 4 fields, not 5", "\"0 3 * * *\""),
+            ("* * * * * * *", "", "has 7 fields", "years cannot be given"),
+            ("60 * * * *", "60", "has \"60\" as minute", "between 0 and 59"),
+            ("* 24 * * *", "24", "as hour", "between 0 and 23"),
+            ("* * 0 * *", "0", "as day of month", "between 1 and 31"),
+            ("* * * 13 *", "13", "as month", "jan to dec"),
+            ("* * * * 8", "8", "as day of week", "between 0 and 7, or sun to sat"),
+            ("1,5-2 * * * *", "5-2", "runs backwards", "5-59,0-2"),
+            ("0 0 * * fri-sun", "fri-sun", "runs backwards", "Sunday is also 7: write \"fri-7\""),
+            ("10/20 * * * *", "10/20", "a step after a single minute", "10-59/20"),
+            ("*/0 * * * *", "*/0", "has the step", "from 1 on"),
+            ("*/x * * * *", "*/x", "has the step", "from 1 on"),
+            ("+1 * * * *", "+1", "as minute", ""),
+            ("1,,2 * * * *", "", "an empty part as minute", ""),
+            ("1- * * * *", "1-", "as minute", ""),
+            ("* * * * monday", "monday", "as day of week", "write \"mon\""),
+            ("0 0 ? * *", "?", "as day of month", "crontab(5) has no ?"),
+            ("0 0 L * *", "L", "as day of month", "crontab(5) has no ?"),
+            ("0 0 * * 5#2", "5#2", "as day of week", ""),
+            ("0 0 30 2 *", "30", "a day that never comes", "choose a day"),
+            ("0 0 31 4,6,9,11 *", "31", "a day that never comes", ""),
+            ("@reboot", "", "is no time", "systemd"),
+            ("@dayly", "", "the unknown word", "@daily"),
+            ("** * * * *", "**", "as minute", ""),
+            ("0 0 ** * *", "**", "as day of month", ""),
+            ("é * * * *", "é", "as minute", ""),
+            ("* * * * ééé", "ééé", "as day of week", ""),
+        ] {
+            let wrong = Expr::parse(text).unwrap_err();
+            assert!(wrong.message.contains(message), "{text}: {}", wrong.message);
+            assert!(wrong.help.contains(help), "{text}: {}", wrong.help);
+            assert_eq!(wrong.span.map_or("", |span| &text[span]), part, "{text}");
+        }
+        assert!(Expr::parse(&format!("{} * * * *", "1,".repeat(2000))).is_err());
+    }
+
+    #[test]
+    fn only_minutes_and_hours_make_it_wild() {
+        for (text, wild) in [
+            ("*/5 3 * * *", true),
+            ("0 * * * *", true),
+            ("@hourly", true),
+            ("0 3 * * *", false),
+            ("0-59 0-23 * * *", false),
+            ("* 30 2 * * *", false),
+        ] {
+            assert_eq!(Expr::parse(text).unwrap().is_wild(), wild, "{text}");
+        }
+    }
+}

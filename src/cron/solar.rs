@@ -143,3 +143,96 @@ fn of_day(event: SolarEvent, place: Place, day: i64) -> [Option<i64>; 2] {
     // Rounding saturates, and is far from it in these years.
     [first, second].map(|found| found.map(|julian| ((julian - EPOCH) * DAY as f64).round() as i64))
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::super::Timing;
+    use super::*;
+    use crate::model::time::Wall;
+
+    fn timing(event: &str, latitude: f64, longitude: f64) -> Timing {
+        Timing::Solar { event: SolarEvent::named(event).unwrap(), latitude, longitude }
+    }
+
+    fn second(text: &str) -> i64 {
+        text.parse::<Timestamp>().unwrap().as_second()
+    }
+
+    #[test]
+    fn events_are_where_an_ephemeris_has_them() {
+        // PyEphem 4.2, observed as Celery's solar schedule does: horizon -0:34 with the sun's edge, no air pressure.
+        for (event, latitude, longitude, at) in [
+            ("dawn_astronomical", 52.52, 13.405, "2026-03-20T03:13:00Z"),
+            ("dawn_nautical", 52.52, 13.405, "2026-03-20T03:55:00Z"),
+            ("dawn_civil", 52.52, 13.405, "2026-03-20T04:35:14Z"),
+            ("sunrise", 52.52, 13.405, "2026-03-20T05:09:15Z"),
+            ("solar_noon", 52.52, 13.405, "2026-03-20T11:13:49Z"),
+            ("sunset", 52.52, 13.405, "2026-03-20T17:19:26Z"),
+            ("dusk_civil", 52.52, 13.405, "2026-03-20T17:53:34Z"),
+            ("dusk_nautical", 52.52, 13.405, "2026-03-20T18:33:59Z"),
+            ("dusk_astronomical", 52.52, 13.405, "2026-03-20T19:16:14Z"),
+            ("sunrise", -0.18, -78.47, "2026-03-20T11:17:59Z"),
+            ("dusk_nautical", -0.18, -78.47, "2026-03-20T00:09:27Z"),
+            ("sunset", -36.85, 174.76, "2026-03-20T06:33:01Z"),
+            ("dawn_civil", -36.85, 174.76, "2026-03-20T17:58:28Z"),
+            ("sunset", 69.65, 18.96, "2026-03-20T17:01:30Z"),
+        ] {
+            let next = timing(event, latitude, longitude).next(Wall(second("2026-03-20T00:00:00Z") * 1000));
+            let got = next.unwrap().at.0 / 1000;
+            // Half a minute is what air makes of it on any day.
+            assert!((got - second(at)).abs() <= 30, "{event} at {latitude}: {} s off", got - second(at));
+        }
+    }
+
+    #[test]
+    fn a_polar_night_waits_for_its_end() {
+        // Longyearbyen: no sunset from April to August, no sunrise from October to February.
+        let days = |event: &str, from: &str| {
+            let next = timing(event, 78.22, 15.65).next(Wall(second(from) * 1000)).unwrap();
+            Timestamp::from_millisecond(next.at.0).unwrap().strftime("%m-%d").to_string()
+        };
+        let (set, rise) = (days("sunset", "2026-05-01T00:00:00Z"), days("sunrise", "2026-11-15T00:00:00Z"));
+        assert!(("08-20".."08-30").contains(&set.as_str()), "{set}");
+        assert!(("02-10".."02-20").contains(&rise.as_str()), "{rise}");
+        // At a pole there is one a year.
+        let pole = timing("sunrise", 90.0, 0.0);
+        let first = pole.next(Wall(second("2026-01-01T00:00:00Z") * 1000)).unwrap();
+        let year = pole.next(first.at).unwrap().at.since(first.at) / 86_400_000;
+        assert!((364..=367).contains(&year), "{year} days");
+    }
+
+    #[test]
+    fn whoever_asks_is_told_the_same_instants() {
+        for (event, latitude) in
+            [("sunset", 52.5), ("dawn_astronomical", 66.0), ("sunrise", 70.0), ("solar_noon", -45.0)]
+        {
+            let timing = timing(event, latitude, 171.0);
+            let from = Wall(second("2026-03-01T00:00:00Z") * 1000);
+            let mut all = vec![timing.next(from).unwrap().at];
+            while all.len() < 60 {
+                let last = *all.last().unwrap();
+                all.push(timing.next(last).unwrap().at);
+            }
+            let last = *all.last().unwrap();
+            let between: Vec<Wall> = timing.between(from, last, 1000).iter().map(|p| p.at).collect();
+            assert_eq!(between, all, "{event}");
+            for pair in all.windows(2) {
+                let middle = Wall(i64::midpoint(pair[0].0, pair[1].0));
+                assert_eq!(timing.next(middle).unwrap().at, pair[1], "{event}");
+                assert_eq!(timing.next(Wall(pair[1].0 - 1)).unwrap().at, pair[1], "{event}");
+                assert_eq!(timing.latest(from, middle).unwrap().at, pair[0], "{event}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_never() {
+        assert_eq!(timing("sunset", f64::NAN, 0.0).next(Wall(0)), None);
+        assert_eq!(timing("sunset", 0.0, 0.0).next(Wall(i64::MAX)), None);
+        assert!(timing("sunset", 0.0, 0.0).next(Wall(i64::MIN)).is_some());
+        assert_eq!(SolarEvent::named("noon"), None);
+        assert!(SolarEvent::ALL.iter().map(|(_, name)| *name).eq(SolarEvent::NAMES.iter().copied()));
+    }
+}

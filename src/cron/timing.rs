@@ -141,3 +141,61 @@ fn interval(ms: u64) -> i64 {
 fn planned((second, edge): (i64, Option<Edge>)) -> Option<Planned> {
     second.checked_mul(1000).map(|ms| Planned { at: Wall(ms), edge })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cron(text: &str) -> Timing {
+        Timing::Cron { expr: Expr::parse(text).unwrap(), zone: Zone::named("Europe/Paris").unwrap() }
+    }
+
+    fn at(planned: Option<Planned>) -> Option<i64> {
+        planned.map(|p| p.at.0)
+    }
+
+    #[test]
+    fn intervals_stand_on_their_multiples() {
+        let every = Timing::Every { ms: 1500 };
+        assert_eq!(at(every.next(Wall(0))), Some(1500));
+        assert_eq!(at(every.next(Wall(1499))), Some(1500));
+        assert_eq!(at(every.next(Wall(-1))), Some(0));
+        assert_eq!(at(every.latest(Wall(0), Wall(4400))), Some(3000));
+        assert_eq!(at(every.latest(Wall(3000), Wall(4400))), None);
+        let last: Vec<i64> = every.between(Wall(0), Wall(6000), 3).iter().map(|p| p.at.0).collect();
+        assert_eq!(last, [3000, 4500, 6000]);
+        assert_eq!(at(every.next(Wall(i64::MAX))), None);
+        assert_eq!(at(Timing::Every { ms: 0 }.next(Wall(5))), Some(6));
+        assert_eq!(at(Timing::Every { ms: u64::MAX }.next(Wall(5))), Some(i64::MAX));
+    }
+
+    #[test]
+    fn milliseconds_do_not_move_a_planned_second() {
+        let daily = cron("0 3 * * *");
+        let three = at(daily.next(Wall(1_790_000_000_000))).unwrap();
+        assert_eq!(at(daily.next(Wall(three - 1))), Some(three));
+        assert_eq!(at(daily.next(Wall(three))), Some(three + 86_400_000));
+        assert_eq!(at(daily.next(Wall(three + 1))), Some(three + 86_400_000));
+        assert_eq!(at(daily.latest(Wall(three - 1), Wall(three))), Some(three));
+        assert_eq!(at(daily.latest(Wall(three), Wall(three + 5))), None);
+        assert_eq!(at(daily.latest(Wall(three - 1), Wall(three - 1))), None);
+        assert_eq!(at(daily.latest(Wall(three), Wall(three - 1))), None);
+    }
+
+    #[test]
+    fn the_last_of_years_of_seconds_are_found_at_once() {
+        // Forty years of every second, of them the last thousand; and one that bursts once a year.
+        let (from, until) = (Wall(500_000_000_000), Wall(1_790_000_000_500));
+        let last = cron("* * * * * *").between(from, until, 1000);
+        assert_eq!(last.len(), 1000);
+        assert_eq!(last.last().map(|p| p.at.0), Some(1_790_000_000_000));
+        assert_eq!(last.first().map(|p| p.at.0), Some(1_789_999_001_000));
+        let burst = cron("* * 0 1 1 *").between(from, until, 7300);
+        assert!(burst.windows(2).all(|w| w[0].at < w[1].at));
+        // Two New Years' hours, and a hundred seconds of the one before.
+        assert_eq!(burst.len(), 7300);
+        assert_eq!(burst[7299].at.since(burst[7299 - 3599].at), 3_599_000);
+        assert_eq!(cron("0 0 29 2 *").between(from, until, 100).len(), 10);
+        assert_eq!(cron("0 0 29 2 *").between(from, until, 0), []);
+    }
+}

@@ -122,9 +122,10 @@ fn even(field: Field, kind: &Kind) -> Option<u32> {
 fn days(fields: &Fields) -> String {
     let Fields { day, month, weekday, .. } = *fields;
     let months = if month.is_full(&MONTH) { None } else { Some(month_words(month)) };
-    let within = months.as_ref().map(|m| format!(" in {m}")).unwrap_or_default();
+    let lead = if month.step() == Some(1) { "from" } else { "in" };
+    let within = months.as_ref().map(|m| format!(" {lead} {m}")).unwrap_or_default();
     let of_month = format!("of {}", months.as_deref().unwrap_or("the month"));
-    let on_day = format!("on the {} {of_month}", day_words(day));
+    let on_day = format!("on {} {of_month}", day_words(day));
     match (day.is_full(&DAY), weekday.is_full(&WEEKDAY)) {
         (true, true) => within.trim_start().to_owned(),
         // One of two alternatives is every day.
@@ -144,14 +145,15 @@ fn month_words(month: Field) -> String {
     }
 }
 
-/// `1st and 15th`, `1st through 7th`, `every 2nd day from the 1st through the 31st`.
+/// `the 1st and 15th`, `the 1st through 7th`, `every 2nd day from the 1st through the 31st`.
 fn day_words(day: Field) -> String {
     let (from, to) = day.ends();
-    let through = format!("{} through {}", ordinal(from), ordinal(to));
     match day.step() {
-        Some(1) => through,
-        Some(n) if day.count() > FEW => format!("{through} in steps of {n} days"),
-        _ => and(&day.values().map(ordinal).collect::<Vec<_>>()),
+        Some(1) => format!("the {} through {}", ordinal(from), ordinal(to)),
+        Some(n) if day.count() > FEW => {
+            format!("every {} day from the {} through the {}", ordinal(n), ordinal(from), ordinal(to))
+        }
+        _ => format!("the {}", and(&day.values().map(ordinal).collect::<Vec<_>>())),
     }
 }
 
@@ -209,5 +211,56 @@ fn joined(all: &[String], word: &str) -> String {
         Some((last, [])) => last.clone(),
         Some((last, rest)) => format!("{} {word} {last}", rest.join(", ")),
         None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Expr;
+
+    #[test]
+    fn expressions_are_said_in_english() {
+        for (text, words) in [
+            ("0 3 * * 1-5", "At 03:00 on weekdays"),
+            ("0 3 * * *", "At 03:00 every day"),
+            ("* * * * *", "Every minute"),
+            ("*/5 * * * *", "Every 5 minutes"),
+            ("*/60 * * * *", "Every hour, on the hour"),
+            ("@hourly", "Every hour, on the hour"),
+            ("30 * * * *", "At minute 30 of every hour"),
+            ("15,45 * * * *", "At minutes 15 and 45 of every hour"),
+            ("*/30 * * * *", "Every 30 minutes"),
+            ("*/7 * * * *", "At every 7th minute from 0 through 56 of every hour"),
+            ("0 */2 * * *", "Every 2 hours, on the hour"),
+            ("30 */3 * * *", "At minute 30 of every 3rd hour"),
+            ("*/15 9-17 * * 1-5", "Every 15 minutes from 09:00 to 17:59 on weekdays"),
+            ("*/20 2 * * *", "At 02:00, 02:20 and 02:40 every day"),
+            ("*/5 2 * * *", "Every 5 minutes from 02:00 to 02:59"),
+            ("0 9,12,18 * * *", "At 09:00, 12:00 and 18:00 every day"),
+            ("0 0 1,15 * *", "At 00:00 on the 1st and 15th of the month"),
+            ("30 4 1,15 * 5", "At 04:30 on the 1st and 15th of the month, and on Fridays"),
+            ("0 0 13 * fri", "At 00:00 on the 13th of the month, and on Fridays"),
+            ("@yearly", "At 00:00 on the 1st of January"),
+            ("@weekly", "At 00:00 on Sundays"),
+            ("0 22 * jan,jul 6,7", "At 22:00 on weekends in January and July"),
+            ("0 12 * 3-11 *", "At 12:00 from March through November"),
+            ("0 12 1-7 * *", "At 12:00 on the 1st through 7th of the month"),
+            (
+                "30 2 */2 * 1",
+                "At 02:30 on every 2nd day from the 1st through the 31st of the month where that is a Monday",
+            ),
+            ("0 0 1-31 * 1", "At 00:00 every day"),
+            ("0 0 * * 2-4", "At 00:00 on Tuesdays through Thursdays"),
+            ("30 0 3 * * *", "At 03:00:30 every day"),
+            ("* * * * * *", "Every second"),
+            ("*/10 * * * * *", "Every 10 seconds"),
+            ("30 * * * * *", "At second 30 of every minute"),
+            ("0 * * * * *", "Every minute"),
+            ("*/10 30 2 * * *", "Every 10 seconds of minute 30 of hour 2"),
+            ("* * 2 * * *", "Every second from 02:00 to 02:59"),
+            ("* 5 * * * *", "Every second of minute 5 of every hour"),
+        ] {
+            assert_eq!(Expr::parse(text).unwrap().words(), words, "{text}");
+        }
     }
 }

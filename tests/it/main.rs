@@ -37,6 +37,7 @@ mod resident;
 mod result;
 mod retry;
 mod run;
+mod schedules;
 mod status;
 mod stop;
 mod store;

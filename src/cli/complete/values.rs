@@ -46,7 +46,7 @@ fn kind(arg: &Arg) -> Option<Kind> {
         "N" if arg.get_id() == "priority" => Kind::Priority,
         "PATH" | "FILE" | "POSITIONAL" => Kind::File,
         "DIR" => Kind::Directory,
-        "ID" | "TIME" | "JSON" | "N" => Kind::Free,
+        "ID" | "TIME" | "JSON" | "N" | "EXPR" => Kind::Free,
         _ => return None,
     })
 }
