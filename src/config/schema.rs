@@ -110,6 +110,7 @@ fn of_kind(kind: Kind) -> Value {
         Kind::Params => params(),
         Kind::TimeOfDay => json!({"type": "string", "pattern": "^[0-2]?[0-9]:[0-5][0-9]$"}),
         Kind::Percent => json!({"type": "string", "pattern": "^[0-9]+\\s*%$"}),
+        Kind::Degrees(most) => json!({"type": "number", "minimum": -most, "maximum": most}),
         Kind::List => json!({"type": "array"}),
         Kind::Dict => json!({"type": "object"}),
         Kind::Table(keys) => of_keys(keys, false),

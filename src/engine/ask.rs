@@ -8,6 +8,7 @@ use super::store::{Pending, backoff};
 use crate::model::message::{Message, Record, Token};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Reply};
+use crate::model::schedule::Change;
 use crate::model::state::State;
 use crate::model::time::{Mono, Wall};
 
@@ -59,6 +60,7 @@ pub(super) enum Work {
         now: Wall,
         here: u64,
     },
+    Schedule(Change),
 }
 
 impl Work {
@@ -71,6 +73,7 @@ impl Work {
             Self::WhyCount(_) => Op::Count,
             Self::Pause { queue, paused } => Op::QueueState { queue, paused },
             Self::Purge { queue, now, .. } => Op::Purge { queue, now },
+            Self::Schedule(change) => Op::Schedule(vec![change]),
             Self::Cancel(_) | Self::AwaitClose(_) => return None,
         })
     }
@@ -103,6 +106,7 @@ impl Engine {
                 let here = self.purge_window(&queue, out);
                 Work::Purge { queue, now, here }
             }
+            Ask::Schedule(change) => Work::Schedule(change),
             Ask::Drain { on } => {
                 self.draining = on;
                 if on {
@@ -114,6 +118,11 @@ impl Engine {
                 return;
             }
         };
+        self.begin_ask(key, work, out);
+    }
+
+    /// Begins to work for a client, or for a schedule.
+    pub(super) fn begin_ask(&mut self, key: AskKey, work: Work, out: &mut Vec<Command>) {
         let mono = self.now.mono;
         let until = mono.plus(PATIENCE_MS);
         self.asks.insert(key, Asking { work, until, tries: 0, at: mono, under_way: false });
@@ -150,7 +159,7 @@ impl Engine {
     }
 
     pub(super) fn answer(&mut self, key: AskKey, answer: Told, out: &mut Vec<Command>) {
-        if self.asks.remove(&key).is_some() {
+        if self.asks.remove(&key).is_some() && !self.replacement_answered(key, &answer) {
             out.push(Command::Answer { key, answer });
         }
     }
@@ -212,7 +221,12 @@ impl Engine {
             }
             (Work::Purge { here, .. }, Reply::Purged(n)) => {
                 self.sweep.finished(now);
+                self.doubt_schedules();
                 self.answer(key, Told::Purged(n + here), out);
+            }
+            (Work::Schedule(change), Reply::Done) => {
+                self.schedule_changed(&change, out);
+                self.answer(key, Told::Done, out);
             }
             (_, reply) => {
                 let fault = Fault::Refused(format!("the store answered something else: {reply:?}"));

@@ -7,6 +7,7 @@ use crate::model::message::Message;
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Reply, Ticket};
 use crate::model::outcome::Outcome;
+use crate::model::schedule::Change;
 
 /// A place in a pool.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -183,6 +184,8 @@ pub enum Ask {
         /// The queue.
         queue: String,
     },
+    /// Pause a schedule, end its pause, or rewind it.
+    Schedule(Change),
     /// Take nothing new off any queue, or do again.
     Drain {
         /// On or off.

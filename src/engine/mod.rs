@@ -2,7 +2,7 @@
 //! no I/O, no hash maps: the same seed gives the same trace.
 //!
 //! This file only routes. Each noun has its file: [`held`] the leased messages and their stages, `store`
-//! the tickets and the patience with a failing store, `sweep` what time brings, `route` where a message
+//! the tickets and the patience with a failing store, `sweep` what time brings, `schedule` what is planned, `route` where a message
 //! goes, `ask` what clients want, `dispatch` which message gets which slot, `retry` what an outcome leads
 //! to, `pool` what becomes of children, `slot` who takes runs in a place, `recycle` who is replaced, `adopt` what an earlier daemon left behind, `doubt` what of it a silent child may hold, `shutdown` the end.
 
@@ -25,6 +25,10 @@ mod queue;
 mod recycle;
 mod retry;
 mod route;
+mod schedule;
+mod schedule_ask;
+mod schedule_replace;
+mod schedule_times;
 mod settle;
 mod shutdown;
 mod slot;
@@ -45,6 +49,8 @@ pub use pool::{END_MS, READY_MS};
 pub use recycle::{Reason, Replaced};
 pub use retry::{Counts, MAX_LOSSES, Verdict, verdict};
 pub use route::route;
+pub use schedule_ask::ScheduleView;
+pub use schedule_times::LATE_MS;
 
 use crate::model::message::Token;
 use crate::model::name::MessageId;
@@ -62,6 +68,7 @@ pub struct Engine {
     phase: adopt::Phase,
     store: store::Store,
     sweep: sweep::Sweep,
+    schedules: schedule::Schedules,
     pools: BTreeMap<String, pool::Pool>,
     slots: BTreeMap<SlotId, slot::Slot>,
     children: BTreeMap<ChildKey, child::Child>,
@@ -95,6 +102,7 @@ impl Engine {
             phase: adopt::Phase::boot(),
             store: store::Store::default(),
             sweep: sweep::Sweep::default(),
+            schedules: schedule::Schedules::default(),
             pools: BTreeMap::new(),
             slots: BTreeMap::new(),
             children: BTreeMap::new(),
@@ -159,6 +167,7 @@ impl Engine {
         self.pump_measures(true, out);
         self.pump_children(out);
         self.pump_sweep(out);
+        self.pump_schedules(out);
         self.pump_leases(out);
         self.pump_finish(out);
     }
@@ -179,6 +188,7 @@ impl Engine {
             self.children_deadline(),
             self.measures_deadline(),
             self.sweep_deadline(),
+            self.schedules_deadline(),
             self.leases_deadline(),
         ]
         .into_iter()

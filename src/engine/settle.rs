@@ -228,6 +228,7 @@ impl Engine {
                 State::Failure | State::Dead => self.failed += 1,
                 _ => {}
             }
+            self.fire_ended(&message, state, out);
         } else if let Some(expires) = message.expires {
             self.sweep.note(expires);
         }

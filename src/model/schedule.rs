@@ -50,6 +50,22 @@ impl Overlap {
     }
 }
 
+/// What happens to planned times that passed while nobody could fire them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CatchUp {
+    /// They are left out.
+    #[default]
+    None,
+    /// The latest of them fires.
+    Last,
+    /// The latest so many of them fire, oldest first.
+    All {
+        /// How many.
+        max: u32,
+    },
+}
+
 /// Where a message comes from that nobody enqueued.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fired {
