@@ -76,7 +76,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("stop", &[]),
     ("why", &[]),
     ("tasks", &[]),
-    ("schedules", &["handle"]), // explain computes everything itself
+    ("schedules", &[]),
     ("store", &[]),
 ];
 

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use super::schedules::{LastFire, PlannedView, RewindBody, RunBody, ScheduleView, SchedulesView};
 pub use super::status::{ChildState, ChildView, CountsView, PoolView, ReplacedView, RunningView, StatusView};
 pub use super::verbs::{BackupPiece, DrainBody, ReloadBody, StopBody};
 use crate::model::outcome::Outcome;
@@ -107,6 +108,38 @@ pub enum Request {
         /// The queue.
         queue: String,
     },
+    /// `GET /v1/schedules`
+    Schedules,
+    /// `GET /v1/schedules/next` and `GET /v1/schedules/{name}/next`
+    Planned {
+        /// Only this schedule.
+        name: Option<String>,
+        /// At most so many.
+        most: usize,
+    },
+    /// `POST /v1/schedules/{name}/run`
+    RunSchedule {
+        /// The schedule.
+        name: String,
+        /// The message's id.
+        id: Option<String>,
+    },
+    /// `POST /v1/schedules/{name}/pause` and `/resume`
+    PauseSchedule {
+        /// The schedule.
+        name: String,
+        /// Pause or resume.
+        paused: bool,
+    },
+    /// `POST /v1/schedules/{name}/rewind`
+    Rewind {
+        /// The schedule.
+        name: String,
+        /// Fires after this time are forgotten.
+        to: i64,
+        /// Only say what would fire.
+        dry: bool,
+    },
     /// `POST /v1/reload`
     Reload {
         /// Replace the program too, by the one that is installed now.
@@ -176,6 +209,8 @@ pub enum ErrorKind {
     UnknownMessage,
     /// 404, exit 69: no such queue.
     UnknownQueue,
+    /// 404, exit 69: no such schedule.
+    UnknownSchedule,
     /// 409, exit 73: not possible in this state (cancel of a final message, a queue that is drained, …).
     Conflict,
     /// 429, exit 75: the queue is at its `max_length`, or too many requests are under way.
@@ -201,7 +236,7 @@ impl ErrorKind {
             Self::BadRequest => 400,
             Self::BadArguments | Self::Config => 422,
             Self::Forbidden => 403,
-            Self::UnknownTask | Self::UnknownMessage | Self::UnknownQueue => 404,
+            Self::UnknownTask | Self::UnknownMessage | Self::UnknownQueue | Self::UnknownSchedule => 404,
             Self::Conflict => 409,
             Self::Full => 429,
             Self::TooLarge => 413,
@@ -216,7 +251,7 @@ impl ErrorKind {
         match self {
             Self::BadRequest => 64,
             Self::BadArguments | Self::TooLarge => 65,
-            Self::UnknownTask | Self::UnknownMessage | Self::UnknownQueue => 69,
+            Self::UnknownTask | Self::UnknownMessage | Self::UnknownQueue | Self::UnknownSchedule => 69,
             Self::Internal => 70,
             Self::Conflict => 73,
             Self::Full | Self::Unavailable | Self::Stopping => 75,
@@ -348,6 +383,12 @@ pub struct MessageView {
     /// Uid of who enqueued it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
+    /// The schedule that fired it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// The planned time that it was fired for, milliseconds since the epoch; absent: it was fired by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned: Option<i64>,
     /// Milliseconds since the epoch, as all times below.
     pub enqueued: i64,
     /// When it is to run.

@@ -7,6 +7,7 @@ pub mod client;
 pub mod openapi;
 pub mod route;
 mod route_input;
+pub mod schedules;
 pub mod server;
 mod server_answer;
 mod server_io;

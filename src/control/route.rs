@@ -6,7 +6,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use super::access::Policy;
 use super::api::{
     BackupPiece, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported, LogLine, MessageView, Peer,
-    QueueView, ReloadBody, Request, Rights, StatusView, StopBody, TaskView, WhyView,
+    PlannedView, QueueView, ReloadBody, Request, RewindBody, Rights, RunBody, ScheduleView, StatusView,
+    StopBody, TaskView, WhyView,
 };
 use super::route_input as input;
 use super::route_input::Input;
@@ -150,6 +151,9 @@ const fn body<T: JsonSchema>(limit: usize, optional: bool) -> Option<Body> {
     Some(Body { limit, optional, schema: of::<T> })
 }
 
+const PLANNED: &[Query] =
+    &[Query { name: "n", kind: "integer", about: "At most this many, 1 to 1,000; default 20." }];
+
 /// Everything that can be asked; the most frequent first.
 pub static ROUTES: &[Route] = &[
     Route {
@@ -290,6 +294,67 @@ pub static ROUTES: &[Route] = &[
         name: "purge",
         about: "Revoke everything that waits or is scheduled in this queue.",
         parse: input::purge,
+        ..POST
+    },
+    Route {
+        path: "/v1/schedules",
+        need: Need::Read,
+        name: "schedules",
+        about: "Every declared schedule.",
+        answer: Shape::Json(of::<Vec<ScheduleView>>),
+        parse: input::schedules,
+        ..BASE
+    },
+    Route {
+        path: "/v1/schedules/next",
+        need: Need::Read,
+        name: "next",
+        about: "The next planned times of all schedules that fire.",
+        query: PLANNED,
+        answer: Shape::Json(of::<Vec<PlannedView>>),
+        parse: input::planned,
+        ..BASE
+    },
+    Route {
+        path: "/v1/schedules/{name}/next",
+        need: Need::Read,
+        name: "next_of_schedule",
+        about: "The next planned times of a schedule, whether it is paused or not.",
+        query: PLANNED,
+        answer: Shape::Json(of::<Vec<PlannedView>>),
+        parse: input::planned_of,
+        ..BASE
+    },
+    Route {
+        path: "/v1/schedules/{name}/run",
+        need: Need::Enqueue,
+        name: "run_schedule",
+        about: "Enqueue what a schedule enqueues, now and beside its plan.",
+        body: body::<RunBody>(SMALL, true),
+        answer: Shape::Json(of::<Vec<Enqueued>>),
+        parse: input::run_schedule,
+        ..POST
+    },
+    Route {
+        path: "/v1/schedules/{name}/pause",
+        name: "pause_schedule",
+        about: "Let planned times of a schedule pass until it is resumed; survives restarts.",
+        parse: input::pause_schedule,
+        ..POST
+    },
+    Route {
+        path: "/v1/schedules/{name}/resume",
+        name: "resume_schedule",
+        about: "Go on with what is planned from now on; failures in a row are forgotten.",
+        parse: input::resume_schedule,
+        ..POST
+    },
+    Route {
+        path: "/v1/schedules/{name}/rewind",
+        name: "rewind_schedule",
+        about: "Forget that a schedule fired after a time, so that catch_up applies from there.",
+        body: body::<RewindBody>(SMALL, false),
+        parse: input::rewind_schedule,
         ..POST
     },
     Route {

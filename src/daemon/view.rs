@@ -34,6 +34,8 @@ pub fn message(d: &Daemon, record: &Record) -> MessageView {
             .filter(|_| !record.state.is_final())
             .and_then(|t| t.limits.memory_at(m.memory_retries)),
         uid: m.uid,
+        schedule: m.fired.as_ref().map(|f| f.schedule.clone()),
+        planned: m.fired.as_ref().and_then(|f| f.planned).map(|at| at.0),
         enqueued: m.enqueued.0,
         due: record.due.map(|t| t.0),
         expires: m.expires.map(|t| t.0),

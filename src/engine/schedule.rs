@@ -550,3 +550,7 @@ impl Engine {
         self.plan_next(name, out);
     }
 }
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;

@@ -56,9 +56,21 @@ pub enum Planted {
     MemoryRetryUncounted,
     /// The engine is not told of memory pressure.
     DeafToPressure,
+    /// The store is not told what happens where fires of a schedule overlap.
+    OverlapIgnored,
+    /// The store is not told after how many failures a schedule pauses.
+    FailuresUncounted,
+    /// A planned time that comes to the store again is taken for another one.
+    RepeatedFireIsNew,
+    /// A planned time is answered as known and was not.
+    ForgottenFire,
+    /// The engine takes every missed time for one that is to be caught up.
+    MissedFireAll,
+    /// After a restart nobody knows what was done of a schedule.
+    UntilForgotten,
 }
 
-pub const ALL: [Planted; 26] = [
+pub const ALL: [Planted; 32] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
@@ -85,4 +97,10 @@ pub const ALL: [Planted; 26] = [
     Planted::CompanionsLost,
     Planted::MemoryRetryUncounted,
     Planted::DeafToPressure,
+    Planted::OverlapIgnored,
+    Planted::FailuresUncounted,
+    Planted::RepeatedFireIsNew,
+    Planted::ForgottenFire,
+    Planted::MissedFireAll,
+    Planted::UntilForgotten,
 ];

@@ -24,6 +24,9 @@ fn subject(op: &Op) -> Option<&MessageId> {
 
 impl World {
     pub fn submit(&mut self, ticket: Ticket, op: Op) -> Check {
+        if let Op::Tick(tick) = &op {
+            self.tick_is_right(tick)?;
+        }
         let delay =
             if self.rng.chance(self.faults.op_late) { self.rng.between(20, 900) } else { self.rng.below(4) };
         // One writer: operations take effect in their order.
@@ -72,6 +75,12 @@ impl World {
             }
             return Ok(reply);
         }
+        if let Op::Tick(tick) = op {
+            return self.apply_tick(*tick);
+        }
+        if let Op::Schedule(changes) = &op {
+            self.note_changes(changes);
+        }
         let Some(id) = subject(&op).cloned() else {
             let reply = self.model.apply(op);
             return Ok(reply);
@@ -90,6 +99,11 @@ impl World {
             self.ledger.outcome_is_kept(&op, &plan, &before)?;
             self.ends_are_just(&op, &before)?;
             self.note_effect(&op, &id);
+            if let Op::Settle(s) = &op
+                && s.state.is_final()
+            {
+                self.fire_ended(&before, s.state);
+            }
         }
         Ok(reply)
     }
@@ -194,6 +208,11 @@ impl World {
             (Some(Planted::NoExpiry), Ok(Reply::Deliveries(ds))) => {
                 for d in ds {
                     d.message.expires = None;
+                }
+            }
+            (Some(Planted::UntilForgotten), Ok(Reply::Schedules(rows))) => {
+                for row in rows {
+                    row.until = row.until.max(self.now.wall);
                 }
             }
             (Some(Planted::SilentSweep), Ok(Reply::Swept { queues, .. })) => queues.clear(),

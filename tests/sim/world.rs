@@ -19,6 +19,7 @@ use crate::planted::Planted;
 use crate::replacing::Known;
 use crate::rng::Rng;
 use crate::scenario::{self, Faults};
+use crate::schedules::Schedules;
 
 /// After the last fault everything must be over within this time (plus what clocks that went back cost).
 const LIVENESS_MS: u64 = 600_000;
@@ -101,6 +102,7 @@ pub struct World {
     pub companions: BTreeSet<i64>,
     /// Memory pressure is above its bound.
     pub pressed: bool,
+    pub schedules: Schedules,
 }
 
 /// How a seed went.
@@ -161,8 +163,11 @@ pub fn play(seed: u64, bug: Option<Planted>, verbose: bool) -> Told {
         order_life: BTreeMap::new(),
         companions: BTreeSet::new(),
         pressed: false,
+        schedules: Schedules::of(seed),
     };
     let result = w.run();
+    let s = &w.schedules;
+    w.ledger.scheduled = [s.fires, s.skips, s.held];
     Told { hash: w.hash, steps: w.steps, ledger: w.ledger, result, lines: w.lines.unwrap_or_default() }
 }
 
@@ -230,6 +235,7 @@ impl World {
             && self.open_insists == 0
             && self.clients.is_empty()
             && !self.stopping
+            && (self.schedules.over || self.schedules.drawn.is_empty())
             && self.engine.as_ref().is_some_and(|e| e.is_live() && e.held() == 0)
             && self.model.records().all(|r| r.state.is_final())
     }

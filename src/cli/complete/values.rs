@@ -17,6 +17,7 @@ const DURATIONS: &[&str] = &["30s", "1m", "5m", "10m", "30m", "1h", "6h", "1d", 
 enum Kind {
     Task,
     Queue,
+    Schedule,
     Message,
     State,
     Duration,
@@ -37,6 +38,7 @@ fn kind(arg: &Arg) -> Option<Kind> {
     Some(match name {
         "NAME" => Kind::Task,
         "QUEUE" => Kind::Queue,
+        "SCHEDULE" => Kind::Schedule,
         // As an option it is the id of something new.
         "ID" if arg.is_positional() => Kind::Message,
         "STATE" => Kind::State,
@@ -108,6 +110,7 @@ fn value(place: &Place<'_>, typed: &Typed, arg: &Arg, before: &str) -> Answer {
         match kind(arg).unwrap_or(Kind::Free) {
             Kind::Task => ask().tasks(matches!(place.command.get_name(), "enqueue" | "exec")),
             Kind::Queue => ask().queues(place.command.get_name()),
+            Kind::Schedule => ask().schedules(place.command.get_name()),
             Kind::Message => ask().messages(place, &typed.current),
             Kind::Pair => return pairs(place, typed, ask),
             Kind::State => states(typed.current.strip_prefix(before).unwrap_or_default()),

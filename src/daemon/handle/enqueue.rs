@@ -43,7 +43,7 @@ pub fn handle(d: &mut Daemon, asker: Asker, list: Vec<Enqueue>) {
     d.ask(Ask::Enqueue(messages), Box::new(move |_, told| answer(asker, told, states)));
 }
 
-fn answer(asker: Asker, told: Told, states: Vec<State>) {
+pub(super) fn answer(asker: Asker, told: Told, states: Vec<State>) {
     match told {
         Told::Published(list) => {
             // An id is no secret, the state of what it names is: a stranger learns that it is taken, no more.
@@ -151,12 +151,12 @@ fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Messa
 /// Refuses a queue whose pool would run the task as another user than its own queue's pool: no runner may
 /// take such a message, so it would come back for ever.
 fn same_user(settings: &Settings, task: &Task, queue: &str) -> Result<(), Error> {
+    if settings.runs_alike(task, queue) {
+        return Ok(());
+    }
     let home = settings.route(task);
     let key = |queue: &str| settings.pool_of(queue).map(|pool| settings.runner_key(pool, task));
     let (there, own) = (key(queue), key(home));
-    if there == own {
-        return Ok(());
-    }
     let shown =
         |key: Option<String>| key.filter(|k| !k.is_empty()).unwrap_or_else(|| "taskd's own user".to_owned());
     let (there, own) = (shown(there), shown(own));

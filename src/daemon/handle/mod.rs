@@ -5,6 +5,7 @@ use crate::control::api::{Answer, Call, Error, ErrorKind, Peer, Request, Rights}
 use crate::model::message::Record;
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Reply};
+use crate::model::time::Wall;
 
 pub mod cancel;
 pub mod drain;
@@ -17,6 +18,7 @@ pub mod queues;
 pub mod reload;
 pub mod result;
 pub mod retry;
+pub mod schedules;
 pub mod status;
 pub mod stop;
 pub mod store;
@@ -144,6 +146,11 @@ pub fn dispatch(d: &mut Daemon, call: Call) {
         Request::Tasks => tasks::handle(d, asker),
         Request::Pause { queue, paused } => pause::handle(d, asker, queue, paused),
         Request::Purge { queue } => purge::handle(d, asker, queue),
+        Request::Schedules => schedules::list(d, asker),
+        Request::Planned { name, most } => schedules::planned(d, asker, name.as_deref(), most),
+        Request::RunSchedule { name, id } => schedules::run(d, asker, &name, id),
+        Request::PauseSchedule { name, paused } => schedules::pause(d, asker, name, paused),
+        Request::Rewind { name, to, dry } => schedules::rewind(d, asker, name, Wall(to), dry),
         Request::Reload { binary } => reload::handle(d, asker, binary),
         Request::Drain { off } => drain::handle(d, asker, off),
         Request::Stop { now } => stop::handle(d, asker, now),

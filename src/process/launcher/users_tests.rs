@@ -44,6 +44,7 @@ fn settings(pools: Vec<(String, Pool)>, tasks: Vec<(String, Task)>) -> Settings 
         pools: pools.into_iter().collect(),
         routes: Vec::new(),
         tasks: tasks.into_iter().collect(),
+        schedules: std::collections::BTreeMap::new(),
         hard_nofile: None,
     }
 }
