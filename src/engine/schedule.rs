@@ -16,7 +16,7 @@ use super::store::{Job, Pending, backoff};
 use crate::model::message::Message;
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Reply};
-use crate::model::schedule::{Became, Change, Fired, MAX_ROWS, Row, Tick, Ticked};
+use crate::model::schedule::{Became, Change, Fired, MAX_ROWS, Overlap, Row, Tick, Ticked};
 use crate::model::state::State;
 use crate::model::time::{Mono, Wall};
 
@@ -413,7 +413,10 @@ impl Engine {
 
     fn count_end(&mut self, name: &str, id: &MessageId, state: State, out: &mut Vec<Command>) {
         let wall = self.now.wall;
-        let Some(entry) = self.schedules.entries.get_mut(name) else { return };
+        let Some(entry) = self.schedules.entries.get_mut(name) else {
+            // It is not declared any more, and what it fired may still wait for this end.
+            return self.raise_all();
+        };
         let row = &mut entry.row;
         let paused = row.paused.is_some();
         row.end(id, state, wall);
@@ -482,13 +485,20 @@ impl Engine {
             self.schedules.changes.push_back(change);
         }
         row.pause_after = plan.pause_after;
+        // What this node plans already it goes on with; nothing of it is at the store now.
+        let known =
+            self.schedules.entries.get_mut(name).filter(|e| e.row.rule == row.rule && !rule.is_empty());
+        let known = known.filter(|_| row.paused.is_none()).map(|e| (e.from, std::mem::take(&mut e.pending)));
         self.schedules.forget(name);
         let shifted = Wall(wall.0.saturating_sub_unsigned(plan.offset_ms));
         // A clock that is behind what was done goes on from where it is; the store knows what fired.
-        let from = row.until.min(shifted.max(beginning(plan, wall)));
-        let waits = row.held > 0 && plan.overlap == crate::model::schedule::Overlap::Replace;
+        let begins = row.until.min(shifted.max(beginning(plan, wall)));
+        let (from, pending) = known.unwrap_or((begins, VecDeque::new()));
+        let waits = row.held > 0 && plan.overlap == Overlap::Replace;
+        if !pending.is_empty() {
+            self.schedules.ready.insert(name.to_owned());
+        }
         let (next, fires_at, again_at) = (None, None, None);
-        let pending = VecDeque::new();
         let entry = Entry { row, from, next, pending, under_way: false, tries: 0, fires_at, again_at };
         self.schedules.entries.insert(name.to_owned(), entry);
         if waits {

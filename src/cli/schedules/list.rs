@@ -116,9 +116,9 @@ mod tests {
         assert_eq!(
             plain(&[nightly.clone(), broken]),
             "\
-SCHEDULE  TASK    WHEN       NEXT              LAST             STATE
-nightly   backup  at 03:00   09-22 03:00 CEST  13h ago SUCCESS  waits
-broken    backup  every 30s  -                 13h ago SUCCESS  paused
+SCHEDULE  TASK    WHEN       NEXT              LAST                 STATE
+nightly   backup  at 03:00   09-22 03:00 CEST  13h 13m ago SUCCESS  waits
+broken    backup  every 30s  -                 13h 13m ago SUCCESS  paused
 
 broken: paused after 3 failures in a row; taskd schedules resume broken
 "
