@@ -195,7 +195,7 @@ impl World {
             }
             Action::Jump(ms) => {
                 self.now.wall = Wall(self.now.wall.0 + ms);
-                self.schedules.jumped = Some(self.now.mono.0);
+                self.schedules.jumps.push(Wall(self.now.wall.0 - ms));
                 self.step(Event::Tick)
             }
             Action::EndSchedules => {
