@@ -8,7 +8,7 @@ QUICK := target/quickstart
 FIGURES := exec_true enqueue_cli enqueue_concurrent latency backlog idle \
 	resident recycle sleepers
 
-.PHONY: help run test test-boot test-qemu check package deb reproducible soak bench bench-boot clean
+.PHONY: help run test test-boot test-qemu check package deb reproducible soak bench bench-boot bench-schedules clean
 
 help:
 	@echo 'make run    build taskd and start it with config/quickstart.toml (Ctrl-C stops it)'
@@ -85,6 +85,12 @@ bench:
 	@for figure in $(FIGURES); do $(CARGO) bench --quiet --bench $$figure || echo "$$figure ended with $$?"; done; \
 	$(CARGO) bench --quiet --bench table
 	@$(MAKE) --no-print-directory bench-boot
+
+# The figures of schedules alone: some eight minutes.
+bench-schedules:
+	@bash tests/needs.sh bench
+	$(CARGO) build --release --bins --benches
+	$(CARGO) bench --quiet --bench schedules
 
 # Figures of the installed package, in a container.
 bench-boot: package

@@ -123,7 +123,7 @@ impl Engine {
                 if record.as_ref().is_some_and(|r| r.state == State::Revoked && r.finished == Some(asked)) {
                     self.note_dropped(&id, State::Revoked, out);
                     if let Some(record) = &record {
-                        self.fire_ended(&record.message, State::Revoked, out);
+                        self.fire_ended(&record.message, State::Revoked, asked, out);
                     }
                 }
                 let too_late = record.as_ref().is_some_and(|r| r.state != State::Revoked);

@@ -389,7 +389,7 @@ impl Engine {
         }
         for id in t.revoked {
             self.note_dropped(&id, State::Revoked, out);
-            self.count_end(name, &id, State::Revoked, out);
+            self.count_end(name, &id, State::Revoked, self.now.wall, out);
         }
         for id in t.running {
             self.replace(id, out);
@@ -404,22 +404,21 @@ impl Engine {
         }
     }
 
-    /// A message reached a final state, and the store has it.
-    pub(super) fn fire_ended(&mut self, message: &Message, state: State, out: &mut Vec<Command>) {
+    /// A message reached a final state at this time, and the store has it.
+    pub(super) fn fire_ended(&mut self, message: &Message, state: State, at: Wall, out: &mut Vec<Command>) {
         if let Some(fired) = &message.fired {
-            self.count_end(&fired.schedule, &message.id, state, out);
+            self.count_end(&fired.schedule, &message.id, state, at, out);
         }
     }
 
-    fn count_end(&mut self, name: &str, id: &MessageId, state: State, out: &mut Vec<Command>) {
-        let wall = self.now.wall;
+    fn count_end(&mut self, name: &str, id: &MessageId, state: State, at: Wall, out: &mut Vec<Command>) {
         let Some(entry) = self.schedules.entries.get_mut(name) else {
             // It is not declared any more, and what it fired may still wait for this end.
             return self.raise_all();
         };
         let row = &mut entry.row;
         let paused = row.paused.is_some();
-        row.end(id, state, wall);
+        row.end(id, state, at);
         row.live = row.live.saturating_sub(1);
         let released = row.held > 0;
         row.held = row.held.saturating_sub(1);

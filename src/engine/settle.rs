@@ -228,7 +228,12 @@ impl Engine {
                 State::Failure | State::Dead => self.failed += 1,
                 _ => {}
             }
-            self.fire_ended(&message, state, out);
+            let at = match (&closing.end, there) {
+                (_, Some(record)) => record.finished,
+                (End::Settle(settle), None) => Some(settle.now),
+                (End::Back { .. } | End::Unknown, None) => None,
+            };
+            self.fire_ended(&message, state, at.unwrap_or(self.now.wall), out);
         } else if let Some(expires) = message.expires {
             self.sweep.note(expires);
         }
