@@ -6,9 +6,9 @@ CARGO ?= cargo
 TASKD := target/release/taskd
 QUICK := target/quickstart
 FIGURES := exec_true enqueue_cli enqueue_concurrent latency backlog idle \
-	resident recycle sleepers
+	resident recycle sleepers cron
 
-.PHONY: help run test test-boot test-qemu check package deb reproducible soak bench bench-boot bench-schedules clean
+.PHONY: help run test test-boot test-qemu check package deb reproducible soak bench bench-boot bench-cron bench-schedules clean
 
 help:
 	@echo 'make run    build taskd and start it with config/quickstart.toml (Ctrl-C stops it)'
@@ -91,6 +91,9 @@ bench-schedules:
 	@bash tests/needs.sh bench
 	$(CARGO) build --release --bins --benches
 	$(CARGO) bench --quiet --bench schedules
+# Planned times beside Debian's cron and croner, around changes of the clocks; a part of `make bench`.
+bench-cron:
+	$(CARGO) bench --quiet --bench cron
 
 # Figures of the installed package, in a container.
 bench-boot: package

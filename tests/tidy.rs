@@ -67,6 +67,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("logs", &[]),
     ("cancel", &[]),
     ("retry", &[]),
+    ("dead", &[]),
     ("queues", &[]),
     ("pause", &[]),
     ("resume", &["handle", "it"]), // pause's other half: the same request with `paused = false`
@@ -77,6 +78,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("why", &[]),
     ("tasks", &[]),
     ("schedules", &[]),
+    ("notify", &[]),
     ("store", &[]),
 ];
 

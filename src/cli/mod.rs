@@ -24,6 +24,7 @@ pub mod check;
 pub mod complete;
 pub mod completion;
 pub mod config;
+pub mod dead;
 pub mod drain;
 pub mod ending;
 pub mod enqueue;
@@ -35,11 +36,13 @@ pub mod logs;
 pub mod manual;
 pub mod moment;
 pub mod ndjson;
+pub mod notify;
 pub mod openapi;
 pub mod output;
 pub mod pause;
 pub mod purge;
 pub mod queues;
+pub mod rate;
 pub mod reload;
 pub mod result;
 pub mod resume;
@@ -52,6 +55,7 @@ pub mod stop;
 pub mod store;
 pub mod table;
 pub mod tasks;
+pub mod telling;
 pub mod why;
 
 /// How long an answer is waited for when `--timeout` is not given.
@@ -113,6 +117,8 @@ pub enum Command {
     Cancel(cancel::Args),
     /// Put finished messages back into their queues
     Retry(retry::Args),
+    /// List, retry, purge or export messages that were given up on
+    Dead(dead::Args),
     /// Say in a sentence why a message is not running yet
     Why(why::Args),
     /// Show the queues
@@ -121,6 +127,8 @@ pub enum Command {
     Tasks(tasks::Args),
     /// Explain when an expression of crontab(5) fires
     Schedules(schedules::Args),
+    /// Show or change how often a task's or a queue's messages start
+    Rate(rate::Args),
     /// Take nothing more off a queue
     Pause(pause::Args),
     /// Take messages off a paused queue again
@@ -135,6 +143,8 @@ pub enum Command {
     Stop(stop::Args),
     /// Run a declared task once in the foreground, without the daemon
     Exec(exec::Args),
+    /// Try whether people are told of failures
+    Notify(notify::Args),
     /// Back up, check, export or import the store
     Store(store::Args),
     /// Print the control API as an OpenAPI document
@@ -370,16 +380,19 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, ExitCode> {
         Command::Logs(args) => logs::run(&args, context),
         Command::Cancel(args) => cancel::run(&args, context),
         Command::Retry(args) => retry::run(&args, context),
+        Command::Dead(args) => dead::run(args, context),
         Command::Why(args) => why::run(&args, context),
         Command::Queues(args) => queues::run(&args, context),
         Command::Tasks(args) => tasks::run(&args, context),
         Command::Schedules(args) => schedules::run(&args, context),
+        Command::Rate(args) => rate::run(&args, context),
         Command::Pause(args) => pause::run(&args, context),
         Command::Resume(args) => resume::run(&args, context),
         Command::Purge(args) => purge::run(&args, context),
         Command::Reload(args) => reload::run(&args, context),
         Command::Drain(args) => drain::run(&args, context),
         Command::Stop(args) => stop::run(&args, context),
+        Command::Notify(args) => notify::run(args, context),
         Command::Store(args) => store::run(args, context),
         Command::Openapi(args) => openapi::run(&args, context),
         Command::Completion(args) => completion::run(&args, context),

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use crate::control::api::{ChildView, MessageView, SchedulesView, StatusView};
+use crate::control::api::{ChildView, MessageView, SchedulesView, StatusView, UniqueView};
 use crate::control::route::Method;
 use crate::model::state::State;
+use crate::model::unique::Holds;
 
 use super::output::{self, BOLD, Ending, Failure, RESET, YELLOW, clean};
 use super::table::{Column, pairs, render, size};
@@ -70,7 +71,10 @@ pub fn node(view: &StatusView, now: i64, zone: &TimeZone) -> String {
         clean(&view.node)
     );
     let c = &view.counts;
-    let unknown = if c.unknown > 0 { format!(", {} unknown", c.unknown) } else { String::new() };
+    let mut unknown = if c.unknown > 0 { format!(", {} unknown", c.unknown) } else { String::new() };
+    if c.dead > 0 {
+        unknown.push_str(&format!(", {} dead", c.dead));
+    }
     let mut facts = vec![
         ("Store", view.broker.clone()),
         ("Processes", view.supervision.clone()),
@@ -178,6 +182,16 @@ fn children(view: &StatusView) -> String {
     text
 }
 
+/// What a message claims.
+fn unique(claim: &UniqueView) -> String {
+    let holds = match claim.holds {
+        Holds::Both => "queued and running",
+        other => other.word(),
+    };
+    let period = claim.period_ms.map(|ms| format!(", {} at most", moment::span(ms))).unwrap_or_default();
+    format!("{} while {holds}{period}", claim.key)
+}
+
 /// One message.
 #[must_use]
 pub fn message(view: &MessageView, now: i64, zone: &TimeZone) -> String {
@@ -205,6 +219,9 @@ pub fn message(view: &MessageView, now: i64, zone: &TimeZone) -> String {
         ("Finished", view.finished),
     ];
     lines.extend(times.into_iter().filter_map(|(name, ms)| Some((name, at(ms?)))));
+    if let Some(claim) = &view.unique {
+        lines.push(("Unique", unique(claim)));
+    }
     if let Some(ms) = view.waited_ms {
         lines.push(("Waited", moment::span(ms)));
     }
@@ -340,6 +357,7 @@ mod tests {
                 scheduled: 3,
                 running: 1,
                 unknown: 0,
+                dead: 0,
                 succeeded: 120,
                 failed: 4,
             },

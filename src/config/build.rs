@@ -9,7 +9,7 @@ use super::keys::{self, Shape, TABLES, TableSpec, suggest};
 use super::origin::Origins;
 use super::report::{Fault, FaultKind};
 use super::section::{Section, Set};
-use super::settings::{Access, DEFAULT, Pool, Queue, Results, Route, Settings, Taskd};
+use super::settings::{Access, DEFAULT, Dead, Pool, Queue, Results, Route, Settings, Taskd};
 use super::tree::{At, Table, quote};
 use super::users::Users;
 
@@ -130,6 +130,7 @@ impl<'a> Builder<'a, '_> {
         self.notes.extend(users.notes(self.check.env));
         let taskd = self.taskd(&users)?;
         let results = self.results()?;
+        let dead = self.dead()?;
         let access = self.access()?;
         let pools = self.pools(&users)?;
         let queues = self.queues(&pools)?;
@@ -138,16 +139,20 @@ impl<'a> Builder<'a, '_> {
             generation: 1,
             taskd,
             results,
+            dead,
             access,
             pools,
             queues,
             routes,
             tasks: BTreeMap::new(),
             schedules: BTreeMap::new(),
+            workflows: BTreeMap::new(),
+            notify: super::settings::Notify::default(),
             hard_nofile: None,
         };
         self.tasks(&mut settings, &users)?;
         self.schedules(&mut settings)?;
+        self.notices(&mut settings)?;
         Some(settings)
     }
 
@@ -180,6 +185,12 @@ impl<'a> Builder<'a, '_> {
             output_max_size: at.number("output_max_size")?,
             output_rate: at.number("output_rate")?,
         })
+    }
+
+    fn dead(&mut self) -> Option<Dead> {
+        let at = self.one(&keys::DEAD)?;
+        self.origins.table("[dead]", &at, &[]);
+        Some(Dead { expires_ms: at.number("expires")?, max_records: at.number("max_records")? })
     }
 
     fn access(&mut self) -> Option<Access> {
@@ -220,9 +231,15 @@ impl<'a> Builder<'a, '_> {
                 weight: at.small("weight").unwrap_or(1),
                 strict: at.flag("strict"),
                 concurrency: at.small("concurrency"),
+                rate: super::throttle::rate(&at),
                 max_length: at.number("max_length"),
                 name: name.clone(),
             };
+            if let Some(section) = own.filter(|s| s.get("rate_limit_burst").is_some() && queue.rate.is_none())
+            {
+                self.notes
+                    .push(format!("{}: has no effect without rate_limit", section.path("rate_limit_burst")));
+            }
             queues.insert(name, queue);
         }
         Some(queues)

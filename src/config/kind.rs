@@ -13,6 +13,7 @@ use super::keys::{Key, Kind};
 use super::params;
 use super::report::{Fault, FaultKind};
 use super::section::Parsed;
+use super::told;
 use super::tree::{At, Node, Table, Value, quote, quote_key};
 use super::values::{self, Wrong};
 
@@ -45,7 +46,7 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
         Kind::Degrees(most) => number(check, path, node, -most, most).map(|n| Parsed::Text(n.to_string())),
         Kind::Duration(min, max) => duration(check, path, node, min, max).map(Parsed::Number),
         Kind::Size(min, max) => size(check, path, node, min, max).map(Parsed::Number),
-        Kind::Rate => by(check, path, node, |s| values::rate(s).map(|_| Parsed::Checked)),
+        Kind::Rate => by(check, path, node, |s| values::rate(s).map(|(n, ms)| Parsed::Rate(n, ms))),
         Kind::Choice(words) => choice(check, path, node, words).map(Parsed::Text),
         Kind::Address(words, schemes) => address(check, path, node, words, schemes).map(Parsed::Text),
         Kind::Argv => argv(check, path, node).map(Parsed::Many),
@@ -76,7 +77,9 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
             Ok(expr) => Ok(Parsed::Text(expr.text().to_owned())),
             Err(wrong) => Err(Wrong { message: wrong.message, help: wrong.help }),
         }),
-        Kind::TimeOfDay => by(check, path, node, |s| values::time_of_day(s).map(|_| Parsed::Checked)),
+        Kind::TimesOfDay | Kind::Program | Kind::Webhook | Kind::Secret | Kind::Mail | Kind::Mails => {
+            told::parse(check, kind, path, node)
+        }
         Kind::Percent => by(check, path, node, |s| values::percent(s).map(|n| Parsed::Number(n.into()))),
         Kind::SizeOrTimes => match &node.value {
             Value::Text(s) if s.ends_with('x') => {
@@ -101,6 +104,16 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
             (good == table.entries.len()).then(|| Parsed::Dict(table.entries.iter().map(pair).collect()))
         }
         Kind::Table(keys) => inner(check, path, node, keys),
+        Kind::BoolOrTable(keys) => match node.value {
+            Value::Bool(b) => Some(Parsed::Flag(b)),
+            Value::Table(_) => inner(check, path, node, keys),
+            _ => mistyped(check, path, node, "true, false or a table"),
+        },
+        Kind::TableOrFalse(keys) => match node.value {
+            Value::Bool(false) => Some(Parsed::Flag(false)),
+            Value::Bool(true) => mistyped(check, path, node, "a table, or false"),
+            _ => inner(check, path, node, keys),
+        },
         Kind::Tables => {
             let items = items(check, path, node)?;
             let good = items.iter().filter(|n| table(check, path, n).is_some()).count();
@@ -130,7 +143,7 @@ pub(super) fn mistyped<T>(check: &mut Check<'_>, path: &str, node: &Node, wanted
 }
 
 /// The key of a path, as it is called in a sentence.
-fn last(path: &str) -> String {
+pub(super) fn last(path: &str) -> String {
     // A quoted key may hold dots: what follows the last quote then is the key, or the quoted part is.
     let key = match path.strip_suffix('"').and_then(|p| p.rfind('"').and_then(|i| p.get(i + 1..))) {
         Some(quoted) => quoted,
@@ -145,7 +158,7 @@ fn refuse<T>(check: &mut Check<'_>, path: &str, at: &At, wrong: Wrong) -> Option
     None
 }
 
-fn by<T>(
+pub(super) fn by<T>(
     check: &mut Check<'_>,
     path: &str,
     node: &Node,
@@ -392,7 +405,7 @@ fn texts(check: &mut Check<'_>, path: &str, node: &Node) -> Option<Vec<(String, 
 }
 
 /// A program and its arguments: arguments may be empty, the program may not.
-fn argv(check: &mut Check<'_>, path: &str, node: &Node) -> Option<Vec<(String, At)>> {
+pub(super) fn argv(check: &mut Check<'_>, path: &str, node: &Node) -> Option<Vec<(String, At)>> {
     if let Value::Text(_) = node.value {
         let help =
             "write a list, as [\"/usr/bin/program\", \"argument\"], or use `command` for a shell's text";

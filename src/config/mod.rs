@@ -17,6 +17,7 @@ pub mod keys;
 mod kind;
 mod limits;
 mod load;
+pub mod notify;
 mod origin;
 mod ownership;
 mod params;
@@ -31,7 +32,10 @@ mod section;
 pub mod settings;
 mod source;
 mod task;
+mod throttle;
+mod told;
 mod tree;
+mod unique;
 mod users;
 pub mod values;
 

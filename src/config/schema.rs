@@ -108,12 +108,22 @@ fn of_kind(kind: Kind) -> Value {
         Kind::Umask => json!({"type": "string", "pattern": "^[0-7]{1,4}$"}),
         Kind::Environment => json!({"type": "object", "additionalProperties": {"type": "string"}}),
         Kind::Params => params(),
-        Kind::TimeOfDay => json!({"type": "string", "pattern": "^[0-2]?[0-9]:[0-5][0-9]$"}),
+        Kind::TimesOfDay => {
+            let time = json!({"type": "string", "pattern": "^[0-2]?[0-9]:[0-5][0-9]$"});
+            json!({"anyOf": [time, list(time.clone())]})
+        }
+        Kind::Program => json!({"type": "array", "items": {"type": "string"}, "minItems": 1}),
+        Kind::Webhook => json!({"type": "string", "pattern": r"^(https?://|\$\{credential:)"}),
+        Kind::Secret => json!({"type": "string", "pattern": r"\$\{credential:"}),
+        Kind::Mail => text(),
+        Kind::Mails => json!({"anyOf": [text(), list(text())]}),
         Kind::Percent => json!({"type": "string", "pattern": "^[0-9]+\\s*%$"}),
         Kind::Degrees(most) => json!({"type": "number", "minimum": -most, "maximum": most}),
         Kind::List => json!({"type": "array"}),
         Kind::Dict => json!({"type": "object"}),
         Kind::Table(keys) => of_keys(keys, false),
+        Kind::BoolOrTable(keys) => json!({"anyOf": [{"type": "boolean"}, of_keys(keys, false)]}),
+        Kind::TableOrFalse(keys) => json!({"anyOf": [of_keys(keys, false), {"const": false}]}),
         Kind::Tables => list(json!({"type": "object"})),
     }
 }

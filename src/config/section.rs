@@ -16,6 +16,8 @@ pub(super) enum Parsed {
     /// Whole numbers, milliseconds, bytes, signals, masks.
     Number(i64),
     Flag(bool),
+    /// So many in so many milliseconds.
+    Rate(u32, u64),
     /// Lists of texts, each with its place.
     Many(Vec<(String, At)>),
     Codes(Vec<i32>),
@@ -30,6 +32,8 @@ pub(super) enum Parsed {
     Table(BTreeMap<&'static str, Parsed>),
     /// A size, or a multiple of one.
     Raise(Raise),
+    /// Minutes since midnight, ascending, each once.
+    Times(Vec<u32>),
     /// Checked, and used by no version yet.
     Checked,
 }
@@ -102,6 +106,10 @@ impl Set {
 
     pub(super) fn flag(&self) -> Option<bool> {
         if let Parsed::Flag(b) = self.value { Some(b) } else { None }
+    }
+
+    pub(super) fn rate(&self) -> Option<(u32, u64)> {
+        if let Parsed::Rate(count, ms) = self.value { Some((count, ms)) } else { None }
     }
 
     pub(super) fn many(&self) -> Option<&[(String, At)]> {

@@ -10,6 +10,7 @@ use crate::cron::{Expr, SolarEvent, Timing, Wrong, Zone};
 use crate::model::name;
 use crate::model::schedule::{CatchUp, Overlap};
 use crate::model::task::{IoClass, Limits, Surroundings, Task};
+use crate::model::workflow::Declared;
 
 /// The name of the pool and of the queue that exist when the config names none.
 pub const DEFAULT: &str = "default";
@@ -23,6 +24,9 @@ pub struct Settings {
     pub taskd: Taskd,
     /// `[results]`.
     pub results: Results,
+    /// `[dead]`.
+    #[serde(default)]
+    pub dead: Dead,
     /// `[access]`.
     pub access: Access,
     /// `[pools.NAME]`; `default` always exists.
@@ -36,6 +40,12 @@ pub struct Settings {
     /// `[schedules.NAME]`.
     #[serde(default)]
     pub schedules: BTreeMap<String, Schedule>,
+    /// `[workflows.NAME]`.
+    #[serde(default)]
+    pub workflows: BTreeMap<String, Declared>,
+    /// `[notify]`; who is told stands in the tasks.
+    #[serde(default)]
+    pub notify: Notify,
     /// The hard limit of open files of a launcher that is root, filled in by it: what is above must be set
     /// before a runner gives root up. Absent: nothing is above it, or nothing can be done about it.
     #[serde(default)]
@@ -109,6 +119,13 @@ pub struct Taskd {
     pub user: Option<String>,
 }
 
+/// `[notify]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notify {
+    /// Lines of output that a notice repeats; default 50.
+    pub output_lines: u32,
+}
+
 /// `[results]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Results {
@@ -122,6 +139,21 @@ pub struct Results {
     pub output_max_size: u64,
     /// Bytes of output a second that a child may copy to the daemon; default 256 KiB (`output_rate`).
     pub output_rate: u64,
+}
+
+/// `[dead]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dead {
+    /// Dead letters are kept this long, in milliseconds; default 30 days.
+    pub expires_ms: u64,
+    /// At most this many dead letters are kept; default 10,000.
+    pub max_records: u64,
+}
+
+impl Default for Dead {
+    fn default() -> Self {
+        Self { expires_ms: 30 * 86_400_000, max_records: 10_000 }
+    }
 }
 
 /// `[access]`: user names, `@group` names.
@@ -195,6 +227,9 @@ pub struct Queue {
     pub strict: bool,
     /// At most this many run at once.
     pub concurrency: Option<u32>,
+    /// How often they start at most.
+    #[serde(default)]
+    pub rate: Option<crate::model::limit::RateLimit>,
     /// At most this many wait (scheduled ones included); then enqueue is refused.
     pub max_length: Option<u64>,
 }

@@ -6,11 +6,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use super::canvas::{LaunchedView, StepBody, StepView, WorkflowBody, WorkflowView};
+pub use super::dead::{DeadBody, DeadDone, DeadHeld, DeadKind, DeadQuery};
 pub use super::schedules::{LastFire, PlannedView, RewindBody, RunBody, ScheduleView, SchedulesView};
 pub use super::status::{ChildState, ChildView, CountsView, PoolView, ReplacedView, RunningView, StatusView};
-pub use super::verbs::{BackupPiece, DrainBody, ReloadBody, StopBody};
+pub use super::verbs::{BackupPiece, DrainBody, NotifyBody, RateBody, RateView, ReloadBody, StopBody};
 use crate::model::outcome::Outcome;
 use crate::model::state::State;
+use crate::model::unique::{Holds, OnConflict};
 
 /// Who asks: the peer of the socket, by SO_PEERCRED and SO_PEERGROUPS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,8 +91,41 @@ pub enum Request {
         /// The id.
         id: String,
     },
+    /// `POST /v1/workflows`
+    Launch(Box<WorkflowBody>),
+    /// `GET /v1/workflows/{id}?from=&limit=&results=`
+    Show {
+        /// The workflow, or a step of it.
+        id: String,
+        /// From this step on.
+        from: u32,
+        /// At most this many steps.
+        limit: u32,
+        /// Only the steps whose results are the workflow's, with their outcomes.
+        results: bool,
+    },
+    /// `POST /v1/workflows/{id}/cancel`
+    CancelWorkflow {
+        /// The workflow.
+        id: String,
+    },
+    /// `POST /v1/workflows/{id}/retry`
+    RetryWorkflow {
+        /// The workflow.
+        id: String,
+    },
+    /// `GET /v1/workflows`: those that the config declares.
+    Workflows,
     /// `GET /v1/messages`
     List(ListQuery),
+    /// `GET /v1/dead`
+    Dead(DeadQuery),
+    /// `GET /v1/dead/export`: newline-delimited [`Exported`].
+    DeadExport(DeadQuery),
+    /// `POST /v1/dead/retry`
+    DeadRetry(DeadBody),
+    /// `POST /v1/dead/purge`
+    DeadPurge(DeadBody),
     /// `GET /v1/status`
     Status,
     /// `GET /v1/queues`
@@ -102,6 +138,15 @@ pub enum Request {
         queue: String,
         /// Pause or resume.
         paused: bool,
+    },
+    /// `GET` and `POST /v1/tasks/{task}/rate` and `/v1/queues/{queue}/rate`
+    Rate {
+        /// The task or queue.
+        name: String,
+        /// A queue.
+        queue: bool,
+        /// What to set; absent: show it.
+        body: Option<RateBody>,
     },
     /// `POST /v1/queues/{queue}/purge`
     Purge {
@@ -140,6 +185,8 @@ pub enum Request {
         /// Only say what would fire.
         dry: bool,
     },
+    /// `POST /v1/notify`: a sample to everybody who would be told
+    Notify(NotifyBody),
     /// `POST /v1/reload`
     Reload {
         /// Replace the program too, by the one that is installed now.
@@ -312,6 +359,12 @@ pub struct Enqueue {
     /// Carried along, never interpreted.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub headers: Map<String, Value>,
+    /// Steps that run with its result once it succeeded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link: Vec<StepBody>,
+    /// Steps that run with its id when it failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_error: Vec<StepBody>,
 }
 
 /// What became of one message.
@@ -326,6 +379,16 @@ pub struct Enqueued {
     /// The id was known before; nothing was stored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub known: bool,
+    /// With `known`: what has this id is another call, of another task or with other arguments. It stays as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub differs: bool,
+    /// Nothing was stored: the task is unique, and `id`, `state` and `queue` are those of the message that holds its
+    /// key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unique: bool,
+    /// It was stored; this message had the same key, waited, and was ended for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<String>,
 }
 
 /// What `GET /v1/messages` takes.
@@ -415,9 +478,30 @@ pub struct MessageView {
     /// How the latest attempt ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+    /// The workflow that it is a step of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
     /// The node that runs or ran it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// What it claims, where its task is unique.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<UniqueView>,
+}
+
+/// What a unique message claims, by the settings at the time when it was accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UniqueView {
+    /// The task and the values of which there is one at a time.
+    pub key: String,
+    /// While what it holds the key.
+    #[serde(rename = "while")]
+    pub holds: Holds,
+    /// It holds it at most this long, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period_ms: Option<u64>,
+    /// What becomes of a second message.
+    pub on_conflict: OnConflict,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
@@ -474,11 +558,17 @@ pub struct QueueView {
     pub running: u64,
     /// In the `unknown` set.
     pub unknown: u64,
+    /// Given up on and kept: `taskd dead list` shows them.
+    #[serde(default)]
+    pub dead: u64,
     /// Paused.
     pub paused: bool,
     /// At most this many run at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// How often they start at most, as `10/m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
     /// At most this many wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_length: Option<u64>,
@@ -498,8 +588,14 @@ pub struct TaskView {
     /// The only values allowed of those parameters that declare such.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub one_of: BTreeMap<String, Vec<Value>>,
+    /// Its limits in words, as `10/m for each customer`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
     /// Whether it may be enqueued.
     pub enabled: bool,
+    /// `unique`, as `key, … while WHAT, PERIOD at most, ON_CONFLICT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<String>,
 }
 
 /// Why a message does not run yet.

@@ -3,7 +3,9 @@
 
 pub mod access;
 pub mod api;
+pub mod canvas;
 pub mod client;
+mod dead;
 pub mod openapi;
 pub mod route;
 mod route_input;

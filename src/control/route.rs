@@ -5,10 +5,13 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::access::Policy;
 use super::api::{
-    BackupPiece, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported, LogLine, MessageView, Peer,
-    PlannedView, QueueView, ReloadBody, Request, RewindBody, Rights, RunBody, ScheduleView, StatusView,
-    StopBody, TaskView, WhyView,
+    BackupPiece, DeadBody, DeadDone, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported,
+    LaunchedView, LogLine, MessageView, NotifyBody, Peer, PlannedView, QueueView, RateBody, RateView,
+    ReloadBody, Request, RewindBody, Rights, RunBody, ScheduleView, StatusView, StopBody, TaskView, WhyView,
+    WorkflowBody, WorkflowView,
 };
+use super::canvas::DeclaredView;
+use super::dead;
 use super::route_input as input;
 use super::route_input::Input;
 pub use super::route_input::check_json;
@@ -106,7 +109,7 @@ pub enum Shape {
 pub struct Route {
     /// Its method.
     pub method: Method,
-    /// Its path; `{id}` or `{queue}` as a whole segment takes a name.
+    /// Its path; `{id}`, `{queue}` or `{task}` as a whole segment takes a name.
     pub path: &'static str,
     /// The right it needs.
     pub need: Need,
@@ -249,6 +252,101 @@ pub static ROUTES: &[Route] = &[
         ..BASE
     },
     Route {
+        path: "/v1/dead",
+        need: Need::Read,
+        name: "dead",
+        about: "Messages that were given up on, the latest accepted first.",
+        query: dead::QUERY,
+        answer: Shape::Json(of::<Vec<MessageView>>),
+        parse: dead::list,
+        ..BASE
+    },
+    Route {
+        path: "/v1/dead/export",
+        need: Need::Read,
+        name: "dead_export",
+        about: "The same as messages that can be imported, the oldest first; all of them without a limit.",
+        query: dead::QUERY,
+        answer: Shape::Lines(of::<Exported>),
+        parse: dead::export,
+        ..BASE
+    },
+    Route {
+        path: "/v1/dead/retry",
+        name: "dead_retry",
+        about: "A new life for dead letters, by id or by filter; `dry` only counts them.",
+        body: body::<DeadBody>(BULK, false),
+        answer: Shape::Json(of::<DeadDone>),
+        parse: dead::retry,
+        ..POST
+    },
+    Route {
+        path: "/v1/dead/purge",
+        name: "dead_purge",
+        about: "Forget dead letters, by id or by filter; `dry` only counts them.",
+        body: body::<DeadBody>(BULK, false),
+        answer: Shape::Json(of::<DeadDone>),
+        parse: dead::purge,
+        ..POST
+    },
+    Route {
+        path: "/v1/workflows",
+        need: Need::Enqueue,
+        name: "launch",
+        about: "Launch a chain, a group, a chord, a graph of steps, or a workflow that the config declares.",
+        body: body::<WorkflowBody>(BULK, false),
+        answer: Shape::Json(of::<LaunchedView>),
+        parse: input::launch,
+        ..POST
+    },
+    Route {
+        path: "/v1/workflows",
+        need: Need::Read,
+        name: "workflows",
+        about: "The workflows that the config declares.",
+        answer: Shape::Json(of::<Vec<DeclaredView>>),
+        parse: input::workflows,
+        ..BASE
+    },
+    Route {
+        path: "/v1/workflows/{id}",
+        need: Need::Own,
+        name: "show",
+        about: "A workflow (by its id or that of one of its messages) with the states of its steps, a part at a time.",
+        query: &[
+            Query { name: "from", kind: "integer", about: "From the step of this number on; default 0." },
+            Query {
+                name: "limit",
+                kind: "integer",
+                about: "At most this many steps, 1 to 1,000; default 1,000.",
+            },
+            Query {
+                name: "results",
+                kind: "boolean",
+                about: "Only the steps whose results are the workflow's, with their outcomes, at most 100.",
+            },
+        ],
+        answer: Shape::Json(of::<WorkflowView>),
+        parse: input::show,
+        ..BASE
+    },
+    Route {
+        path: "/v1/workflows/{id}/cancel",
+        need: Need::Own,
+        name: "cancel_workflow",
+        about: "End everything of a workflow that is not over.",
+        parse: input::cancel_workflow,
+        ..POST
+    },
+    Route {
+        path: "/v1/workflows/{id}/retry",
+        need: Need::Own,
+        name: "retry_workflow",
+        about: "Begin everything of a workflow anew that failed or did not run because of that.",
+        parse: input::retry_workflow,
+        ..POST
+    },
+    Route {
         path: "/v1/status",
         need: Need::Read,
         name: "status",
@@ -274,6 +372,42 @@ pub static ROUTES: &[Route] = &[
         answer: Shape::Json(of::<Vec<TaskView>>),
         parse: input::tasks,
         ..BASE
+    },
+    Route {
+        path: "/v1/tasks/{task}/rate",
+        need: Need::Read,
+        name: "task_rate",
+        about: "How often its messages start at most.",
+        answer: Shape::Json(of::<RateView>),
+        parse: input::task_rate,
+        ..BASE
+    },
+    Route {
+        path: "/v1/tasks/{task}/rate",
+        name: "set_task_rate",
+        about: "Change that: until the next reload or restart, or for good.",
+        body: body::<RateBody>(SMALL, false),
+        answer: Shape::Json(of::<RateView>),
+        parse: input::set_task_rate,
+        ..POST
+    },
+    Route {
+        path: "/v1/queues/{queue}/rate",
+        need: Need::Read,
+        name: "queue_rate",
+        about: "How often its messages start at most.",
+        answer: Shape::Json(of::<RateView>),
+        parse: input::queue_rate,
+        ..BASE
+    },
+    Route {
+        path: "/v1/queues/{queue}/rate",
+        name: "set_queue_rate",
+        about: "Change that: until the next reload or restart, or for good.",
+        body: body::<RateBody>(SMALL, false),
+        answer: Shape::Json(of::<RateView>),
+        parse: input::set_queue_rate,
+        ..POST
     },
     Route {
         path: "/v1/queues/{queue}/pause",
@@ -355,6 +489,15 @@ pub static ROUTES: &[Route] = &[
         about: "Forget that a schedule fired after a time, so that catch_up applies from there.",
         body: body::<RewindBody>(SMALL, false),
         parse: input::rewind_schedule,
+        ..POST
+    },
+    Route {
+        path: "/v1/notify",
+        name: "notify",
+        about: "Tell everybody who is told of this task that this is a test.",
+        body: body::<NotifyBody>(SMALL, false),
+        answer: Shape::Json(of::<Vec<Enqueued>>),
+        parse: input::notify,
         ..POST
     },
     Route {

@@ -162,6 +162,9 @@ pub struct CountsView {
     pub running: u64,
     /// In the `unknown` sets.
     pub unknown: u64,
+    /// Dead letters in the store.
+    #[serde(default)]
+    pub dead: u64,
     /// Attempts that ended in success since the daemon started.
     pub succeeded: u64,
     /// Attempts that ended otherwise since the daemon started.

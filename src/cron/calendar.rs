@@ -63,10 +63,23 @@ impl Calendar {
     }
 }
 
+/// The values, each `more` higher, as short as the crate reads them: it keeps the text, and time goes by with its
+/// length.
 fn list(field: Field, kind: &Kind, more: u32) -> String {
     if field.is_full(kind) {
         return "*".to_owned();
     }
-    let values: Vec<String> = field.values().map(|n| n.saturating_add(more).to_string()).collect();
-    values.join(",")
+    let (from, to) = field.ends();
+    if let Some(step) = field.step().filter(|step| *step > 1) {
+        return format!("{}-{}/{step}", from.saturating_add(more), to.saturating_add(more));
+    }
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for value in field.values().map(|n| n.saturating_add(more)) {
+        match runs.last_mut() {
+            Some((_, last)) if last.saturating_add(1) == value => *last = value,
+            _ => runs.push((value, value)),
+        }
+    }
+    let shown = |(from, to): &(u32, u32)| if from == to { from.to_string() } else { format!("{from}-{to}") };
+    runs.iter().map(shown).collect::<Vec<_>>().join(",")
 }

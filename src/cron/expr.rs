@@ -186,7 +186,7 @@ mod tests {
             ("* * * *", "", "has 4 fields, not 5", "\"0 3 * * *\""),
             ("* * * * * * *", "", "has 7 fields", "years cannot be given"),
             ("60 * * * *", "60", "has \"60\" as minute", "between 0 and 59"),
-            ("* 24 * * *", "24", "as hour", "between 0 and 23"),
+            ("* 24 * * *", "24", "as hour", "an hour is between 0 and 23"),
             ("* * 0 * *", "0", "as day of month", "between 1 and 31"),
             ("* * * 13 *", "13", "as month", "jan to dec"),
             ("* * * * 8", "8", "as day of week", "between 0 and 7, or sun to sat"),

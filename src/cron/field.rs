@@ -159,8 +159,9 @@ impl Kind {
             (Some(first), Some(last)) => format!(", or {first} to {last}"),
             _ => String::new(),
         };
+        let article = if what == HOUR.what { "an" } else { "a" };
         let help = format!(
-            "a {what} is between {} and {last}{names}; also a range as 1-5, a list as 1,3, * and steps as */2",
+            "{article} {what} is between {} and {last}{names}; also a range as 1-5, a list as 1,3, * and steps as */2",
             self.min
         );
         Wrong::new(message, help)

@@ -141,6 +141,8 @@ mod tests {
             shown("15 2 * * *", "Australia/Lord_Howe", "2026-10-03T00:00:00Z", 1),
             ["10-04 02:30:00 +11:00 (02:15 does not exist on this day, runs at 02:30)"]
         );
+        // The first time that exists is none that is skipped.
+        assert_eq!(shown("0 3 * * *", "Europe/Paris", "2026-03-28T20:00:00Z", 1), ["03-29 03:00:00 +02:00"]);
         // What is planned at the change anyway is planned once.
         assert_eq!(
             shown("30 2-3 * * *", "Europe/Paris", "2026-03-28T20:00:00Z", 2),

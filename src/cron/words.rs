@@ -63,9 +63,9 @@ fn time(fields: &Fields, six: bool) -> (String, bool) {
     }
     let (from, to) = hour.ends();
     if hour.is_full(&HOUR) {
-        if !every && !seconds {
-            text.push_str(" of every hour");
-        } else if seconds && !minute.is_full(&MINUTE) && even(minute, &MINUTE).is_none() {
+        let minutes = !minute.is_full(&MINUTE) && even(minute, &MINUTE).is_none();
+        let open = if seconds { minutes } else { !every };
+        if open {
             text.push_str(" of every hour");
         }
     } else if every && (!seconds || minute.is_full(&MINUTE)) && to - from + 1 == hour.count() {

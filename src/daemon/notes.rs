@@ -39,6 +39,30 @@ pub fn log(note: &Note) {
                 text: &text,
             });
         }
+        Note::Launched { id, name, steps } => tracing::info!(
+            MESSAGE_ID = fields::RECEIVED,
+            TASKD_ID = %id,
+            "workflow {id} ({name}, {} steps) received",
+            steps
+        ),
+        Note::Workflow { id, state: state @ (State::Success | State::Revoked) } => tracing::info!(
+            MESSAGE_ID = if *state == State::Success { fields::SUCCEEDED } else { fields::REVOKED },
+            TASKD_ID = %id,
+            TASKD_STATE = state.name(),
+            "workflow {id} is over: {state}"
+        ),
+        Note::Workflow { id, state } => tracing::warn!(
+            MESSAGE_ID = fields::FAILED,
+            TASKD_ID = %id,
+            TASKD_STATE = state.name(),
+            "workflow {id} is over: {state}"
+        ),
+        Note::Dropped { id, state: State::Failure } => tracing::warn!(
+            MESSAGE_ID = fields::FAILED,
+            TASKD_ID = %id,
+            TASKD_STATE = State::Failure.name(),
+            "{id} failed before it started: it cannot run after what came before it in its workflow"
+        ),
         Note::Dropped { id, state } => tracing::info!(
             MESSAGE_ID = if *state == State::Expired { fields::EXPIRED } else { fields::REVOKED },
             TASKD_ID = %id,
@@ -97,6 +121,7 @@ fn schedule(name: &str, what: &About) {
         About::Skipped { planned, why } => {
             let reason = match why {
                 Skip::Running(id) => format!("{id} of it has not ended (overlap = \"skip\")"),
+                Skip::KeyHeld => "its task is unique, and another message holds its key".to_owned(),
                 Skip::TooMany => "too many of it wait already (overlap = \"queue\")".to_owned(),
                 Skip::QueueFull { queue, max_length } => {
                     format!("queue {queue} is full: {max_length} messages wait (max_length)")
@@ -114,7 +139,7 @@ fn schedule(name: &str, what: &About) {
                 };
             }
             // What the config asks for is no fault.
-            if matches!(why, Skip::Running(_)) { entry!(info) } else { entry!(warn) }
+            if matches!(why, Skip::Running(_) | Skip::KeyHeld) { entry!(info) } else { entry!(warn) }
         }
         About::Missed { count, more, latest } => {
             let than = if *more { "more than " } else { "" };

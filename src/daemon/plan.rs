@@ -1,5 +1,7 @@
 //! Settings -> the engine's plan.
 
+use jiff::tz::TimeZone;
+
 use crate::config::settings::{Schedule, Settings};
 use crate::cron::Timing;
 use crate::engine::plan::{Plan, PoolPlan, QueuePlan, Recycle, SchedulePlan, Target, When};
@@ -40,6 +42,7 @@ pub fn plan(settings: &Settings) -> Plan {
                         weight: q.weight,
                         strict: q.strict,
                         concurrency: q.concurrency,
+                        rate: q.rate,
                         max_length: q.max_length,
                     },
                 )
@@ -54,7 +57,15 @@ pub fn plan(settings: &Settings) -> Plan {
         routes: settings.routes.iter().map(|r| (r.task.clone(), r.queue.clone())).collect(),
         shutdown_grace_ms: settings.taskd.shutdown_grace_ms,
         max_memory_pressure: settings.taskd.max_memory_pressure,
-        retention: Retention { age_ms: settings.results.expires_ms, count: settings.results.max_records },
+        retention: Retention {
+            age_ms: settings.results.expires_ms,
+            count: settings.results.max_records,
+            dead_age_ms: settings.dead.expires_ms,
+            dead_count: settings.dead.max_records,
+        },
+        // The embedded store has one writer.
+        shared: false,
+        zone: zone(settings.taskd.timezone.as_deref()),
     }
 }
 
@@ -101,6 +112,18 @@ fn offset(node: &str, schedule: &str, splay_ms: u64) -> u64 {
     }
     let drawn = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("{node}\0{schedule}").as_bytes());
     drawn.as_u64_pair().0 % splay_ms
+}
+
+/// The time zone of these settings; UTC where the system has none that can be read.
+fn zone(name: Option<&str>) -> TimeZone {
+    let found = match name {
+        Some(name) => TimeZone::get(name),
+        None => TimeZone::try_system(),
+    };
+    found.unwrap_or_else(|e| {
+        tracing::warn!("the time zone cannot be read, times of day are meant in UTC: {e}");
+        TimeZone::UTC
+    })
 }
 
 /// The task with its runner key for a user, where that is not its pool's own.

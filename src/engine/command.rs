@@ -3,7 +3,10 @@
 //! nothing.
 
 use super::event::{AskKey, ChildKey, SlotId};
+use super::letters::LetterSum;
+use super::rate::InForce;
 use super::recycle::Reason;
+use super::workflow::Walked;
 use crate::model::message::Record;
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Published, Ticket};
@@ -11,6 +14,7 @@ use crate::model::outcome::{CancelReason, Outcome};
 use crate::model::schedule::Skip;
 use crate::model::state::State;
 use crate::model::time::Wall;
+use crate::model::workflow::Head;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,6 +107,28 @@ pub enum Told {
     },
     /// To Enqueue: no such queue (named by the client).
     NoSuchQueue(String),
+    /// To Enqueue and Retry: another message holds the key of this one; nothing was stored.
+    Taken {
+        /// The message that was refused.
+        of: MessageId,
+        /// Who holds its key.
+        holder: MessageId,
+        /// The holder's record; absent: it is an earlier message of the same batch, which was not stored either.
+        record: Option<Box<Record>>,
+    },
+    /// To Letters.
+    Letters(Box<LetterSum>),
+    /// To Launch: what is there, where the id is known.
+    Launched {
+        /// The workflow.
+        id: MessageId,
+        /// It was launched before.
+        known: Option<Box<Head>>,
+    },
+    /// To CancelWorkflow.
+    FlowCanceled(Walked),
+    /// To RetryWorkflow.
+    FlowRetried(Walked),
     /// To Cancel: the record as it is now, and whether its running attempt is being ended.
     Canceled {
         /// The record, if the id is known.
@@ -123,6 +149,8 @@ pub enum Told {
     Why(Option<(State, String)>),
     /// To Purge.
     Purged(u64),
+    /// To Rate: what is in force now, if there is such a task or queue.
+    Rate(Option<InForce>),
     /// To Pause, Schedule and Drain.
     Done,
     /// The store could not do it.
@@ -192,11 +220,27 @@ pub enum Note {
         /// The next attempt is one of the task's `on_memory` rule.
         raised: Option<Raised>,
     },
-    /// A message ended without an attempt (canceled or expired while waiting).
+    /// A workflow was accepted.
+    Launched {
+        /// Id.
+        id: MessageId,
+        /// What it is.
+        name: String,
+        /// How many steps it has.
+        steps: usize,
+    },
+    /// The last step of a workflow ended.
+    Workflow {
+        /// Id.
+        id: MessageId,
+        /// SUCCESS, FAILURE or REVOKED.
+        state: State,
+    },
+    /// A message ended without an attempt (canceled or expired while waiting; a step whose workflow failed).
     Dropped {
         /// Id.
         id: MessageId,
-        /// REVOKED or EXPIRED.
+        /// REVOKED, EXPIRED or FAILURE.
         state: State,
     },
     /// A message of an undeclared task was set aside.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use jiff::tz::TimeZone;
+
 use crate::cron::Timing;
+use crate::model::limit::RateLimit;
 use crate::model::op::Retention;
 use crate::model::schedule::{CatchUp, Overlap};
 use crate::model::task::Task;
@@ -28,6 +31,10 @@ pub struct Plan {
     pub max_memory_pressure: Option<u32>,
     /// Retention of finished records.
     pub retention: Retention,
+    /// Other nodes share the store: what they take of a limit this one does not see.
+    pub shared: bool,
+    /// Where times of day are meant.
+    pub zone: TimeZone,
 }
 
 /// A pool.
@@ -75,6 +82,8 @@ pub struct QueuePlan {
     pub strict: bool,
     /// At most this many run at once.
     pub concurrency: Option<u32>,
+    /// How often its messages start at most.
+    pub rate: Option<RateLimit>,
     /// At most this many wait.
     pub max_length: Option<u64>,
 }
@@ -155,7 +164,9 @@ impl Default for Plan {
             schedules: BTreeMap::new(),
             shutdown_grace_ms: 30_000,
             max_memory_pressure: None,
-            retention: Retention { age_ms: 86_400_000, count: 100_000 },
+            retention: Retention::default(),
+            shared: false,
+            zone: TimeZone::UTC,
         }
     }
 }

@@ -271,7 +271,7 @@ impl Engine {
         let declared = self.plan.task(task);
         let queue = plan.queue.clone().unwrap_or_else(|| super::route(&self.plan, task).to_owned());
         let expires_ms = plan.expires_ms.or_else(|| declared.and_then(|t| t.expires_ms));
-        Some(Message {
+        let mut message = Message {
             task: task.clone(),
             queue,
             args: plan.args.clone(),
@@ -279,9 +279,12 @@ impl Engine {
             priority: plan.priority.or_else(|| declared.map(|t| t.priority)).unwrap_or(0),
             expires: expires_ms.map(|ms| self.now.wall.plus(ms)),
             enqueued: self.now.wall,
-            fired: Some(Fired { schedule: name.to_owned(), planned }),
+            fired: Some(Fired { schedule: name.to_owned(), planned, held: false }),
             ..Message::default()
-        })
+        };
+        super::unique::claim(&self.plan, &mut message);
+        message.lane = self.lane_of(&message);
+        Some(message)
     }
 
     /// Puts the first planned time that came to the store.

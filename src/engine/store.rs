@@ -26,6 +26,11 @@ pub(super) enum Pending {
     Tick(String),
     Schedules,
     Schedule,
+    Reopen(Option<String>),
+    Rates,
+    TellRecall,
+    TellRemember,
+    Alarm(String),
 }
 
 /// What is under way at the store.
@@ -130,6 +135,13 @@ impl Engine {
     pub(super) fn completed(&mut self, ticket: Ticket, result: Result<Reply, Fault>, out: &mut Vec<Command>) {
         let Some(pending) = self.store.pending.remove(&ticket) else { return };
         self.note_health(ticket, &result, out);
+        let result = match result {
+            Ok(Reply::With(reply, fallout)) => {
+                self.fell_out(*fallout, out);
+                Ok(*reply)
+            }
+            other => other,
+        };
         match pending {
             Pending::Lease { queue, credit } => self.leased(&queue, credit, result, out),
             Pending::Start(token) => self.start_answered(token, result, out),
@@ -141,6 +153,11 @@ impl Engine {
             Pending::Tick(name) => self.ticked(&name, result, out),
             Pending::Schedules => self.schedules_recalled(result, out),
             Pending::Schedule => self.schedules_changed(&result),
+            Pending::Reopen(task) => self.reopened(task, result),
+            Pending::Rates => self.rates_recalled(result),
+            Pending::TellRecall => self.tell_recalled(result, out),
+            Pending::TellRemember => self.tell_remembered(&result),
+            Pending::Alarm(task) => self.alarm_answered(&task, &result, out),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::model::op::QueueCount;
 use crate::model::state::State;
 
 /// A length of time for people.
-fn span(ms: u64) -> String {
+pub(super) fn span(ms: u64) -> String {
     match ms / 1_000 {
         0 => format!("{ms} ms"),
         s if s < 120 => format!("{s} s"),
@@ -69,7 +69,7 @@ impl Engine {
     }
 
     /// The sentence for a message that waits in its queue.
-    pub(super) fn why_waiting(&self, record: &Record, counts: &[QueueCount]) -> String {
+    pub(super) fn why_waiting(&mut self, record: &Record, counts: &[QueueCount]) -> String {
         let message = &record.message;
         let name = &message.queue;
         let count = counts.iter().find(|c| c.queue == *name);
@@ -94,6 +94,9 @@ impl Engine {
         if self.is_clogged() {
             return "too many outcomes wait for the store; nothing new is started until it takes them"
                 .to_owned();
+        }
+        if let Some(why) = self.why_limited(message) {
+            return why;
         }
         let Some(plan) = self.plan.queues.get(name) else { return format!("no queue {name} is declared") };
         let running = self.queues.get(name).map_or(0, |q| q.running);

@@ -9,6 +9,8 @@ use super::outcome::Outcome;
 use super::schedule::Fired;
 use super::state::State;
 use super::time::Wall;
+use super::unique::Claim;
+use super::workflow::StepOf;
 
 /// Lowest and highest priority; 9 goes first.
 pub const MAX_PRIORITY: u8 = 9;
@@ -54,9 +56,40 @@ pub struct Message {
     /// The schedule that fired it, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fired: Option<Fired>,
+    /// What no other message may hold at once with it; absent: its task is not unique.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<Claim>,
+    /// The part of its task's messages that it waits with, where the task is limited: those for which every
+    /// limit of the task is the same one ([`super::limit::Throttle::lane`]). Empty: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
     /// Whatever a client attached; carried, never interpreted.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub headers: Map<String, Value>,
+    /// The workflow it is a step of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepOf>,
+}
+
+impl Message {
+    /// Bytes of arguments and headers as JSON, counted without writing them.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        struct Count(usize);
+        impl std::io::Write for Count {
+            fn write(&mut self, b: &[u8]) -> std::io::Result<usize> {
+                self.0 += b.len();
+                Ok(b.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut count = Count(0);
+        // Writing to a counter cannot fail, JSON values always serialize.
+        let _ = serde_json::to_writer(&mut count, &(&self.args, &self.kwargs, &self.headers));
+        count.0
+    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]

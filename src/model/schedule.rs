@@ -74,6 +74,9 @@ pub struct Fired {
     /// The planned time; absent: it was fired by hand, beside the plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned: Option<Wall>,
+    /// To be stored so that it waits for those before it. Only on its way into a store, never in one.
+    #[serde(skip)]
+    pub held: bool,
 }
 
 /// A planned time has come.
@@ -138,6 +141,8 @@ pub enum Skip {
         /// Its bound.
         max_length: u64,
     },
+    /// Its task is unique, and another message holds its key: it was revoked at once.
+    KeyHeld,
 }
 
 /// Why a schedule is paused.

@@ -192,6 +192,23 @@ fn every_kind_of_bad_value_is_refused_by_name() {
             "tasks.a.memory_max: `memory_max` has no effect: the task runs inside the worker of the pool `p`",
         ),
         ("[tasks.a]\ncommand = 'x'\nunique = { whle = 'both' }", "unknown key `whle` in `unique`"),
+        ("[tasks.a]\ncommand = 'x'\nunique = 'yes'", "`unique` must be true, false or a table"),
+        (
+            "[tasks.a]\ncommand = 'x'\nunique = { key = ['user'] }",
+            "`key` names parameters, and the task declares none",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\nparams.user = 'int'\nunique = { key = ['usr'] }",
+            "the task has no parameter `usr`",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\nunique = { while = 'running', period = '1h' }",
+            "`period` has no effect with while = \"running\"",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\nunique = { while = 'running', on_conflict = 'replace' }",
+            "replaces nothing with while = \"running\"",
+        ),
         (
             "[schedules.s]\ntask = 'nobody'\ncron = '61 * * * *'",
             "schedules.s.cron: `cron` has \"61\" as minute",

@@ -296,3 +296,25 @@ fn schedules_and_their_defaults() {
         assert!(s.timing(None).unwrap().is_some());
     }
 }
+
+#[test]
+fn what_is_unique_and_how_long_dead_letters_are_kept() {
+    use taskd::model::unique::{Holds, OnConflict, Unique};
+    let s = settings(
+        "[dead]\nexpires = '2w'\nmax_records = 5\n[tasks.all]\ncommand = 'x'\nunique = true\n\
+         [tasks.none]\ncommand = 'x'\nunique = false\n\
+         [tasks.some]\ncommand = 'x'\nparams.user = 'int'\n\
+         unique = { key = ['user'], while = 'queued', period = '1h', on_conflict = 'replace' }\n",
+    );
+    assert_eq!((s.dead.expires_ms, s.dead.max_records), (14 * 86_400_000, 5));
+    assert_eq!(settings("").dead, taskd::config::settings::Dead::default());
+    assert_eq!(s.tasks["all"].unique, Some(Unique::default()));
+    assert_eq!(s.tasks["none"].unique, None);
+    let some = Unique {
+        key: vec!["user".to_owned()],
+        holds: Holds::Queued,
+        period_ms: Some(3_600_000),
+        on_conflict: OnConflict::Replace,
+    };
+    assert_eq!(s.tasks["some"].unique, Some(some));
+}

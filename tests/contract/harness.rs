@@ -8,7 +8,7 @@ use taskd::broker::sqlite::{Options, Sqlite};
 use taskd::broker::{Broker, Completion};
 use taskd::model::message::{Delivery, Message, Record, Token};
 use taskd::model::name::MessageId;
-use taskd::model::op::{Fault, Filter, Op, Permit, QueueCount, Reply, Retention, Settle, Ticket};
+use taskd::model::op::{Fault, Filter, Op, QueueCount, Reply, Retention, Settle, Ticket};
 use taskd::model::outcome::{Cause, Outcome};
 use taskd::model::state::State;
 use taskd::model::time::Wall;
@@ -34,8 +34,12 @@ pub trait Harness {
         self.all(vec![op]).remove(0)
     }
 
+    /// The answer alone, without what was done beside.
     fn ok(&mut self, op: Op) -> Reply {
-        self.one(op).unwrap()
+        match self.one(op).unwrap() {
+            Reply::With(reply, _) => *reply,
+            reply => reply,
+        }
     }
 }
 
@@ -179,11 +183,13 @@ pub fn publish(messages: Vec<Message>) -> Op {
 }
 
 pub fn lease_at(credit: u32, ms: i64) -> Op {
-    Op::Lease { queue: "q".to_owned(), credit, now: at(ms) }
+    Op::Lease { queue: "q".to_owned(), credit, now: at(ms), skip: Vec::new() }
 }
 
 pub fn deliveries(reply: Reply) -> Vec<Delivery> {
-    let Reply::Deliveries(deliveries) = reply else { panic!("{reply:?}") };
+    let (Reply::Deliveries(deliveries) | Reply::Leased { deliveries, .. }) = reply else {
+        panic!("{reply:?}")
+    };
     deliveries
 }
 
@@ -239,11 +245,11 @@ pub fn applied(reply: Reply) -> (bool, Option<Record>) {
 }
 
 pub fn defer(name: &str, token: Token) -> Op {
-    Op::Defer { id: id(name), token, until: None, counted: true, lost: false, now: at(0) }
+    Op::Defer { id: id(name), token, until: None, counted: true, lost: false, now: at(0), takes: Vec::new() }
 }
 
 pub fn keep() -> Retention {
-    Retention { age_ms: 86_400_000, count: 1_000 }
+    Retention { age_ms: 86_400_000, count: 1_000, ..Retention::default() }
 }
 
 pub struct Swept {
@@ -280,8 +286,4 @@ pub fn count(h: &mut dyn Harness) -> (u64, u64, u64, u64) {
 pub fn list(h: &mut dyn Harness, filter: Filter) -> Vec<String> {
     let Reply::Records(records) = h.ok(Op::List(filter)) else { panic!() };
     records.into_iter().map(|r| r.message.id.0).collect()
-}
-
-pub fn permit(holder: &str, limit: u32) -> Permit {
-    Permit { key: "k".to_owned(), holder: holder.to_owned(), limit }
 }

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use serde_json::json;
 use taskd::config::settings::Access;
 use taskd::control::access::{Policy, Resolver};
-use taskd::control::api::{Answer, Enqueue, ErrorKind, Exported, ListQuery, Peer, Request};
+use taskd::control::api::{
+    Answer, DeadBody, DeadQuery, Enqueue, ErrorKind, Exported, ListQuery, NotifyBody, Peer, Request,
+};
 use taskd::control::route::{Found, ROUTES, find};
 use taskd::control::server::Limits;
+use taskd::model::notice::Kind;
 
 use crate::fake::{Fake, nobody_but, own_uid};
 
@@ -40,6 +43,10 @@ const MAY: &[(&str, &[&str])] = &[
     ("cancel", &["reader", "enqueuer", "allowed", "admin"]),
     ("retry", &["reader", "enqueuer", "allowed", "admin"]),
     ("list", &["reader", "admin"]),
+    ("dead", &["reader", "admin"]),
+    ("dead_export", &["reader", "admin"]),
+    ("dead_retry", &["admin"]),
+    ("dead_purge", &["admin"]),
     ("status", &["reader", "admin"]),
     ("queues", &["reader", "admin"]),
     ("tasks", &["reader", "admin"]),
@@ -53,6 +60,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("pause_schedule", &["admin"]),
     ("resume_schedule", &["admin"]),
     ("rewind_schedule", &["admin"]),
+    ("notify", &["admin"]),
     ("reload", &["admin"]),
     ("drain", &["admin"]),
     ("stop", &["admin"]),
@@ -111,6 +119,8 @@ fn every_route_reaches_the_handler_as_what_was_asked() {
                     eta: Some(5),
                     expires: Some(6),
                     headers: json!({"h": 1}).as_object().unwrap().clone(),
+                    link: Vec::new(),
+                    link_error: Vec::new(),
                 },
             ]),
         ),
@@ -140,6 +150,37 @@ fn every_route_reaches_the_handler_as_what_was_asked() {
                 limit: Some(10_000),
             }),
         ),
+        (
+            "GET",
+            "/v1/dead?failed=true&task=shop.%2A&cause=exit&until=7&limit=5",
+            String::new(),
+            Request::Dead(DeadQuery {
+                failed: true,
+                task: Some("shop.*".into()),
+                cause: Some("exit".into()),
+                until: Some(7),
+                limit: Some(5),
+                ..DeadQuery::default()
+            }),
+        ),
+        ("GET", "/v1/dead/export", String::new(), Request::DeadExport(DeadQuery::default())),
+        (
+            "POST",
+            "/v1/dead/retry",
+            json!({"dry": true, "to_queue": "q", "delay_ms": 5}).to_string(),
+            Request::DeadRetry(DeadBody {
+                dry: true,
+                to_queue: Some("q".into()),
+                delay_ms: Some(5),
+                ..DeadBody::default()
+            }),
+        ),
+        (
+            "POST",
+            "/v1/dead/purge",
+            json!({"ids": ["i"]}).to_string(),
+            Request::DeadPurge(DeadBody { ids: vec!["i".into()], ..DeadBody::default() }),
+        ),
         ("GET", "/v1/status", String::new(), Request::Status),
         ("GET", "/v1/queues", String::new(), Request::Queues),
         ("GET", "/v1/tasks", String::new(), Request::Tasks),
@@ -163,6 +204,12 @@ fn every_route_reaches_the_handler_as_what_was_asked() {
             "/v1/schedules/s/rewind",
             json!({"to": 5}).to_string(),
             Request::Rewind { name: "s".into(), to: 5, dry: false },
+        ),
+        (
+            "POST",
+            "/v1/notify",
+            json!({"task": "t", "kind": "dead"}).to_string(),
+            Request::Notify(NotifyBody { task: "t".into(), kind: Kind::Dead }),
         ),
         ("POST", "/v1/reload", String::new(), Request::Reload { binary: false }),
         ("POST", "/v1/reload", json!({"binary": true}).to_string(), Request::Reload { binary: true }),

@@ -3,7 +3,9 @@
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use taskd::cron::{Expr, Timing, Zone};
+use jiff::civil::DateTime;
+use jiff::tz::{AmbiguousOffset, TimeZone};
+use taskd::cron::{Edge, Expr, Pass, Planned, Timing, Zone};
 use taskd::model::time::Wall;
 
 use super::debian::{self, Window};
@@ -20,8 +22,30 @@ pub fn timing(drawn: &Drawn, window: &Window) -> Option<Timing> {
     Some(Timing::Cron { expr, zone: Zone::from(window.tz.clone()) })
 }
 
+/// What is said of a planned time must be so, as the zone itself has it; and where there is something to say, it is.
+fn edge_is_true(planned: &Planned, tz: &TimeZone) {
+    let of = |local: DateTime| tz.to_ambiguous_timestamp(local).offset();
+    let shown = Timestamp::from_millisecond(planned.at.0).unwrap().to_zoned(tz.clone());
+    let (local, offset) = (shown.datetime(), shown.offset());
+    match planned.edge {
+        None => {
+            assert!(matches!(of(local), AmbiguousOffset::Unambiguous { .. }), "nothing is said of {shown}")
+        }
+        Some(Edge::Gap { meant, runs }) => {
+            assert!(matches!(of(meant), AmbiguousOffset::Gap { .. }), "{meant} exists, for {shown}");
+            assert_eq!(runs, local);
+        }
+        Some(Edge::Fold { at, pass }) => {
+            assert_eq!(at, local);
+            let AmbiguousOffset::Fold { before, after } = of(at) else { panic!("{shown} comes once") };
+            assert_eq!(offset, if pass == Pass::Second { after } else { before }, "{shown}");
+        }
+    }
+}
+
 /// Every planned second in (after, until], asked for one after the other.
 pub fn ours(timing: &Timing, (after, until): (i64, i64)) -> Vec<i64> {
+    let Timing::Cron { zone, .. } = timing else { panic!("{timing:?} has no zone") };
     let mut at = Wall(after * 1000 + 999);
     let mut out = Vec::new();
     while let Some(planned) = timing.next(at) {
@@ -31,6 +55,7 @@ pub fn ours(timing: &Timing, (after, until): (i64, i64)) -> Vec<i64> {
             break;
         }
         assert_eq!(at.0 % 1000, 0);
+        edge_is_true(&planned, zone.time_zone());
         out.push(at.0 / 1000);
     }
     out

@@ -237,6 +237,7 @@ impl Driver {
             deadline_ms: None,
             soft_deadline_ms: None,
             memory_retries: 0,
+            passes: false,
         };
         change(&mut order);
         self.send(&ToChild::Run(Box::new(order)));

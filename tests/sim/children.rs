@@ -35,6 +35,7 @@ pub struct Run {
     pub id: String,
     pub task: String,
     pub queue: String,
+    pub customer: Option<serde_json::Value>,
     pub canceled: Option<CancelReason>,
     pub limited: bool,
     /// Nothing but a kill of its child ends it, in this life of the daemon.
@@ -136,6 +137,7 @@ impl World {
             return broken("16 expired_never_starts", format!("{}", order.message.id));
         }
         self.hand_over_is_right(child.0, &order)?;
+        self.note_start(&order);
         let plan = std::sync::Arc::clone(&self.plans[&order.generation]);
         self.ledger.order_is_kept(&order.message, &plan)?;
         if self.bug == Some(Planted::DoubleRun)
@@ -272,6 +274,7 @@ impl World {
             return Ok(());
         }
         self.limits_hold(child, &order)?;
+        self.places_hold(&order)?;
         self.runs_are_counted(child, &order)?;
         let token = taskd::engine::token_of(&order.run).ok_or_else(|| crate::ledger::Violation {
             name: "4 no_start_without_lease",
@@ -302,6 +305,7 @@ impl World {
             id,
             task: task.to_owned(),
             queue: order.message.queue.clone(),
+            customer: order.message.args.first().cloned(),
             canceled: None,
             limited,
             deaf: false,
@@ -355,6 +359,13 @@ impl World {
             );
         }
         Ok(())
+    }
+
+    /// Whether a run of this child has reached its hard limit: it is killed whatever else happens just then.
+    pub fn is_overdue(&self, child: u64) -> bool {
+        // The engine counts from the hand-over, which is some milliseconds before the child begins.
+        let late = |r: &Run| r.limit_ms.is_some_and(|limit| r.began + limit <= self.now.mono.0 + 50);
+        self.children.get(&child).is_some_and(|c| c.runs.values().any(late))
     }
 
     fn canceled(&mut self, child: u64, run: String, reason: CancelReason) {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use taskd::engine::Engine;
 use taskd::engine::command::Told;
 use taskd::engine::event::{Ask, AskKey, ChildKey, Event};
+use taskd::engine::letters::LetterOrder;
+use taskd::model::letters::{LetterAct, LetterFilter};
 use taskd::model::message::Message;
 use taskd::model::name::MessageId;
 use taskd::model::state::State;
@@ -13,7 +15,7 @@ use taskd::model::time::{Mono, Wall};
 use crate::ledger::{Canceled, Check, broken};
 use crate::planted::Planted;
 use crate::scenario::{self, Faults, QUEUES, TASKS};
-use crate::world::{Thing, ToChild, World, scenario_end};
+use crate::world::{Thing, ToChild, World};
 
 /// What somebody does.
 #[derive(Clone)]
@@ -45,7 +47,7 @@ pub struct Client {
 impl World {
     /// Draws what happens until the faults stop.
     pub fn script(&mut self) {
-        let end = scenario_end() - 10_000;
+        let end = self.end - 10_000;
         let burst = self.rng.chance(300);
         for _ in 0..self.rng.between(4, 14) {
             let at = 10_000 + if burst { self.rng.below(500) } else { self.rng.below(30_000) };
@@ -101,18 +103,28 @@ impl World {
             let queue = (*self.rng.pick(&QUEUES)).to_owned();
             all.push(Action::Ask { ask: Ask::Purge { queue }, insist: false });
         }
+        if self.rng.chance(250) {
+            let filter = LetterFilter { failed: self.rng.chance(700), ..LetterFilter::default() };
+            let act = LetterAct::Retry { due: None, queue: None };
+            let order = LetterOrder { filter, act, most: self.rng.between(1, 20) };
+            all.push(Action::Ask { ask: Ask::Letters(Box::new(order)), insist: false });
+        }
         if self.rng.chance(150) {
             all.push(Action::Ask { ask: Ask::Drain { on: true }, insist: false });
             all.push(Action::Ask { ask: Ask::Drain { on: false }, insist: false });
+        }
+        for _ in 0..self.rng.below(3) {
+            let ask = self.rate_change();
+            all.push(Action::Ask { ask, insist: false });
         }
         for action in all {
             let at = self.rng.between(10_000, end);
             self.at_time(at, Thing::Act(action));
         }
-        self.at_time(scenario_end(), Thing::CalmDown);
+        self.at_time(self.end, Thing::CalmDown);
     }
 
-    fn message(&mut self) -> Message {
+    pub fn message(&mut self) -> Message {
         let id = format!("m{}", self.ids.len());
         self.ids.push(id.clone());
         let wall = self.now.wall;
@@ -122,7 +134,7 @@ impl World {
             id: MessageId(id),
             task: task.to_owned(),
             queue: if r.chance(400) { (*r.pick(&QUEUES)).to_owned() } else { String::new() },
-            args: vec![serde_json::Value::from(1)],
+            args: vec![serde_json::Value::from(r.below(3))],
             priority: *r.pick(&[0, 0, 5]),
             // Set when it is sent; these are spans until then.
             eta: r.chance(200).then(|| Wall(r.between(0, 20_000) as i64)),
@@ -194,8 +206,10 @@ impl World {
                 Ok(())
             }
             Action::Jump(ms) => {
+                self.notices.jump();
                 self.now.wall = Wall(self.now.wall.0 + ms);
                 self.schedules.jumps.push(Wall(self.now.wall.0 - ms));
+                self.watch.jumps += u64::from(ms > 0);
                 self.step(Event::Tick)
             }
             Action::EndSchedules => {
@@ -241,8 +255,15 @@ impl World {
         };
         let client_ask = client.ask.clone();
         match told {
+            Told::Rate(_) => self.rate_changed(&client_ask),
             Told::Published(each) => {
-                for (id, _, _) in each {
+                for (id, _, became) in each {
+                    if let taskd::model::op::Published::Held(_) = became {
+                        continue;
+                    }
+                    if self.singles.contains(id.as_str()) {
+                        self.watch.passed.entry(id.0.clone()).or_insert(0);
+                    }
                     let record = self.get(&id);
                     self.ledger.accepted_is_kept(id.as_str(), record.as_ref())?;
                 }
@@ -295,9 +316,10 @@ impl World {
 
     fn reload(&mut self, last: bool) -> Check {
         let generation = self.plan.generation + 1;
-        let plan = Arc::new(scenario::plan(&mut self.rng, generation, last));
+        let plan = Arc::new(scenario::plan_of(&mut self.rng, self.seed, generation, last, self.story));
         self.plans.insert(generation, Arc::clone(&plan));
         self.plan = plan;
+        self.watch.forget_set();
         self.give_plan()
     }
 
@@ -317,6 +339,13 @@ impl World {
             }
             plan = Arc::new(p);
         }
+        if self.bug == Some(Planted::NoThrottle) {
+            let mut p = (*plan).clone();
+            for task in p.tasks.values_mut() {
+                task.throttle = taskd::model::limit::Throttle::default();
+            }
+            plan = Arc::new(p);
+        }
         if matches!(self.bug, Some(Planted::NoRunLimit | Planted::LimitsOfWorkersUnkept)) {
             let mut p = (*plan).clone();
             for pool in p.pools.values_mut() {
@@ -326,6 +355,11 @@ impl World {
                     pool.worker = false;
                 }
             }
+            plan = Arc::new(p);
+        }
+        if self.bug == Some(Planted::UnboundedNotices) {
+            let mut p = (*plan).clone();
+            self.bend_rules(&mut p);
             plan = Arc::new(p);
         }
         self.step(Event::Plan(plan))?;
@@ -445,6 +479,7 @@ impl World {
             return Ok(());
         }
         self.trace(11, self.life, || "# a daemon starts".to_owned());
+        self.rates_as_stored();
         self.gone.clear();
         self.known = crate::replacing::Known::default();
         self.corpses.clear();

@@ -68,9 +68,39 @@ pub enum Planted {
     MissedFireAll,
     /// After a restart nobody knows what was done of a schedule.
     UntilForgotten,
+    /// The engine is not told what limits tasks.
+    NoThrottle,
+    /// A start that the engine decided by itself is stored without what it took.
+    SureStartsTakeNothing,
+    /// The end of an attempt does not count what its start could not.
+    EndsTakeNothing,
+    /// Places are not taken at the start.
+    PlacesUnasked,
+    /// The engine hears of a rate as if nothing had been taken of it.
+    RateLooksUnused,
+    /// The engine does not hear when closed lanes open.
+    LanesNeverOpen,
+    /// The notices of an end are not stored with it.
+    LostNotice,
+    /// A notice is stored twice.
+    DoubledNotice,
+    /// What is known of a task's ends is not stored with them.
+    ForgottenStreak,
+    /// The engine is not told how often at most somebody is told.
+    UnboundedNotices,
+    /// An alarm is answered as one that came before.
+    ForgottenAlarm,
+    /// Messages of unique tasks claim nothing.
+    NotUnique,
+    /// A message that is over is said to hold its key.
+    HeldByTheDead,
+    /// What replaces another message is not stored.
+    ReplacedAndLost,
+    /// Dead letters are said to have a new life and have none.
+    LettersForgotten,
 }
 
-pub const ALL: [Planted; 32] = [
+pub const ALL: [Planted; 47] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
@@ -103,4 +133,19 @@ pub const ALL: [Planted; 32] = [
     Planted::ForgottenFire,
     Planted::MissedFireAll,
     Planted::UntilForgotten,
+    Planted::NoThrottle,
+    Planted::SureStartsTakeNothing,
+    Planted::EndsTakeNothing,
+    Planted::PlacesUnasked,
+    Planted::RateLooksUnused,
+    Planted::LanesNeverOpen,
+    Planted::LostNotice,
+    Planted::DoubledNotice,
+    Planted::ForgottenStreak,
+    Planted::UnboundedNotices,
+    Planted::ForgottenAlarm,
+    Planted::NotUnique,
+    Planted::HeldByTheDead,
+    Planted::ReplacedAndLost,
+    Planted::LettersForgotten,
 ];

@@ -158,7 +158,13 @@ impl World {
             self.model.records().filter(of).filter(|r| !r.state.is_final()).cloned().collect();
         let op = Op::Tick(Box::new(tick.clone()));
         let reply = self.model.apply(op.clone());
-        let Ok(Reply::Ticked(ticked)) = &reply else { return Ok(reply) };
+        let told = match &reply {
+            Ok(Reply::With(told, _)) => told.as_ref(),
+            Ok(told) => told,
+            Err(_) => return Ok(reply),
+        };
+        let Reply::Ticked(ticked) = told.clone() else { return Ok(reply) };
+        let ticked = &ticked;
         for record in before {
             let after = self.get(&record.message.id);
             self.ledger.moves_are_legal(&op, Some(&record), after.as_ref())?;

@@ -16,7 +16,7 @@ use crate::world::{Thing, World};
 fn subject(op: &Op) -> Option<&MessageId> {
     match op {
         Op::Start { id, .. } | Op::Defer { id, .. } | Op::Revoke { id, .. } => Some(id),
-        Op::Requeue { id, .. } | Op::Move { id, .. } => Some(id),
+        Op::Requeue { id, .. } | Op::Move { id, .. } | Op::Aside { id, .. } => Some(id),
         Op::Settle(s) => Some(&s.id),
         _ => None,
     }
@@ -54,7 +54,10 @@ impl World {
                 reply
             }
         };
-        let result = self.bend(&kind, result);
+        let mut result = self.bend(&kind, result);
+        if let Ok(reply) = &mut result {
+            self.bend_answer(reply);
+        }
         let delay =
             if self.rng.chance(self.faults.op_late) { self.rng.between(10, 600) } else { self.rng.below(3) };
         self.at(delay, Thing::Complete { life, ticket, result });
@@ -62,7 +65,7 @@ impl World {
     }
 
     /// Applies one operation to the model, under the eyes of the ledger.
-    pub fn apply(&mut self, mut op: Op) -> Result<Result<Reply, Fault>, crate::ledger::Violation> {
+    pub fn apply_op_alone(&mut self, mut op: Op) -> Result<Result<Reply, Fault>, crate::ledger::Violation> {
         if let Op::Publish { messages, .. } = &op {
             let ids: Vec<MessageId> = messages.iter().map(|m| m.id.clone()).collect();
             let known: Vec<bool> = ids.iter().map(|id| self.get(id).is_some()).collect();
@@ -82,14 +85,22 @@ impl World {
             self.note_changes(changes);
         }
         let Some(id) = subject(&op).cloned() else {
-            let reply = self.model.apply(op);
+            if self.bug == Some(Planted::ForgottenAlarm) && matches!(op, Op::Once { .. }) {
+                return Ok(Ok(Reply::Once(false)));
+            }
+            let reply = self.model.apply(op.clone());
+            if let Ok(reply) = &reply {
+                self.alarm_is_right(&op, reply)?;
+            }
             return Ok(reply);
         };
         let before = self.get(&id);
         if self.is_dropped(&op) {
             return Ok(Ok(self.dropped_reply(&id, &op)));
         }
+        self.bend_limits(&mut op);
         self.bend_op(&mut op, before.as_ref().and_then(|r| r.token));
+        self.bend_notices(&mut op);
         let reply = self.model.apply(op.clone());
         let after = self.get(&id);
         self.ledger.moves_are_legal(&op, before.as_ref(), after.as_ref())?;
@@ -104,6 +115,7 @@ impl World {
             {
                 self.fire_ended(&before, s.state);
             }
+            self.notices_are_right(&op, &before.message.task)?;
         }
         Ok(reply)
     }
@@ -115,7 +127,7 @@ impl World {
                 self.ledger.excuse(id, Excuse::Retry);
                 self.moved(id);
             }
-            Op::Defer { .. } | Op::Move { .. } => self.moved(id),
+            Op::Defer { .. } | Op::Move { .. } | Op::Aside { .. } => self.moved(id),
             _ => {}
         }
     }
@@ -205,7 +217,7 @@ impl World {
     /// Planted: what the engine hears.
     fn bend(&self, op: &Op, mut result: Result<Reply, Fault>) -> Result<Reply, Fault> {
         match (self.bug, &mut result) {
-            (Some(Planted::NoExpiry), Ok(Reply::Deliveries(ds))) => {
+            (Some(Planted::NoExpiry), Ok(Reply::Leased { deliveries: ds, .. })) => {
                 for d in ds {
                     d.message.expires = None;
                 }
@@ -217,7 +229,7 @@ impl World {
             }
             (Some(Planted::SilentSweep), Ok(Reply::Swept { queues, .. })) => queues.clear(),
             (Some(Planted::ForgottenLease), Err(_)) if matches!(op, Op::Lease { .. }) => {
-                return Ok(Reply::Deliveries(Vec::new()));
+                return Ok(Reply::Leased { deliveries: Vec::new(), opens: None });
             }
             _ => {}
         }

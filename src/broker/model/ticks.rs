@@ -7,12 +7,29 @@ use super::shelf::Row as Stored;
 use crate::broker::rules;
 use crate::model::message::Message;
 use crate::model::name::MessageId;
-use crate::model::op::Reply;
+use crate::model::op::{Fault, Reply};
 use crate::model::schedule::{
     Became, Change, MAX_HELD, MAX_ROWS, MAX_RUNNING, Overlap, Row, Skip, Tick, Ticked, fire_id,
 };
 use crate::model::state::State;
 use crate::model::time::Wall;
+
+/// Stores a message for a time, once.
+impl Model {
+    pub(super) fn once(&mut self, key: String, at: Wall, message: Message) -> Result<Reply, Fault> {
+        let done = self.schedules.ticks.entry(key).or_default();
+        let forgotten = done.len() >= rules::TICKS_KEPT && done.first().is_some_and(|first| at < *first);
+        if forgotten || !done.insert(at) {
+            return Ok(Reply::Once(false));
+        }
+        if done.len() > rules::TICKS_KEPT {
+            done.pop_first();
+        }
+        let now = message.enqueued;
+        self.store(message, now)?;
+        Ok(Reply::Once(true))
+    }
+}
 
 /// Beside the messages.
 #[derive(Clone, Debug, Default)]
@@ -27,16 +44,16 @@ impl Model {
         self.schedules.ticks.get(schedule).into_iter().flatten().copied()
     }
 
-    pub(super) fn tick(&mut self, t: Tick) -> Reply {
+    pub(super) fn tick(&mut self, t: Tick) -> Result<Reply, Fault> {
         let name = t.schedule.as_str();
         let row = self.schedules.rows.get(name).cloned().unwrap_or_else(|| Row::new(name, t.planned));
         let id = fire_id(name, t.planned, row.lap);
         let told = |became| {
-            Reply::Ticked(Ticked { id: id.clone(), became, running: Vec::new(), revoked: Vec::new() })
+            Ok(Reply::Ticked(Ticked { id: id.clone(), became, running: Vec::new(), revoked: Vec::new() }))
         };
         if self.is_recorded(&t) {
             let running = if t.overlap == Overlap::Replace { self.before(name, &id) } else { Vec::new() };
-            return Reply::Ticked(Ticked { id, became: Became::Known, running, revoked: Vec::new() });
+            return Ok(Reply::Ticked(Ticked { id, became: Became::Known, running, revoked: Vec::new() }));
         }
         if row.paused.is_some() {
             return told(Became::Paused);
@@ -48,19 +65,20 @@ impl Model {
             self.row(name, t.planned).tick(t.planned, t.pause_after, None);
             return told(skip.map_or(Became::Known, Became::Skipped));
         }
-        let revoked = if t.overlap == Overlap::Replace { self.give_way(&live, t.now) } else { Vec::new() };
+        let revoked = if t.overlap == Overlap::Replace { self.make_room(&live, t.now)? } else { Vec::new() };
         let others: Vec<u64> = self.shelf.fires(name).collect();
         let waits = t.overlap != Overlap::Allow && !others.is_empty();
-        self.store_fire(rules::fired(&t, row.lap), waits, t.now);
         self.row(name, t.planned).tick(t.planned, t.pause_after, Some(id.clone()));
+        self.store(rules::fired(&t, row.lap, waits), t.now)?;
+        let is_over = self.shelf.get(&id).is_none_or(|row| row.record.state.is_final());
+        let became = match waits {
+            _ if is_over => Became::Skipped(Skip::KeyHeld),
+            true => Became::Held,
+            false => Became::Fired,
+        };
         let replaces = t.overlap == Overlap::Replace;
         let running = if replaces { self.ids(&others) } else { Vec::new() };
-        Reply::Ticked(Ticked {
-            id,
-            became: if waits { Became::Held } else { Became::Fired },
-            running,
-            revoked,
-        })
+        Ok(Reply::Ticked(Ticked { id, became, running, revoked }))
     }
 
     fn row(&mut self, name: &str, until: Wall) -> &mut Row {
@@ -120,33 +138,22 @@ impl Model {
     }
 
     /// Revokes what is not leased, the latest first, so that nothing is released on the way.
-    fn give_way(&mut self, live: &[u64], now: Wall) -> Vec<MessageId> {
+    fn make_room(&mut self, live: &[u64], now: Wall) -> Result<Vec<MessageId>, Fault> {
         let mut revoked = Vec::new();
         for seq in live.iter().rev() {
             if self.shelf.at(*seq).is_some_and(|row| row.record.token.is_none())
                 && let Some(mut row) = self.shelf.take(*seq)
             {
                 revoked.push(row.record.message.id.clone());
-                row.finish(State::Revoked, rules::replaced(), now, None);
-                self.put_ended(row, now);
+                row.finish(State::Revoked, rules::superseded(), now, None);
+                self.finished(row, now)?;
             }
         }
-        revoked
-    }
-
-    fn store_fire(&mut self, message: Message, waits: bool, now: Wall) {
-        let id = message.id.clone();
-        self.store(message, now);
-        if waits && let Some(mut row) = self.shelf.take_id(&id) {
-            row.record.state = State::Scheduled;
-            row.held = true;
-            row.rank = 0;
-            self.shelf.put(row);
-        }
+        Ok(revoked)
     }
 
     /// Puts a row back that just ended, with what follows from that for its schedule.
-    pub(super) fn put_ended(&mut self, row: Stored, now: Wall) {
+    pub(super) fn put_finished(&mut self, row: Stored, now: Wall) {
         let (message, state) = (&row.record.message, row.record.state);
         let ended = message.fired.as_ref().map(|f| (f.schedule.clone(), message.id.clone()));
         self.shelf.put(row);

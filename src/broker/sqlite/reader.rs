@@ -113,7 +113,9 @@ impl<'a> Found<'a> {
                 return Ok(());
             }
         }
-        if let Ok(record) = row.record() {
+        if let Ok(record) = row.record()
+            && f.letters.as_ref().is_none_or(|letters| letters.fits(&record))
+        {
             self.bytes += row.size();
             self.records.push(record);
         }
@@ -246,5 +248,5 @@ pub(super) fn faults_of_rows(c: &Connection) -> rusqlite::Result<Vec<String>> {
             }
         }
     }
-    Ok(found.into_values().collect())
+    Ok(found.into_values().chain(super::claims::faults(c)?).collect())
 }

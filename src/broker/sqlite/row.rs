@@ -49,6 +49,15 @@ impl ToSql for Key<'_> {
     }
 }
 
+/// The id of a key.
+pub(super) fn id_of(key: ValueRef<'_>) -> Result<MessageId, String> {
+    let text = match key {
+        ValueRef::Blob(bytes) => uuid::Uuid::from_slice(bytes).map(|uuid| uuid.to_string()),
+        other => return other.as_str().map(|s| MessageId(s.to_owned())).map_err(|e| e.to_string()),
+    };
+    text.map(MessageId).map_err(|e| e.to_string())
+}
+
 /// A state's number in a row: its place in [`state::ALL`], which never changes.
 pub(super) fn code(state: State) -> i64 {
     state::ALL.iter().position(|s| *s == state).unwrap_or(0) as i64
@@ -94,7 +103,7 @@ pub(super) struct Stored {
     outcome: Option<Vec<u8>>,
     /// `counted` of a live row, `kept` of a finished one.
     pub flag: i64,
-    rank: i64,
+    pub rank: i64,
 }
 
 impl Stored {

@@ -1,8 +1,8 @@
-//! What stands beside the messages: permits, facts, nodes, the state of queues.
+//! What stands beside the messages: facts, nodes, the state of queues.
 
 use super::shelf::{Shelf, Stop};
 use crate::broker::rules;
-use crate::model::op::{MAX_MEMOS, Memo, Permit};
+use crate::model::op::{MAX_MEMOS, Memo};
 use crate::model::time::Wall;
 
 impl Shelf {
@@ -10,29 +10,6 @@ impl Shelf {
         let no = self.ledger.number_or_new(&self.c, queue)?;
         self.c.prepare_cached("UPDATE queue SET paused = ?2 WHERE no = ?1")?.execute((no as i64, paused))?;
         self.ledger.set_paused(no, paused);
-        Ok(())
-    }
-
-    pub(super) fn acquire(&self, permit: &Permit) -> Result<bool, Stop> {
-        let (key, holder) = (&permit.key, &permit.holder);
-        let mut held = self.c.prepare_cached("SELECT 1 FROM permit WHERE key = ?1 AND holder = ?2")?;
-        if held.exists((key, holder))? {
-            return Ok(true);
-        }
-        let taken = self
-            .c
-            .prepare_cached(
-                "INSERT INTO permit(key, holder) SELECT ?1, ?2 \
-                 WHERE (SELECT count(*) FROM permit WHERE key = ?1) < ?3",
-            )?
-            .execute((key, holder, permit.limit))?;
-        Ok(taken == 1)
-    }
-
-    pub(super) fn release(&self, permit: &Permit) -> Result<(), Stop> {
-        self.c
-            .prepare_cached("DELETE FROM permit WHERE key = ?1 AND holder = ?2")?
-            .execute((&permit.key, &permit.holder))?;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use crate::model::message::Message;
 use crate::model::name::MessageId;
 use crate::model::op::Reply;
 use crate::model::schedule::{
-    Became, Change, MAX_HELD, MAX_ROWS, MAX_RUNNING, Overlap, Row, Skip, Tick, Ticked, fire_id,
+    Became, Change, Fired, MAX_HELD, MAX_ROWS, MAX_RUNNING, Overlap, Row, Skip, Tick, Ticked, fire_id,
 };
 use crate::model::state::State;
 use crate::model::time::Wall;
@@ -28,6 +28,28 @@ fn understood(json: &[u8]) -> Option<Row> {
 }
 
 impl Shelf {
+    pub(super) fn once(&mut self, key: &str, at: Wall, message: &Message) -> Result<bool, Stop> {
+        let (done, first, _) = self.recorded(key)?;
+        let full = done >= rules::TICKS_KEPT;
+        if full && first.is_some_and(|first| at < first) {
+            return Ok(false);
+        }
+        let new = self
+            .c
+            .prepare_cached("INSERT INTO tick(schedule, planned) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+            .execute((key, at.0))?;
+        if new == 0 {
+            return Ok(false);
+        }
+        if full {
+            self.c
+                .prepare_cached("DELETE FROM tick WHERE schedule = ?1 AND planned = ?2")?
+                .execute((key, first.map(|f| f.0)))?;
+        }
+        self.store(message, message.enqueued)?;
+        Ok(true)
+    }
+
     pub(super) fn tick(&mut self, t: &Tick) -> Result<Ticked, Stop> {
         let name = t.schedule.as_str();
         let lap = self.schedule(name)?.map_or(0, |row| row.lap);
@@ -62,18 +84,22 @@ impl Shelf {
             return Ok(told);
         }
         if t.overlap == Overlap::Replace {
-            told.revoked = self.give_way(&live, t.now)?;
+            told.revoked = self.make_room(&live, t.now)?;
         }
         let others = self.fires(name)?;
         let waits = t.overlap != Overlap::Allow && !others.is_empty();
-        self.store_fire(&rules::fired(t, lap), waits, t.now)?;
         self.change_row(name, t.planned, |row| row.tick(t.planned, t.pause_after, Some(told.id.clone())))?;
+        self.store(&rules::fired(t, lap, waits), t.now)?;
         if t.overlap == Overlap::Replace {
             for fire in others.iter().take(MAX_RUNNING) {
                 told.running.push(self.id_at(fire.seq)?);
             }
         }
-        told.became = if waits { Became::Held } else { Became::Fired };
+        told.became = match waits {
+            _ if self.live(&told.id)?.is_none() => Became::Skipped(Skip::KeyHeld),
+            true => Became::Held,
+            false => Became::Fired,
+        };
         Ok(told)
     }
 
@@ -150,7 +176,7 @@ impl Shelf {
     }
 
     /// Revokes what is not leased, the latest first, so that nothing is released on the way.
-    fn give_way(&mut self, live: &[Fire], now: Wall) -> Result<Vec<MessageId>, Stop> {
+    fn make_room(&mut self, live: &[Fire], now: Wall) -> Result<Vec<MessageId>, Stop> {
         let mut revoked = Vec::new();
         for fire in live.iter().rev().filter(|f| !f.leased) {
             let (queue, code, unknown): (i64, i64, bool) = self
@@ -160,34 +186,19 @@ impl Shelf {
             revoked.push(self.id_at(fire.seq)?);
             self.ledger
                 .leave(ledger::index(queue), idle_class(state(code).unwrap_or(State::Waiting), unknown));
-            self.finish(fire.seq, State::Revoked, &rules::replaced(), now, None, false)?;
+            self.finish(fire.seq, State::Revoked, (&rules::superseded(), false), now, None, false)?;
         }
         Ok(revoked)
     }
 
-    fn store_fire(&mut self, message: &Message, waits: bool, now: Wall) -> Result<(), Stop> {
-        self.store(message, now, 0)?;
-        if !waits {
-            return Ok(());
-        }
-        // Without a time that it is due at, nothing but its release makes it wait for a slot.
-        let seq = self.ledger.f.seq;
-        self.c.prepare_cached("UPDATE fire SET held = 1 WHERE seq = ?1")?.execute([seq])?;
-        let queue: i64 = self
-            .c
-            .prepare_cached("UPDATE live SET state = 0, rank = 0 WHERE seq = ?1 RETURNING queue")?
-            .query_row([seq], |row| row.get(0))?;
-        let queue = ledger::index(queue);
-        self.ledger.leave(queue, Class::Waiting);
-        self.ledger.enter(queue, Class::Scheduled);
-        Ok(())
-    }
-
-    /// Notes that a message of a schedule is stored.
-    pub(super) fn fire_begins(&mut self, seq: i64, schedule: &str) -> rusqlite::Result<()> {
-        self.c
-            .prepare_cached("INSERT INTO fire(seq, schedule, held) VALUES (?1, ?2, 0)")?
-            .execute((seq, schedule))?;
+    /// Notes that a message of a schedule is stored. One that waits for those before it has no time that it is due
+    /// at: nothing but its release makes it wait for a slot.
+    pub(super) fn fire_begins(&mut self, seq: i64, fired: &Fired) -> rusqlite::Result<()> {
+        self.c.prepare_cached("INSERT INTO fire(seq, schedule, held) VALUES (?1, ?2, ?3)")?.execute((
+            seq,
+            &fired.schedule,
+            fired.held,
+        ))?;
         self.ledger.f.fires += 1;
         Ok(())
     }
@@ -217,17 +228,17 @@ impl Shelf {
     }
 
     fn release_fire(&mut self, seq: i64, now: Wall) -> rusqlite::Result<()> {
-        let (queue, priority): (i64, u8) = self
+        let (queue, priority, lane): (i64, u8, Option<String>) = self
             .c
-            .prepare_cached("SELECT queue, priority FROM live WHERE seq = ?1")?
-            .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            .prepare_cached("SELECT queue, priority, lane FROM live WHERE seq = ?1")?
+            .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         let rank = self.ledger.rank_again(now, priority);
         self.c.prepare_cached("UPDATE live SET state = 1, rank = ?2 WHERE seq = ?1")?.execute((seq, rank))?;
         self.c.prepare_cached("UPDATE fire SET held = 0 WHERE seq = ?1")?.execute([seq])?;
         let queue = ledger::index(queue);
         self.ledger.leave(queue, Class::Scheduled);
         self.ledger.enter(queue, Class::Waiting);
-        Ok(())
+        self.enter_lane(queue, lane.as_deref())
     }
 
     /// The class of a row that is about to end, where the end of another one may have released it meanwhile.

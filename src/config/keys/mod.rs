@@ -79,8 +79,18 @@ pub enum Kind {
     Params,
     /// A crontab(5) expression.
     Cron,
-    /// A time of day as `06:00`.
-    TimeOfDay,
+    /// A time of day as `06:00`, or a list of some.
+    TimesOfDay,
+    /// A program by its absolute path, and its arguments.
+    Program,
+    /// An http or https address, in which credentials may stand.
+    Webhook,
+    /// A text that is a credential.
+    Secret,
+    /// A mail address.
+    Mail,
+    /// A mail address, or a list of some.
+    Mails,
     /// A share as `50%`.
     Percent,
     /// A size, or a multiple as `2x`.
@@ -93,6 +103,10 @@ pub enum Kind {
     Dict,
     /// A table of these keys.
     Table(&'static [Key]),
+    /// `true`, `false`, or a table of these keys.
+    BoolOrTable(&'static [Key]),
+    /// A table of these keys, or `false`.
+    TableOrFalse(&'static [Key]),
     /// A list of tables of any keys.
     Tables,
 }
@@ -188,6 +202,9 @@ pub const TASKD: TableSpec = table("taskd", Shape::One, daemon::TASKD, "The node
 /// `[results]`.
 pub const RESULTS: TableSpec =
     table("results", Shape::One, daemon::RESULTS, "What is kept of finished messages.");
+/// `[dead]`.
+pub const DEAD: TableSpec =
+    table("dead", Shape::One, daemon::DEAD, "What is kept of messages that were given up on (DEAD).");
 /// `[access]`.
 pub const ACCESS: TableSpec = table("access", Shape::One, daemon::ACCESS, "Who may do what on the socket.");
 /// `[pools.NAME]`.
@@ -215,12 +232,17 @@ pub const WORKFLOWS: TableSpec =
 /// `[web]`.
 pub const WEB: TableSpec = later("web", Shape::One, &[], "The dashboard.");
 /// `[notify]`.
-pub const NOTIFY: TableSpec =
-    later("notify", Shape::One, task::NOTIFY, "Who is told of failures, for every task.");
+pub const NOTIFY: TableSpec = table(
+    "notify",
+    Shape::One,
+    task::NOTIFY,
+    "Who is told of failures, for every task that does not say it itself.",
+);
 
 /// Every table of the file, in the order in which it is shown.
-pub const TABLES: &[TableSpec] =
-    &[TASKD, RESULTS, ACCESS, POOLS, QUEUES, ROUTES, DEFAULTS, TASKS, SCHEDULES, WORKFLOWS, WEB, NOTIFY];
+pub const TABLES: &[TableSpec] = &[
+    TASKD, RESULTS, DEAD, ACCESS, POOLS, QUEUES, ROUTES, DEFAULTS, TASKS, SCHEDULES, WORKFLOWS, WEB, NOTIFY,
+];
 
 /// What other programs call a key, and its name here.
 const ALIASES: &[(&str, &str)] = &[

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::enqueue::{allowed, suggestion};
+use super::enqueue::{Asked, allowed, call, suggestion};
 use super::{Asker, mismatch, stopping, store_error};
 use crate::config::settings::Schedule;
 use crate::config::values::show_duration;
@@ -176,9 +176,10 @@ pub fn run(d: &mut Daemon, asker: Asker, name: &str, id: Option<String>) {
         let e = Error::new(ErrorKind::Conflict, format!("schedule {name} cannot be planned"));
         return asker.error(e.hint("the daemon's log says why"));
     };
+    let asked = vec![Asked { state: State::Waiting, call: call(d, &message) }];
     d.ask(
         Ask::Enqueue(vec![message]),
-        Box::new(move |_, told| super::enqueue::answer(asker, told, vec![State::Waiting])),
+        Box::new(move |d, told| super::enqueue::answer(asker, told, asked, &|m| call(d, m))),
     );
 }
 

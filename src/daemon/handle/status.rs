@@ -94,6 +94,7 @@ fn whole(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVi
             scheduled: counts.iter().map(|c| c.scheduled).sum(),
             running,
             unknown: counts.iter().map(|c| c.unknown).sum(),
+            dead: counts.iter().map(|c| c.dead).sum(),
             succeeded: d.totals.succeeded,
             failed: d.totals.failed,
         },

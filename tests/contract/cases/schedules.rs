@@ -69,7 +69,7 @@ pub fn a_planned_time_fires_once(h: &mut dyn Harness) {
     assert_eq!(tick(h, 60_000, Overlap::Allow), Became::Fired);
     let ready = deliveries(h.ok(lease_at(10, 0)));
     let from = ready.iter().map(|d| d.message.fired.clone().unwrap()).collect::<Vec<_>>();
-    let of = |ms| Fired { schedule: "s".to_owned(), planned: Some(at(ms)) };
+    let of = |ms| Fired { schedule: "s".to_owned(), planned: Some(at(ms)), held: false };
     assert_eq!(from, [of(0), of(60_000)]);
     let row = row(h);
     assert_eq!((row.until, row.fired, row.live), (at(60_000), Some(at(60_000)), 2));
@@ -142,7 +142,15 @@ pub fn queue_releases_the_next_at_every_kind_of_end(h: &mut dyn Harness) {
     };
     assert_eq!((held.state, count(h)), (State::Revoked, (1, 2, 0, 0)), "one that was held frees nobody");
     let token = take(h, 3);
-    h.ok(Op::Defer { id: fire_id("s", at(3), 0), token, until: None, counted: true, lost: true, now: at(9) });
+    h.ok(Op::Defer {
+        id: fire_id("s", at(3), 0),
+        token,
+        until: None,
+        counted: true,
+        lost: true,
+        takes: Default::default(),
+        now: at(9),
+    });
     let token = take(h, 3);
     settled(h, 3, token, State::Failure);
     let Reply::Record(Some(again)) = h.ok(Op::Requeue { id: fire_id("s", at(3), 0), now: at(9) }) else {
@@ -181,7 +189,7 @@ pub fn replace_revokes_what_waits_and_waits_for_what_runs(h: &mut dyn Harness) {
     assert_eq!((second.became, second.revoked, second.running), (Became::Fired, vec![id(&fired(0))], vec![]));
     assert_eq!(get(h, &fired(0)).unwrap().outcome.unwrap().cause.word(), "revoked");
     let token = take(h, 1);
-    h.ok(Op::Start { id: id(&fired(1)), token, now: at(1) });
+    h.ok(Op::Start { id: id(&fired(1)), token, takes: Default::default(), now: at(1) });
     let third = send(h, tick_of(2, Overlap::Replace));
     assert_eq!((third.became, third.revoked, third.running), (Became::Held, vec![], vec![id(&fired(1))]));
     let fourth = send(h, tick_of(3, Overlap::Replace));
@@ -286,7 +294,7 @@ pub fn rows_come_in_pages_and_are_forgotten_when_idle(h: &mut dyn Harness) {
 }
 
 pub fn a_fire_by_hand_counts_as_a_run(h: &mut dyn Harness) {
-    let by_hand = Fired { schedule: "s".to_owned(), planned: None };
+    let by_hand = Fired { schedule: "s".to_owned(), planned: None, held: false };
     h.ok(publish(vec![Message { fired: Some(by_hand), ..msg("hand") }]));
     let running = Became::Skipped(Skip::Running(MessageId("hand".to_owned())));
     assert_eq!(tick(h, 0, Overlap::Skip), running);
