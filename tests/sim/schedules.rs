@@ -101,11 +101,11 @@ impl World {
         given
     }
 
-    /// 33: what is put to the store is planned, has come, and is late or missed as `catch_up` says.
+    /// 44: what is put to the store is planned, has come, and is late or missed as `catch_up` says.
     pub fn tick_is_right(&mut self, tick: &Tick) -> Check {
-        let name = "33 missed_times_follow_catch_up";
+        let name = "44 missed_times_follow_catch_up";
         let Some(plan) = self.schedules.drawn.get(&tick.schedule) else {
-            return broken("33 only_planned_times_fire", format!("{tick:?}"));
+            return broken("44 only_planned_times_fire", format!("{tick:?}"));
         };
         let put = self.schedules.put.entry((tick.schedule.clone(), tick.planned)).or_default();
         *put += 1;
@@ -113,7 +113,7 @@ impl World {
         is_planned(timing, tick)?;
         let late = self.now.wall.since(tick.planned.plus(plan.offset_ms));
         if self.now.wall < tick.planned.plus(plan.offset_ms) && self.schedules.jumps.is_empty() {
-            return broken("33 nothing_fires_early", format!("{tick:?} at {:?}", self.now.wall));
+            return broken("44 nothing_fires_early", format!("{tick:?} at {:?}", self.now.wall));
         }
         // What had come when the clock was set, and waited for the store, is late by that.
         let near = |at: &Wall| at.since(tick.planned).max(tick.planned.since(*at));
@@ -177,7 +177,7 @@ impl World {
         Ok(reply)
     }
 
-    /// 34: one message for a planned time, and none after too many failures.
+    /// 45: one message for a planned time, and none after too many failures.
     fn fired(&mut self, op: &Op, tick: &Tick, ticked: &Ticked) -> Check {
         let after = self.get(&ticked.id);
         self.ledger.moves_are_legal(op, None, after.as_ref())?;
@@ -191,7 +191,7 @@ impl World {
                 story.moved = true;
             }
         }
-        let name = "34 once_per_planned_time";
+        let name = "45 once_per_planned_time";
         let Some(plan) = s.drawn.get(&tick.schedule) else { return broken(name, format!("{tick:?}")) };
         if let When::At(timing) = &plan.when {
             is_planned(timing, tick)?;
@@ -201,7 +201,7 @@ impl World {
         }
         let failures = s.failures.get(&tick.schedule).copied().unwrap_or(0);
         if plan.pause_after.is_some_and(|most| failures >= most) {
-            return broken("36 failures_pause", format!("{} fires after {failures} failures", tick.schedule));
+            return broken("47 failures_pause", format!("{} fires after {failures} failures", tick.schedule));
         }
         Ok(())
     }
@@ -228,7 +228,7 @@ impl World {
         }
     }
 
-    /// 35: a child begins a message of a schedule: no other of it runs, and they go in their order.
+    /// 46: a child begins a message of a schedule: no other of it runs, and they go in their order.
     pub fn fire_begins(&mut self, id: &MessageId) -> Check {
         let Some(record) = self.get(id) else { return Ok(()) };
         let Some(fired) = &record.message.fired else { return Ok(()) };
@@ -244,19 +244,19 @@ impl World {
             let reborn = self.ledger.stories.get(&other).is_some_and(|s| s.lives > 0);
             if !reborn && of.is_some_and(|f| f.schedule == fired.schedule) {
                 let detail = format!("{id} begins while {other} runs ({overlap:?})");
-                return broken("35 nothing_overlaps", detail);
+                return broken("46 nothing_overlaps", detail);
             }
         }
         let Some(story) = self.ledger.stories.get(id.as_str()) else { return Ok(()) };
         let before = self.schedules.started.entry(fired.schedule.clone()).or_default();
         if story.starts == 1 && story.seq < *before {
-            return broken("35 queue_keeps_order", format!("{id} begins after a later one"));
+            return broken("46 queue_keeps_order", format!("{id} begins after a later one"));
         }
         *before = story.seq.max(*before);
         Ok(())
     }
 
-    /// 37: with `catch_up = "all"` no planned time is left out, whatever happened.
+    /// 48: with `catch_up = "all"` no planned time is left out, whatever happened.
     pub fn nothing_was_missed(&mut self) -> Check {
         for (name, plan) in &self.schedules.drawn {
             let (When::At(timing), CatchUp::All { .. }) = (&plan.when, plan.catch_up) else { continue };
@@ -266,7 +266,7 @@ impl World {
             let ticks: Vec<Wall> = self.model.ticks(name).collect();
             let missing = timing.between(*seen, until, 10_000).into_iter().find(|p| !ticks.contains(&p.at));
             if let Some(missing) = missing.filter(|_| !paused) {
-                return broken("37 all_means_all", format!("{name}: {missing:?} of {} ticks", ticks.len()));
+                return broken("48 all_means_all", format!("{name}: {missing:?} of {} ticks", ticks.len()));
             }
         }
         Ok(())
@@ -275,7 +275,7 @@ impl World {
 
 fn is_planned(timing: &Timing, tick: &Tick) -> Check {
     if timing.next(Wall(tick.planned.0 - 1)).map(|p| p.at) != Some(tick.planned) {
-        return broken("33 only_planned_times_fire", format!("{tick:?}"));
+        return broken("44 only_planned_times_fire", format!("{tick:?}"));
     }
     Ok(())
 }
