@@ -8,7 +8,7 @@ QUICK := target/quickstart
 FIGURES := exec_true enqueue_cli enqueue_concurrent latency backlog idle \
 	resident recycle sleepers cron chord
 
-.PHONY: help run test test-boot test-qemu check package deb reproducible soak bench bench-chord bench-boot bench-cron clean
+.PHONY: help run test test-boot test-qemu check package deb reproducible soak bench bench-boot bench-chord bench-cron bench-schedules clean
 
 help:
 	@echo 'make run    build taskd and start it with config/quickstart.toml (Ctrl-C stops it)'
@@ -86,6 +86,11 @@ bench:
 	$(CARGO) bench --quiet --bench table
 	@$(MAKE) --no-print-directory bench-boot
 
+# The figures of schedules alone: some eight minutes.
+bench-schedules:
+	@bash tests/needs.sh bench
+	$(CARGO) build --release --bins --benches
+	$(CARGO) bench --quiet --bench schedules
 # Planned times beside Debian's cron and croner, around changes of the clocks; a part of `make bench`.
 bench-cron:
 	$(CARGO) bench --quiet --bench cron

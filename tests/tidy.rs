@@ -83,7 +83,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("stop", &[]),
     ("why", &[]),
     ("tasks", &[]),
-    ("schedules", &["handle"]), // explain computes everything itself
+    ("schedules", &[]),
     ("notify", &[]),
     ("store", &[]),
 ];

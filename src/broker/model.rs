@@ -10,6 +10,7 @@ mod letters;
 mod lives;
 mod shelf;
 mod sweep;
+mod ticks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,8 +36,8 @@ pub struct Model {
     /// The store's clock: the latest time at which a message became ready; never goes back.
     clock: Wall,
     paused: BTreeSet<String>,
+    schedules: ticks::Schedules,
     taken: lanes::Taken,
-    ticks: BTreeMap<String, BTreeSet<Wall>>,
     nodes: BTreeMap<String, (String, Wall)>,
     memos: BTreeMap<String, String>,
     flows: joins::Flows,
@@ -107,7 +108,13 @@ impl Model {
                 }
                 Reply::Done
             }
-            Op::Tick { schedule, planned, message } => return self.tick(schedule, planned, message),
+            Op::Once { key, at, message } => return self.once(key, at, message),
+            Op::Tick(tick) => return self.tick(*tick),
+            Op::Schedules { after } => self.schedule_rows(&after),
+            Op::Schedule(changes) => {
+                self.change_schedules(changes);
+                Reply::Done
+            }
             Op::Remember(memos) => {
                 self.remember(memos);
                 Reply::Done
@@ -180,20 +187,6 @@ impl Model {
         let new = |m: &&Message| self.shelf.get(&m.id).is_none();
         let messages = workflow.roots().map(|s| &s.message).filter(new);
         rules::no_room(messages, max_length, |queue| self.shelf.length(queue))
-    }
-
-    fn tick(&mut self, schedule: String, planned: Wall, message: Message) -> Result<Reply, Fault> {
-        let fired = self.ticks.entry(schedule).or_default();
-        let forgotten = fired.len() >= rules::TICKS_KEPT && fired.first().is_some_and(|f| planned < *f);
-        if forgotten || !fired.insert(planned) {
-            return Ok(Reply::Ticked(false));
-        }
-        if fired.len() > rules::TICKS_KEPT {
-            fired.pop_first();
-        }
-        let now = message.enqueued;
-        self.store(message, now)?;
-        Ok(Reply::Ticked(true))
     }
 
     fn remember(&mut self, memos: Vec<Memo>) {

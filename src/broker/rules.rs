@@ -7,6 +7,7 @@ use crate::model::message::{Message, Record};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Reply, Settle};
 use crate::model::outcome::{Cause, Outcome};
+use crate::model::schedule::{Fired, Tick, fire_id};
 use crate::model::state::State;
 use crate::model::time::Wall;
 use crate::model::unique::{Claim, Holds};
@@ -30,8 +31,11 @@ pub const IDS_PER_RECORD: u64 = 10;
 /// Bytes of stored records after which one List stops, whatever its limit: an answer is held in memory.
 pub const LIST_BYTES: usize = 16 << 20;
 
-/// Planned times that are remembered per schedule; an older one counts as fired.
+/// Planned times that are remembered per schedule; an older one counts as fired ([`is_forgotten`]).
 pub const TICKS_KEPT: usize = 1_024;
+
+/// A planned time that lies further ahead of the clock was recorded by a clock that was wrong, in milliseconds.
+const WRONG_CLOCK_MS: u64 = 24 * 3_600_000;
 
 /// A node that said nothing for this long is forgotten, in milliseconds.
 pub const NODE_KEPT_MS: u64 = 24 * 3_600_000;
@@ -93,9 +97,47 @@ pub const fn goes_behind(lost: bool, due: Option<Wall>) -> bool {
 #[must_use]
 pub fn first_state(message: &Message, now: Wall) -> (State, Option<Wall>) {
     match message.eta {
+        _ if is_held(message) => (State::Scheduled, None),
         Some(eta) if eta > now => (State::Scheduled, Some(eta)),
         _ => (State::Waiting, None),
     }
+}
+
+/// Whether a planned time that is not remembered counts as fired: it lies before all of as many as are
+/// remembered. Not where those lie more than a day ahead: a clock was wrong, and its fires must not silence the
+/// schedule until then.
+#[must_use]
+pub fn is_forgotten(remembered: usize, first: Option<Wall>, planned: Wall, now: Wall) -> bool {
+    let wrong = now.plus(WRONG_CLOCK_MS);
+    remembered >= TICKS_KEPT && first.is_some_and(|first| planned < first && first <= wrong)
+}
+
+/// Whether the last one remembered makes room for a new one, and not the first.
+#[must_use]
+pub fn drops_last(last: Wall, now: Wall) -> bool {
+    last > now.plus(WRONG_CLOCK_MS)
+}
+
+/// Whether a message that is being stored is to wait for those that its schedule fired before.
+#[must_use]
+pub fn is_held(message: &Message) -> bool {
+    message.fired.as_ref().is_some_and(|f| f.held)
+}
+
+/// The message that a planned time stores.
+#[must_use]
+pub fn fired(tick: &Tick, lap: u32, held: bool) -> Message {
+    Message {
+        id: fire_id(&tick.schedule, tick.planned, lap),
+        fired: Some(Fired { schedule: tick.schedule.clone(), planned: Some(tick.planned), held }),
+        ..tick.message.clone()
+    }
+}
+
+/// The outcome of a message that gave way to the next one of its schedule.
+#[must_use]
+pub fn superseded() -> Outcome {
+    Outcome::of_cause(Cause::Revoked, "its schedule fired again (overlap = \"replace\")")
 }
 
 /// The outcome of a message whose `expires` passed before it started.

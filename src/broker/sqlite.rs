@@ -22,6 +22,7 @@ mod schema;
 mod shelf;
 mod side;
 mod sweep;
+mod ticks;
 mod writer;
 
 use std::path::Path;

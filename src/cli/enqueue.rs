@@ -244,7 +244,7 @@ fn show(enqueued: &[Enqueued], context: &Context) -> Result<(), Failure> {
 }
 
 /// Prints a message's output until its end, and ends as it did.
-async fn wait_for(client: &mut Client, id: &str, context: &Context) -> Ending {
+pub(super) async fn wait_for(client: &mut Client, id: &str, context: &Context) -> Ending {
     let waiting = async {
         if !context.json {
             follow::print(client, id, true, follow::To::Both).await?;

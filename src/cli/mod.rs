@@ -364,7 +364,7 @@ const fn alone(command: &Command) -> Option<&'static str> {
         Command::Check(_) => "check",
         Command::Config(_) => "config",
         Command::Exec(_) => "exec",
-        Command::Schedules(args) if args.command.is_alone() => "schedules explain",
+        Command::Schedules(args) if args.is_alone() => "schedules explain",
         Command::Openapi(_) => "openapi",
         Command::Completion(_) => "completion",
         Command::Manual(_) => "manual",

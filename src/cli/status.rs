@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use crate::control::api::{ChildView, MessageView, StatusView, UniqueView};
+use crate::control::api::{ChildView, MessageView, SchedulesView, StatusView, UniqueView};
 use crate::control::route::Method;
 use crate::model::state::State;
 use crate::model::unique::Holds;
@@ -89,6 +89,7 @@ pub fn node(view: &StatusView, now: i64, zone: &TimeZone) -> String {
         ),
         ("Attempts", format!("{} succeeded, {} failed since the daemon started", c.succeeded, c.failed)),
     ]);
+    facts.extend(view.schedules.as_ref().map(|s| ("Schedules", schedules(s, now, zone))));
     text.push_str(&pairs(&facts));
     let pools = view.pools.iter().map(|p| {
         vec![
@@ -138,6 +139,16 @@ pub fn node(view: &StatusView, now: i64, zone: &TimeZone) -> String {
         }
     }
     text
+}
+
+/// How many there are, and which fires next.
+fn schedules(view: &SchedulesView, now: i64, zone: &TimeZone) -> String {
+    let paused = if view.paused > 0 { format!(", {} paused", view.paused) } else { String::new() };
+    let next = match (&view.next_name, view.next) {
+        (Some(name), Some(at)) => format!(", next {name} at {}", moment::both(at, now, zone)),
+        _ => ", none waits for its time".to_owned(),
+    };
+    format!("{}{paused}{next}", view.count)
 }
 
 /// The children, the first ones where there are many.
@@ -193,6 +204,11 @@ pub fn message(view: &MessageView, now: i64, zone: &TimeZone) -> String {
     ];
     if !view.args.is_empty() || !view.kwargs.is_empty() {
         lines.push(("Arguments", arguments(view)));
+    }
+    if let Some(schedule) = &view.schedule {
+        let planned =
+            view.planned.map_or_else(|| ", by hand".to_owned(), |ms| format!(", planned {}", at(ms)));
+        lines.push(("Schedule", format!("{schedule}{planned}")));
     }
     let by = view.uid.map_or_else(String::new, |uid| format!(" by uid {uid}"));
     lines.push(("Enqueued", format!("{}{by}", at(view.enqueued))));
@@ -322,6 +338,12 @@ mod tests {
             supervision: "process groups".into(),
             users: "all as uid 1000".into(),
             confinement: None,
+            schedules: Some(SchedulesView {
+                count: 3,
+                paused: 1,
+                next: Some(7_260_000),
+                next_name: Some("nightly".into()),
+            }),
             pools: vec![PoolView {
                 name: "default".into(),
                 processes: 2,

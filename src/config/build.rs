@@ -145,13 +145,14 @@ impl<'a> Builder<'a, '_> {
             queues,
             routes,
             tasks: BTreeMap::new(),
+            schedules: BTreeMap::new(),
             workflows: BTreeMap::new(),
             notify: super::settings::Notify::default(),
             hard_nofile: None,
         };
         self.tasks(&mut settings, &users)?;
         self.workflows(&mut settings)?;
-        self.schedules(&settings);
+        self.schedules(&mut settings)?;
         self.notices(&mut settings)?;
         Some(settings)
     }
@@ -294,26 +295,6 @@ impl<'a> Builder<'a, '_> {
         };
         let path = section.path(key);
         self.check.fault(Fault::new(FaultKind::Reference, section.place(key), path, message).help(help));
-    }
-
-    fn schedules(&mut self, settings: &Settings) {
-        for section in self.all("schedules") {
-            if let Some(task) = section.get("task").and_then(Set::text)
-                && !settings.tasks.contains_key(task)
-            {
-                self.missing(section, "task", "task", task, settings.tasks.keys());
-            }
-            let times = ["cron", "every", "solar"].into_iter().filter(|k| section.has(k)).count();
-            if times != 1 {
-                let message = if times == 0 {
-                    "the schedule says no time"
-                } else {
-                    "the schedule says more than one time"
-                };
-                let fault = Fault::new(FaultKind::Reference, &section.at, section.path(""), message);
-                self.check.fault(fault.help("give exactly one of `cron`, `every` and `solar`"));
-            }
-        }
     }
 }
 

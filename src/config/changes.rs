@@ -45,6 +45,7 @@ pub fn changes(old: &Settings, new: &Settings) -> Result<Vec<String>, Vec<String
         out.push(format!("routes: {} -> {}", old.routes.len(), new.routes.len()));
     }
     named("task", &old.tasks, &new.tasks, &mut out);
+    named("schedule", &old.schedules, &new.schedules, &mut out);
     Ok(out)
 }
 

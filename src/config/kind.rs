@@ -44,6 +44,7 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
         },
         Kind::Int(min, max) => int(check, path, node, min, max).map(Parsed::Number),
         Kind::Number(min, max) => number(check, path, node, min, max).map(hundredths),
+        Kind::Degrees(most) => number(check, path, node, -most, most).map(|n| Parsed::Text(n.to_string())),
         Kind::Duration(min, max) => duration(check, path, node, min, max).map(Parsed::Number),
         Kind::Size(min, max) => size(check, path, node, min, max).map(Parsed::Number),
         Kind::Rate => by(check, path, node, |s| values::rate(s).map(|(n, ms)| Parsed::Rate(n, ms))),
@@ -92,8 +93,17 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
             Value::Bool(b) => Some(Parsed::Flag(b)),
             _ => choice(check, path, node, words).map(Parsed::Text),
         },
-        Kind::List => items(check, path, node).map(|_| Parsed::Checked),
-        Kind::Dict => table(check, path, node).map(|_| Parsed::Checked),
+        Kind::List => {
+            let items = items(check, path, node)?;
+            let good = items.iter().filter(|n| is_json(check, path, n)).count();
+            (good == items.len()).then(|| Parsed::List(items.iter().map(|n| n.value.to_json()).collect()))
+        }
+        Kind::Dict => {
+            let table = table(check, path, node)?;
+            let good = table.entries.iter().filter(|e| is_json(check, path, &e.node)).count();
+            let pair = |e: &super::tree::Entry| (e.key.clone(), e.node.value.to_json());
+            (good == table.entries.len()).then(|| Parsed::Dict(table.entries.iter().map(pair).collect()))
+        }
         Kind::Table(keys) => inner(check, path, node, keys),
         Kind::BoolOrTable(keys) => match node.value {
             Value::Bool(b) => Some(Parsed::Flag(b)),
@@ -354,6 +364,26 @@ pub(super) fn items<'n>(check: &mut Check<'_>, path: &str, node: &'n Node) -> Op
     match &node.value {
         Value::Array(items) => Some(items),
         _ => mistyped(check, path, node, "a list in [ ]"),
+    }
+}
+
+/// Whether JSON can say this, and means the same.
+fn is_json(check: &mut Check<'_>, path: &str, node: &Node) -> bool {
+    match &node.value {
+        Value::Int(None) | Value::Float(None) => {
+            check.bad(&node.at, path, "a number that does not fit 64 bits".to_owned(), "write it as a text");
+            false
+        }
+        Value::Time(text) => {
+            let help = format!("write a text: {}", quote(text));
+            check.bad(&node.at, path, "JSON has no dates and times".to_owned(), &help);
+            false
+        }
+        Value::Array(items) => items.iter().filter(|n| is_json(check, path, n)).count() == items.len(),
+        Value::Table(t) => {
+            t.entries.iter().filter(|e| is_json(check, path, &e.node)).count() == t.entries.len()
+        }
+        Value::Text(_) | Value::Bool(_) | Value::Int(_) | Value::Float(_) => true,
     }
 }
 

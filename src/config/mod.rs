@@ -25,6 +25,7 @@ mod placeholder;
 mod pool;
 mod program;
 mod report;
+mod schedule;
 mod schema;
 mod secret;
 mod section;

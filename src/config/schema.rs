@@ -118,6 +118,7 @@ fn of_kind(kind: Kind) -> Value {
         Kind::Mail => text(),
         Kind::Mails => json!({"anyOf": [text(), list(text())]}),
         Kind::Percent => json!({"type": "string", "pattern": "^[0-9]+\\s*%$"}),
+        Kind::Degrees(most) => json!({"type": "number", "minimum": -most, "maximum": most}),
         Kind::List => json!({"type": "array"}),
         Kind::Dict => json!({"type": "object"}),
         Kind::Table(keys) => of_keys(keys, false),

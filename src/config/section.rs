@@ -26,6 +26,9 @@ pub(super) enum Parsed {
     Map(BTreeMap<String, String>),
     /// Parameters, each with its place.
     Params(Vec<(Param, At)>),
+    /// Anything that JSON can say.
+    List(Vec<serde_json::Value>),
+    Dict(serde_json::Map<String, serde_json::Value>),
     /// A table within a value.
     Table(BTreeMap<&'static str, Parsed>),
     /// A size, or a multiple of one.
@@ -34,8 +37,6 @@ pub(super) enum Parsed {
     Times(Vec<u32>),
     /// Steps of a workflow.
     Steps(Vec<StepSet>),
-    /// Checked, and used by no version yet.
-    Checked,
 }
 
 /// A value of the file.
@@ -126,6 +127,14 @@ impl Set {
 
     pub(super) fn table(&self) -> Option<&BTreeMap<&'static str, Parsed>> {
         if let Parsed::Table(t) = &self.value { Some(t) } else { None }
+    }
+
+    pub(super) fn list(&self) -> Option<&[serde_json::Value]> {
+        if let Parsed::List(list) = &self.value { Some(list) } else { None }
+    }
+
+    pub(super) fn dict(&self) -> Option<&serde_json::Map<String, serde_json::Value>> {
+        if let Parsed::Dict(map) = &self.value { Some(map) } else { None }
     }
 
     pub(super) fn params(&self) -> Option<&[(Param, At)]> {

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cron::{Expr, SolarEvent, Timing, Wrong, Zone};
 use crate::model::name;
+use crate::model::schedule::{CatchUp, Overlap};
 use crate::model::task::{IoClass, Limits, Surroundings, Task};
 use crate::model::workflow::Declared;
 
@@ -35,6 +37,9 @@ pub struct Settings {
     pub routes: Vec<Route>,
     /// `[tasks.NAME]`.
     pub tasks: BTreeMap<String, Task>,
+    /// `[schedules.NAME]`.
+    #[serde(default)]
+    pub schedules: BTreeMap<String, Schedule>,
     /// `[workflows.NAME]`.
     #[serde(default)]
     pub workflows: BTreeMap<String, Declared>,
@@ -238,6 +243,77 @@ pub struct Route {
     pub queue: String,
 }
 
+/// `[schedules.NAME]`: exactly one of `cron`, `every_ms` and `solar` is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Its name.
+    pub name: String,
+    /// The task that it enqueues.
+    pub task: String,
+    /// A crontab(5) expression.
+    pub cron: Option<String>,
+    /// How often, in milliseconds.
+    pub every_ms: Option<u64>,
+    /// With `every_ms`: at multiples of it, not after the last end.
+    pub align: bool,
+    /// An event of the sun.
+    pub solar: Option<String>,
+    /// Degrees north.
+    pub latitude: Option<String>,
+    /// Degrees east.
+    pub longitude: Option<String>,
+    /// The zone of `cron`; absent: the system's.
+    pub timezone: Option<String>,
+    /// What happens while a message of it has not ended.
+    pub overlap: Overlap,
+    /// What happens to times that were missed.
+    pub catch_up: CatchUp,
+    /// It fires later by a part of this, in milliseconds.
+    pub splay_ms: u64,
+    /// Positional arguments.
+    pub args: Vec<serde_json::Value>,
+    /// Keyword arguments.
+    pub kwargs: serde_json::Map<String, serde_json::Value>,
+    /// Another queue than the task's.
+    pub queue: Option<String>,
+    /// Another priority than the task's.
+    pub priority: Option<u8>,
+    /// Its messages expire so long after they were stored, in milliseconds.
+    pub expires_ms: Option<u64>,
+    /// Whether it fires.
+    pub enabled: bool,
+    /// It pauses after so many failures in a row.
+    pub pause_after_failures: Option<u32>,
+}
+
+impl Schedule {
+    /// When it is planned; absent for one that follows its own ends. `zone`: that of an expression without one
+    /// of its own; absent too: the system's.
+    ///
+    /// # Errors
+    /// An expression, a zone or an event that the check would have refused, or that the system knows no more.
+    pub fn timing(&self, zone: Option<&str>) -> Result<Option<Timing>, Wrong> {
+        if let Some(text) = &self.cron {
+            let zone = match self.timezone.as_deref().or(zone) {
+                Some(name) => Zone::named(name)?,
+                None => Zone::system(),
+            };
+            return Ok(Some(Timing::Cron { expr: Expr::parse(text)?, zone }));
+        }
+        if let Some(name) = &self.solar {
+            let event = SolarEvent::named(name).ok_or_else(|| Wrong {
+                message: format!("names no event of the sun: {name:?}"),
+                help: "`taskd check` lists them".to_owned(),
+                span: None,
+            })?;
+            let degrees = |text: &Option<String>| text.as_deref().and_then(|t| t.parse().ok()).unwrap_or(0.0);
+            let (latitude, longitude) = (degrees(&self.latitude), degrees(&self.longitude));
+            return Ok(Some(Timing::Solar { event, latitude, longitude }));
+        }
+        Ok(self.every_ms.filter(|_| self.align).map(|ms| Timing::Every { ms }))
+    }
+}
+
 impl Pool {
     /// A pool with every key but its size left at the default.
     #[must_use]
@@ -314,6 +390,14 @@ impl Settings {
         asked.nice.is_some_and(|n| n < 0)
             || asked.io_class == Some(IoClass::Realtime)
             || asked.limit_nofile.zip(self.hard_nofile).is_some_and(|(wanted, hard)| wanted > hard)
+    }
+
+    /// Whether a message of this task runs as the same user in this queue as in the task's own: no runner takes it
+    /// otherwise.
+    #[must_use]
+    pub fn runs_alike(&self, task: &Task, queue: &str) -> bool {
+        let key = |queue: &str| self.pool_of(queue).map(|pool| self.runner_key(pool, task));
+        key(queue) == key(self.route(task))
     }
 
     /// The pool that drains this queue.

@@ -13,7 +13,7 @@ use crate::model::state::State;
 
 use super::api::{
     DrainBody, Enqueue, Error, ErrorKind, Exported, ListQuery, MAX_BATCH, RateBody, ReloadBody, Request,
-    StopBody, WorkflowBody,
+    RewindBody, RunBody, StopBody, WorkflowBody,
 };
 use super::route::{Route, SINGLE};
 
@@ -22,6 +22,9 @@ pub const MAX_DEPTH: usize = 64;
 
 /// Longest that one request for a result waits, in milliseconds.
 pub const MAX_WAIT_MS: u64 = 60_000;
+
+/// Most planned times of one answer.
+const MAX_PLANNED: usize = 1_000;
 
 /// Most rows of one list.
 const MAX_LIST: u32 = 10_000;
@@ -400,6 +403,48 @@ pub(super) fn set_queue_rate(input: &Input<'_>) -> Result<Request, Error> {
 
 pub(super) fn purge(input: &Input<'_>) -> Result<Request, Error> {
     Ok(Request::Purge { queue: input.name()? })
+}
+
+pub(super) fn schedules(_: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Schedules)
+}
+
+/// How many planned times are asked for.
+fn most(input: &Input<'_>) -> Result<usize, Error> {
+    let most = input.number("n")?.unwrap_or(20);
+    if (1..=MAX_PLANNED).contains(&most) {
+        return Ok(most);
+    }
+    Err(bad(format!("n={most} is not between 1 and {MAX_PLANNED}")))
+}
+
+pub(super) fn planned(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Planned { name: None, most: most(input)? })
+}
+
+pub(super) fn planned_of(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Planned { name: Some(input.name()?), most: most(input)? })
+}
+
+pub(super) fn run_schedule(input: &Input<'_>) -> Result<Request, Error> {
+    let body: RunBody = input.options()?;
+    if let Some(id) = &body.id {
+        name::check(id).map_err(|e| bad(format!("the id {id:?} {e}")))?;
+    }
+    Ok(Request::RunSchedule { name: input.name()?, id: body.id })
+}
+
+pub(super) fn pause_schedule(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::PauseSchedule { name: input.name()?, paused: true })
+}
+
+pub(super) fn resume_schedule(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::PauseSchedule { name: input.name()?, paused: false })
+}
+
+pub(super) fn rewind_schedule(input: &Input<'_>) -> Result<Request, Error> {
+    let RewindBody { to, dry } = json(input.body)?;
+    Ok(Request::Rewind { name: input.name()?, to, dry })
 }
 
 pub(super) fn notify(input: &Input<'_>) -> Result<Request, Error> {

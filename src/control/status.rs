@@ -35,6 +35,9 @@ pub struct StatusView {
     pub confinement: Option<String>,
     /// Pools.
     pub pools: Vec<PoolView>,
+    /// Schedules; absent: none is declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedules: Option<super::schedules::SchedulesView>,
     /// Messages by state, of what is not final, and finished since the start.
     pub counts: CountsView,
     /// Settings that have no effect, faults that go on: a sentence each.

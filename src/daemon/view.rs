@@ -39,6 +39,8 @@ pub fn message(d: &Daemon, record: &Record) -> MessageView {
             .filter(|_| !record.state.is_final())
             .and_then(|t| t.limits.memory_at(m.memory_retries)),
         uid: m.uid,
+        schedule: m.fired.as_ref().map(|f| f.schedule.clone()),
+        planned: m.fired.as_ref().and_then(|f| f.planned).map(|at| at.0),
         enqueued: m.enqueued.0,
         due: record.due.map(|t| t.0),
         expires: m.expires.map(|t| t.0),
@@ -99,6 +101,8 @@ pub fn workflow(head: &Head, ends: Vec<StepSeen>, cut: bool) -> MessageView {
         memory_retries: 0,
         memory_max: None,
         uid: head.uid,
+        schedule: None,
+        planned: None,
         enqueued: head.launched.0,
         due: None,
         expires: None,

@@ -91,6 +91,9 @@ impl Engine {
     }
 
     pub(super) fn take_plan(&mut self, plan: Arc<Plan>, out: &mut Vec<Command>) {
+        if self.plan.schedules != plan.schedules {
+            self.replan_schedules();
+        }
         self.plan = plan;
         self.rates_reloaded();
         self.recount_places();

@@ -11,6 +11,7 @@ use super::workflow::{LOOK_AGAIN_MS, Walk};
 use crate::model::message::{Message, Record, Token};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Reply};
+use crate::model::schedule::Change;
 use crate::model::state::State;
 use crate::model::time::{Mono, Wall};
 use crate::model::workflow::Workflow;
@@ -72,6 +73,7 @@ pub(super) enum Work {
         now: Wall,
         here: u64,
     },
+    Schedule(Change),
     Rate {
         whose: Limited,
         rate: NewRate,
@@ -92,6 +94,7 @@ impl Work {
             Self::WhyCount(_) => Op::Count,
             Self::Pause { queue, paused } => Op::QueueState { queue, paused },
             Self::Purge { queue, now, .. } => Op::Purge { queue, now },
+            Self::Schedule(change) => Op::Schedule(vec![change]),
             Self::Rate { whose, rate, .. } => Op::Remember(vec![rate_memo(&whose, rate)]),
             Self::Cancel(_) | Self::AwaitClose(_) => return None,
         })
@@ -135,6 +138,7 @@ impl Engine {
                 let here = self.purge_window(&queue, out);
                 Work::Purge { queue, now, here }
             }
+            Ask::Schedule(change) => Work::Schedule(change),
             Ask::Rate { whose, rate, keep } => {
                 if self.rate(&whose).is_none() || !self.is_rate_stored(&whose, rate, keep) {
                     self.set_rate(&whose, rate, keep, out);
@@ -155,6 +159,11 @@ impl Engine {
                 return;
             }
         };
+        self.begin_ask(key, work, out);
+    }
+
+    /// Begins to work for a client, or for a schedule.
+    pub(super) fn begin_ask(&mut self, key: AskKey, work: Work, out: &mut Vec<Command>) {
         let mono = self.now.mono;
         let until = mono.plus(PATIENCE_MS);
         self.asks.insert(key, Asking { work, until, tries: 0, at: mono, under_way: false });
@@ -205,7 +214,7 @@ impl Engine {
     }
 
     pub(super) fn answer(&mut self, key: AskKey, answer: Told, out: &mut Vec<Command>) {
-        if self.asks.remove(&key).is_some() {
+        if self.asks.remove(&key).is_some() && !self.replacement_answered(key, &answer) {
             out.push(Command::Answer { key, answer });
         }
     }
@@ -276,7 +285,12 @@ impl Engine {
             }
             (Work::Purge { here, .. }, Reply::Purged(n)) => {
                 self.sweep.finished(now);
+                self.doubt_schedules();
                 self.answer(key, Told::Purged(n + here), out);
+            }
+            (Work::Schedule(change), Reply::Done) => {
+                self.schedule_changed(&change, out);
+                self.answer(key, Told::Done, out);
             }
             (Work::Rate { whose, rate, keep }, Reply::Done) => {
                 self.set_rate(&whose, rate, keep, out);

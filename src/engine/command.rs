@@ -11,7 +11,9 @@ use crate::model::message::Record;
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Published, Ticket};
 use crate::model::outcome::{CancelReason, Outcome};
+use crate::model::schedule::Skip;
 use crate::model::state::State;
+use crate::model::time::Wall;
 use crate::model::workflow::Head;
 
 /// What is to be done.
@@ -149,7 +151,7 @@ pub enum Told {
     Purged(u64),
     /// To Rate: what is in force now, if there is such a task or queue.
     Rate(Option<InForce>),
-    /// To Pause and Drain.
+    /// To Pause, Schedule and Drain.
     Done,
     /// The store could not do it.
     Fault(Fault),
@@ -274,6 +276,61 @@ pub enum Note {
         /// Its memory and that of all below it when it was measured last, in bytes.
         memory: Option<u64>,
     },
+    /// Something about a schedule.
+    Schedule {
+        /// Its name.
+        name: String,
+        /// What.
+        what: About,
+    },
     /// The store does not do what it should; work is paused (`Some`) or goes on (`None`).
     Store(Option<String>),
+}
+
+/// What is worth telling of a schedule.
+#[derive(Clone, Debug, PartialEq)]
+pub enum About {
+    /// It fired.
+    Fired {
+        /// The planned time.
+        planned: Wall,
+        /// So much later, in milliseconds.
+        late_ms: u64,
+        /// The message.
+        id: MessageId,
+        /// Its task.
+        task: String,
+        /// Its queue.
+        queue: String,
+        /// The message waits for those before it.
+        held: bool,
+    },
+    /// A planned time came and stored no message.
+    Skipped {
+        /// The planned time.
+        planned: Wall,
+        /// Why.
+        why: Skip,
+    },
+    /// Planned times passed while nobody could fire them, and stay out.
+    Missed {
+        /// How many, at least.
+        count: usize,
+        /// There are more.
+        more: bool,
+        /// The latest.
+        latest: Wall,
+    },
+    /// It is paused after so many failures in a row.
+    Paused {
+        /// How many.
+        failures: u32,
+    },
+    /// The store refuses a planned time.
+    Refused {
+        /// The planned time.
+        planned: Wall,
+        /// Why.
+        why: String,
+    },
 }

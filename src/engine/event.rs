@@ -9,6 +9,7 @@ use crate::model::message::Message;
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Reply, Ticket};
 use crate::model::outcome::Outcome;
+use crate::model::schedule::Change;
 use crate::model::workflow::Workflow;
 
 /// A place in a pool.
@@ -194,6 +195,8 @@ pub enum Ask {
         /// The queue.
         queue: String,
     },
+    /// Pause a schedule, end its pause, or rewind it.
+    Schedule(Change),
     /// Set the rate of a task or a queue.
     Rate {
         /// Whose.

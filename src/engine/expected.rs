@@ -168,7 +168,7 @@ impl Engine {
         // One tick for each who is told.
         let schedule = format!("expected:{name}:{n}");
         let message = alarm_message(name, target, window, &schedule, self.now.wall);
-        let op = Op::Tick { schedule, planned: window.start, message };
+        let op = Op::Once { key: schedule, at: window.start, message };
         self.submit(Pending::Alarm(name.to_owned()), op, out);
     }
 

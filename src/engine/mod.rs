@@ -2,7 +2,7 @@
 //! no I/O, no hash maps: the same seed gives the same trace.
 //!
 //! This file only routes. Each noun has its file: [`held`] the leased messages and their stages, `store`
-//! the tickets and the patience with a failing store, `sweep` what time brings, `route` where a message
+//! the tickets and the patience with a failing store, `sweep` what time brings, `schedule` what is planned, `route` where a message
 //! goes, `ask` what clients want, `letters` what they want of the dead, `unique` what messages claim, `dispatch` which message gets which slot, `retry` what an outcome leads
 //! to, `pool` what becomes of children, `slot` who takes runs in a place, `recycle` who is replaced, `adopt` what an earlier daemon left behind, `limit` whether limits let it start, `lane` what waits for one, `rate` rates that people change, `doubt` what of it a silent child may hold, `shutdown` the end, `workflow` what follows from
 //! the ends of steps, `tell` who is told of an end, `streak` what that follows from, `expected` what did not run.
@@ -31,6 +31,10 @@ pub mod rate;
 mod recycle;
 mod retry;
 mod route;
+mod schedule;
+mod schedule_ask;
+mod schedule_replace;
+mod schedule_times;
 mod settle;
 mod shutdown;
 mod slot;
@@ -55,6 +59,8 @@ pub use pool::{END_MS, READY_MS};
 pub use recycle::{Reason, Replaced};
 pub use retry::{Counts, MAX_LOSSES, Verdict, verdict};
 pub use route::route;
+pub use schedule_ask::ScheduleView;
+pub use schedule_times::LATE_MS;
 pub use workflow::Walked;
 
 use crate::model::message::Token;
@@ -73,6 +79,7 @@ pub struct Engine {
     phase: adopt::Phase,
     store: store::Store,
     sweep: sweep::Sweep,
+    schedules: schedule::Schedules,
     pools: BTreeMap<String, pool::Pool>,
     slots: BTreeMap<SlotId, slot::Slot>,
     children: BTreeMap<ChildKey, child::Child>,
@@ -108,6 +115,7 @@ impl Engine {
             phase: adopt::Phase::boot(),
             store: store::Store::default(),
             sweep: sweep::Sweep::default(),
+            schedules: schedule::Schedules::default(),
             pools: BTreeMap::new(),
             slots: BTreeMap::new(),
             children: BTreeMap::new(),
@@ -176,6 +184,7 @@ impl Engine {
         self.pump_measures(true, out);
         self.pump_children(out);
         self.pump_sweep(out);
+        self.pump_schedules(out);
         self.pump_leases(out);
         self.pump_finish(out);
     }
@@ -197,6 +206,7 @@ impl Engine {
             self.children_deadline(),
             self.measures_deadline(),
             self.sweep_deadline(),
+            self.schedules_deadline(),
             self.leases_deadline(),
             self.lanes_deadline(),
         ]

@@ -84,6 +84,7 @@ impl Engine {
             }
             let (id, task, queue) = (message.id.clone(), message.task.clone(), message.queue.clone());
             out.push(Command::Note(Note::Received { id, task, queue, state }));
+            self.fire_began(&message);
         }
         (message.id, message.queue, became)
     }

@@ -274,6 +274,12 @@ impl Engine {
                 State::Failure | State::Dead => self.failed += 1,
                 _ => {}
             }
+            let at = match (&closing.end, there) {
+                (_, Some(record)) => record.finished,
+                (End::Settle(settle), None) => Some(settle.now),
+                (End::Back { .. } | End::Aside { .. } | End::Unknown, None) => None,
+            };
+            self.fire_ended(&message, state, at.unwrap_or(self.now.wall), out);
         } else if let Some(expires) = message.expires {
             self.sweep.note(expires);
         }

@@ -12,13 +12,20 @@ use crate::model::time::Mono;
 /// Whose operation it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Pending {
-    Lease { queue: String, credit: u32 },
+    Lease {
+        queue: String,
+        credit: u32,
+    },
     Start(Token),
     Close(Token),
     Ask(AskKey),
     Sweep,
     Known,
     Recover,
+    /// A planned time of this schedule.
+    Tick(String),
+    Schedules,
+    Schedule,
     Reopen(Option<String>),
     Rates,
     TellRecall,
@@ -143,6 +150,9 @@ impl Engine {
             Pending::Sweep => self.swept(result, out),
             Pending::Known => self.known_answered(result),
             Pending::Recover => self.recovered(result, out),
+            Pending::Tick(name) => self.ticked(&name, result, out),
+            Pending::Schedules => self.schedules_recalled(result, out),
+            Pending::Schedule => self.schedules_changed(&result),
             Pending::Reopen(task) => self.reopened(task, result),
             Pending::Rates => self.rates_recalled(result),
             Pending::TellRecall => self.tell_recalled(result, out),

@@ -13,6 +13,7 @@ use crate::model::message::{Delivery, Message, Record, Token};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Published, QueueCount, Reply, Retention, Ticket};
 use crate::model::outcome::{Cause, Outcome};
+use crate::model::schedule::{Became, Fired, Row, Tick, Ticked, fire_id};
 use crate::model::state::State;
 use crate::model::task::{Program, Task};
 use crate::model::time::{Mono, Now, Wall};
@@ -38,6 +39,7 @@ pub(super) fn plan() -> Plan {
         queues: BTreeMap::from([("default".into(), queue)]),
         tasks: BTreeMap::from([("t".into(), task("t"))]),
         routes: Vec::new(),
+        schedules: BTreeMap::new(),
         shutdown_grace_ms: 30_000,
         max_memory_pressure: None,
         retention: Retention { count: 1_000, ..Retention::default() },
@@ -52,6 +54,9 @@ pub(super) struct Bed {
     pub(super) now: Now,
     plan: Plan,
     rows: BTreeMap<MessageId, Record>,
+    /// What the store keeps of schedules, and the planned times that it was told of.
+    pub(super) schedules: BTreeMap<String, Row>,
+    pub(super) ticks: Vec<Tick>,
     order: Vec<MessageId>,
     paused: Vec<String>,
     tats: BTreeMap<String, i64>,
@@ -129,6 +134,8 @@ impl Bed {
             now,
             plan: p.clone(),
             rows: BTreeMap::new(),
+            schedules: BTreeMap::new(),
+            ticks: Vec::new(),
             order: Vec::new(),
             paused: Vec::new(),
             tats: BTreeMap::new(),
@@ -171,6 +178,11 @@ impl Bed {
 
     fn shift(&mut self, ms: u64) {
         self.now = Now { wall: self.now.wall.plus(ms), mono: self.now.mono.plus(ms) };
+    }
+
+    /// The wall clock alone goes back.
+    pub(super) fn jump_back(&mut self, ms: u64) {
+        self.now.wall = Wall(self.now.wall.0 - ms as i64);
     }
 
     /// The wall clock alone jumps.
@@ -353,6 +365,27 @@ impl Bed {
         Event::Broker { ticket, result }
     }
 
+    /// Allows every overlap: what a store does about it, the contract shows.
+    fn tick(&mut self, tick: Tick) -> Ticked {
+        let id = fire_id(&tick.schedule, tick.planned, 0);
+        let known = self.rows.contains_key(&id);
+        let row =
+            self.schedules.entry(tick.schedule.clone()).or_insert_with(|| Row::new(&tick.schedule, Wall(0)));
+        self.ticks.push(tick.clone());
+        let became = match (known, row.paused) {
+            (true, _) => Became::Known,
+            (_, Some(_)) => Became::Paused,
+            _ => Became::Fired,
+        };
+        if became == Became::Fired {
+            row.tick(tick.planned, tick.pause_after, Some(id.clone()));
+            let fired = Some(Fired { schedule: tick.schedule, planned: Some(tick.planned), held: false });
+            let messages = vec![Message { id: id.clone(), fired, ..tick.message }];
+            self.apply(Op::Publish { messages, max_length: Vec::new(), now: tick.now });
+        }
+        Ticked { id, became, running: Vec::new(), revoked: Vec::new() }
+    }
+
     fn held(&mut self, id: &MessageId, token: Token) -> Option<&mut Record> {
         self.rows.get_mut(id).filter(|r| r.token == Some(token))
     }
@@ -488,6 +521,18 @@ impl Bed {
                 }
                 Reply::Done
             }
+            Op::Schedules { after } => {
+                Reply::Schedules(self.schedules.values().filter(|r| r.name > after).cloned().collect())
+            }
+            Op::Schedule(changes) => {
+                for change in changes {
+                    let name = change.name().to_owned();
+                    let new = || Row::new(&name, Wall(0));
+                    change.apply(self.schedules.entry(name.clone()).or_insert_with(new));
+                }
+                Reply::Done
+            }
+            Op::Tick(tick) => Reply::Ticked(self.tick(*tick)),
             Op::Recover => Reply::Deliveries(Vec::new()),
             Op::Sweep { .. } | Op::Known { .. } => swept,
             other => panic!("the toy store does not do {other:?}"),

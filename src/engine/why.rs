@@ -27,6 +27,10 @@ impl Engine {
                 let since = record.started.map_or(0, |s| now.since(s));
                 return Some(format!("it has been running for {} (attempt {})", span(since), record.attempt));
             }
+            State::Scheduled if let Some(fired) = message.fired.as_ref().filter(|_| record.due.is_none()) => {
+                let schedule = &fired.schedule;
+                return Some(format!("it waits for the end of what the schedule {schedule} fired before"));
+            }
             State::Scheduled | State::Retry => {
                 let due = record.due.map_or(0, |d| d.since(now));
                 let what = if record.state == State::Retry { "its next attempt is" } else { "it is" };

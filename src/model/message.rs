@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::name::MessageId;
 use super::outcome::Outcome;
+use super::schedule::Fired;
 use super::state::State;
 use super::time::Wall;
 use super::unique::Claim;
@@ -52,6 +53,9 @@ pub struct Message {
     /// Times it was run again by its task's `on_memory` rule.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub memory_retries: u32,
+    /// The schedule that fired it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fired: Option<Fired>,
     /// What no other message may hold at once with it; absent: its task is not unique.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unique: Option<Claim>,

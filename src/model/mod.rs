@@ -11,6 +11,7 @@ pub mod notice;
 pub mod op;
 pub mod outcome;
 pub mod params;
+pub mod schedule;
 pub mod state;
 pub mod task;
 pub mod template;

@@ -10,6 +10,7 @@ use super::limit::Take;
 use super::message::{Delivery, Message, Record, Token};
 use super::name::MessageId;
 use super::outcome::Outcome;
+use super::schedule::{Change, Row, Tick, Ticked};
 use super::state::State;
 use super::time::Wall;
 use super::workflow::{Fallout, Head, Look, Seen, Workflow};
@@ -168,15 +169,25 @@ pub enum Op {
         /// Paused or not.
         paused: bool,
     },
-    /// Record that a schedule fired for a planned time and publish its message, in one step.
-    Tick {
-        /// The schedule's name.
-        schedule: String,
-        /// The planned time.
-        planned: Wall,
+    /// Store this message, unless one was stored for this time under this key before; in one step.
+    Once {
+        /// What it is stored for.
+        key: String,
+        /// The time.
+        at: Wall,
         /// What to publish.
         message: Message,
     },
+    /// Record that a planned time of a schedule has come and store its message, in one step.
+    Tick(Box<Tick>),
+    /// What is known of the schedules, in order of their names; at most
+    /// [`MAX_ROWS`](super::schedule::MAX_ROWS) after `after`.
+    Schedules {
+        /// Only names behind this one; empty: from the first on.
+        after: String,
+    },
+    /// Change what is known of schedules, all or none.
+    Schedule(Vec<Change>),
     /// Keep these facts durably, all or none.
     Remember(Vec<Memo>),
     /// The facts whose key begins with this text, in order of their keys; at most [`MAX_MEMOS`] after `after`.
@@ -483,8 +494,12 @@ pub enum Reply {
         /// More is to do at once (the sweep is bounded).
         more: bool,
     },
-    /// To Tick: false when this (schedule, planned time) was recorded before.
-    Ticked(bool),
+    /// To Once: false when one was stored for this time before.
+    Once(bool),
+    /// To Tick.
+    Ticked(Ticked),
+    /// To Schedules.
+    Schedules(Vec<Row>),
     /// To Launch: whether it is new; if not, what is there.
     Launched(Option<Box<Head>>),
     /// To Look: the part, if the id is known.
@@ -497,7 +512,7 @@ pub enum Reply {
     Nodes(Vec<(String, String, Wall)>),
     /// To Recall.
     Memos(Vec<Memo>),
-    /// To QueueState and Remember.
+    /// To QueueState, Remember and Schedule.
     Done,
 }
 

@@ -215,6 +215,59 @@ fn every_kind_of_bad_value_is_refused_by_name() {
         ),
         ("[schedules.s]\ntask = 'nobody'\nevery = '1h'", "schedules.s.task: there is no task `nobody`"),
         ("[schedules.s]\ntask = 'x'", "schedules.s: the schedule says no time"),
+        ("[schedules.s]\nevery = '1h'", "[schedules.s] has no `task`"),
+        (
+            "[tasks.a]\ncommand = 'x'\n[schedules.s]\ntask = 'a'\nevery = '1h'\ncron = '@daily'",
+            "schedules.s: the schedule says more than one time",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\n[schedules.s]\ntask = 'a'\nevery = '1h'\ntimezone = 'UTC'",
+            "schedules.s.timezone: `timezone` goes with `cron`, and this schedule has `every`",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\n[schedules.s]\ntask = 'a'\ncron = '@daily'\nalign = false",
+            "schedules.s.align: `align` goes with `every`",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\n[schedules.s]\ntask = 'a'\nevery = '1h'\nalign = false\ncatch_up = 'all'",
+            "schedules.s.catch_up: `catch_up` has no meaning with align = false",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\n[schedules.s]\ntask = 'a'\nsolar = 'sunset'\nlatitude = 52.5",
+            "schedules.s.solar: `solar` needs `longitude`",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\n[schedules.s]\ntask = 'a'\nsolar = 'sunet'\nlatitude = 1\nlongitude = 1",
+            "schedules.s.solar: the sun has no event \"sunet\"",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\n[schedules.s]\ntask = 'a'\nsolar = 'sunset'\nlatitude = 91\nlongitude = 1",
+            "schedules.s.latitude: `latitude` must be between -90 and 90",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\n[schedules.s]\ntask = 'a'\nevery = '1h'\ncatch_up_max = 5",
+            "schedules.s.catch_up_max: `catch_up_max` goes with catch_up = \"all\"",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\n[schedules.s]\ntask = 'a'\nevery = '1h'\nqueue = 'nowhere'",
+            "schedules.s.queue: there is no queue `nowhere`",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\nparams.n = 'int'\n[schedules.s]\ntask = 'a'\nevery = '1h'\nkwargs = { n = 'x' }",
+            "schedules.s.kwargs: task a: ",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\nparams.n = 'int'\n[schedules.s]\ntask = 'a'\nevery = '1h'",
+            "schedules.s.task: task a: ",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\n[schedules.s]\ntask = 'a'\nevery = '1h'\nargs = [1979-05-27]",
+            "schedules.s.args: JSON has no dates and times",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\n[schedules.s]\ntask = 'a'\nevery = '100ms'",
+            "schedules.s.every: `every` must be between 1s and",
+        ),
         ("[web]\nlisten = 'x'", "web: [web] is not available yet in this version"),
     ] {
         let found = faults(text);

@@ -263,6 +263,41 @@ fn a_pool_of_resident_workers() {
 }
 
 #[test]
+fn schedules_and_their_defaults() {
+    use taskd::model::schedule::{CatchUp, Overlap};
+    let s = settings(
+        "[taskd]\ntimezone = 'Asia/Shanghai'\n[queues.q]\n[tasks.a]\ncommand = 'x'\nparams.n = 'int'\nparams.d = { type = \
+         'string', default = 'x' }\n[schedules.plain]\ntask = 'a'\ncron = '0 3 * * *'\nargs = [1]\n[schedules.full]\ntask = \
+         'a'\nevery = '90s'\nalign = true\noverlap = 'queue'\ncatch_up = 'all'\ncatch_up_max = 7\nsplay = '2m'\nkwargs = { n = \
+         5, d = 'y' }\nqueue = 'q'\npriority = 3\nexpires = '1h'\nenabled = false\npause_after_failures = 4\n\
+         [schedules.sun]\ntask = 'a'\nargs = [1]\nsolar = 'sunset'\nlatitude = 52.5163\nlongitude = -0.1\n",
+    );
+    let plain = &s.schedules["plain"];
+    assert_eq!(
+        (plain.cron.as_deref(), plain.timezone.as_deref()),
+        (Some("0 3 * * *"), Some("Asia/Shanghai"))
+    );
+    assert_eq!(
+        (plain.overlap, plain.catch_up, plain.splay_ms, plain.enabled),
+        (Overlap::Skip, CatchUp::None, 0, true)
+    );
+    assert_eq!((plain.args.clone(), plain.align), (vec![1.into()], true));
+    let full = &s.schedules["full"];
+    assert_eq!(
+        (full.every_ms, full.overlap, full.catch_up),
+        (Some(90_000), Overlap::Queue, CatchUp::All { max: 7 })
+    );
+    assert_eq!((full.splay_ms, full.queue.as_deref(), full.priority), (120_000, Some("q"), Some(3)));
+    assert_eq!((full.expires_ms, full.enabled, full.pause_after_failures), (Some(3_600_000), false, Some(4)));
+    assert_eq!(full.kwargs["d"], "y");
+    // A place is kept as exactly as it is written.
+    assert_eq!(s.schedules["sun"].latitude.as_deref(), Some("52.5163"));
+    for s in s.schedules.values() {
+        assert!(s.timing(None).unwrap().is_some());
+    }
+}
+
+#[test]
 fn what_is_unique_and_how_long_dead_letters_are_kept() {
     use taskd::model::unique::{Holds, OnConflict, Unique};
     let s = settings(

@@ -7,6 +7,7 @@ use taskd::model::message::{Message, Token};
 use taskd::model::name::MessageId;
 use taskd::model::op::{Filter, Memo, MemoryRetry, Op, Reply, Retention, Settle, Takes};
 use taskd::model::outcome::{Cause, Outcome};
+use taskd::model::schedule::{Change, Overlap, Tick, fire_id};
 use taskd::model::state::{self, State};
 use taskd::model::unique::{Claim, Holds, OnConflict};
 use taskd::model::workflow::{Look, OnError, Step as FlowStep, When, Workflow, mark_sinks};
@@ -47,9 +48,15 @@ enum Step {
     Restart,
 }
 
+/// Ids from here on are those of fires.
+const PLAIN: u8 = 24;
+
 const QUEUES: [&str; 3] = ["q", "r", "s"];
 
 fn name(m: u8) -> String {
+    if m >= PLAIN {
+        return fire(m - PLAIN).0;
+    }
     // Every other id is a UUID, which is stored differently.
     if m.is_multiple_of(2) { format!("m{m}") } else { format!("0198f1a2-7b3c-7d4e-8f50-0000000000{m:02x}") }
 }
@@ -116,9 +123,47 @@ fn memo() -> impl Strategy<Value = Memo> {
     })
 }
 
+/// Ids are those of the store: the fires of a few schedules, and of a few planned times.
+fn fire(n: u8) -> MessageId {
+    fire_id(&format!("s{}", n % 2), at(i64::from(n / 2 % 5)), u32::from(n / 10))
+}
+
+fn tick() -> impl Strategy<Value = Op> {
+    let days = prop_oneof![4 => Just(0_i64), 1 => Just(3 * 86_400_000_i64)];
+    let overlap =
+        (0..4_usize).prop_map(|n| [Overlap::Skip, Overlap::Queue, Overlap::Allow, Overlap::Replace][n]);
+    let bounds = (proptest::option::weighted(0.2, 1..4_u32), proptest::option::weighted(0.1, 0..5_u64));
+    (0..2_u8, 0..5_i64, days, message(), overlap, bounds, 0..400_i64).prop_map(
+        |(s, planned, days, message, overlap, (pause_after, max_length), now)| {
+            Op::Tick(Box::new(Tick {
+                schedule: format!("s{s}"),
+                planned: at(planned + days),
+                message: Message { eta: None, ..message },
+                overlap,
+                pause_after,
+                max_length,
+                now: at(now),
+            }))
+        },
+    )
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    (0..2_u8, 0..5_u8, any::<bool>(), -2..6_i64).prop_map(|(s, kind, paused, ms)| {
+        let name = format!("s{s}");
+        match kind {
+            0 => Change::Plan { name, rule: if paused { "a" } else { "" }.to_owned(), until: at(ms) },
+            1 => Change::Missed { name, until: at(ms) },
+            2 => Change::Pause { name, paused: paused && ms > 3, until: at(ms) },
+            3 => Change::Rewind { name, to: at(ms) },
+            _ => Change::Forget { name },
+        }
+    })
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let ms = || (-100..400_i64).prop_map(at);
-    let mid = || (0..24_u8).prop_map(|m| id(&name(m)));
+    let mid = || (0..44_u8).prop_map(|m| id(&name(m)));
     let filter = (
         proptest::collection::vec(0..state::ALL.len(), 0..3),
         proptest::option::of(0..3_u8),
@@ -170,11 +215,9 @@ fn op() -> impl Strategy<Value = Op> {
             prefix: ["", "k", "k1"][usize::from(prefix)].to_owned(),
             after: ["", "k0", "k1a"][usize::from(after)].to_owned(),
         }),
-        1 => (0..2_u8, 0..4_i64, message()).prop_map(|(s, planned, message)| Op::Tick {
-            schedule: format!("s{s}"),
-            planned: at(planned),
-            message,
-        }),
+        6 => tick(),
+        1 => proptest::collection::vec(change(), 1..3).prop_map(Op::Schedule),
+        1 => (0..3_u8).prop_map(|after| Op::Schedules { after: ["", "s0", "s1"][usize::from(after)].to_owned() }),
     ]
 }
 
@@ -269,7 +312,7 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let old = || proptest::bool::weighted(0.1);
     let settle = (
-        0..24_u8,
+        0..44_u8,
         old(),
         ends,
         any::<bool>(),
@@ -281,15 +324,15 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => op().prop_map(|op| Step::Op(Box::new(op))),
         4 => flow_op().prop_map(|op| Step::Op(Box::new(op))),
-        5 => (0..24_u8, old(), takes(), any::<bool>())
+        9 => (0..44_u8, old(), takes(), any::<bool>())
             .prop_map(|(m, old, list, sure)| Step::Start(m, old, Takes { list, sure })),
-        4 => (0..24_u8, lane(), takes()).prop_map(|(m, lane, blocked)| Step::Aside(m, lane, blocked)),
-        5 => settle.prop_map(|(m, old, state, lost, due, expires_ms, follow, memory)| {
+        4 => (0..44_u8, lane(), takes()).prop_map(|(m, lane, blocked)| Step::Aside(m, lane, blocked)),
+        9 => settle.prop_map(|(m, old, state, lost, due, expires_ms, follow, memory)| {
             Step::Settle { m, old, state, lost, due, expires_ms, follow, memory }
         }),
-        3 => (0..24_u8, old(), proptest::option::of(0..400_i64), any::<bool>(), any::<bool>())
+        3 => (0..44_u8, old(), proptest::option::of(0..400_i64), any::<bool>(), any::<bool>())
             .prop_map(|(m, old, until, counted, lost)| Step::Defer { m, old, until, counted, lost }),
-        2 => (0..24_u8, any::<bool>(), any::<bool>())
+        2 => (0..44_u8, any::<bool>(), any::<bool>())
             .prop_map(|(m, token, unknown)| Step::Move { m, token, unknown }),
         1 => proptest::collection::vec(0..24_u8, 0..4).prop_map(Step::Extend),
         1 => Just(Step::Restart),
@@ -378,7 +421,7 @@ fn compare(steps: Vec<Step>) -> Result<(), TestCaseError> {
         tokens.learn(&expected);
         prop_assert_eq!(&answer, &expected, "to {:?}", step);
     }
-    for m in 0..24 {
+    for m in 0..44 {
         let op = Op::Get { id: id(&name(m)) };
         prop_assert_eq!(store.one(op.clone()), model.one(op));
     }
@@ -386,7 +429,7 @@ fn compare(steps: Vec<Step>) -> Result<(), TestCaseError> {
         let op = Op::Look(Look { id: flow(w), from: 0, limit: 99, results: false });
         prop_assert_eq!(store.one(op.clone()), model.one(op));
     }
-    for op in [Op::Count, Op::Recover, Op::List(everything())] {
+    for op in [Op::Count, Op::Recover, Op::List(everything()), Op::Schedules { after: String::new() }] {
         prop_assert_eq!(store.one(op.clone()), model.one(op));
     }
     Ok(())

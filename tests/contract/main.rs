@@ -137,6 +137,22 @@ suite! {
         ticks_of_long_ago_count_as_fired,
         facts_are_kept_until_they_are_withdrawn,
         nodes_know_each_other_for_a_day;
+    schedules:
+        a_planned_time_fires_once,
+        fires_of_long_ago_count_as_fired,
+        a_clock_that_was_a_day_ahead_silences_nothing,
+        skip_stores_nothing_beside_what_runs,
+        queue_releases_the_next_at_every_kind_of_end,
+        queue_is_bounded,
+        replace_revokes_what_waits_and_waits_for_what_runs,
+        a_repeated_replacement_names_what_still_runs,
+        allow_stores_whatever_runs,
+        a_full_queue_takes_no_fire,
+        failures_in_a_row_pause,
+        a_pause_lasts_until_it_is_ended,
+        a_rewind_fires_again_under_other_ids,
+        rows_come_in_pages_and_are_forgotten_when_idle,
+        a_fire_by_hand_counts_as_a_run;
     flow:
         a_result_goes_before_the_arguments_of_the_next_step,
         a_body_runs_once_with_the_results_in_order,

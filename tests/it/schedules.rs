@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::harness::Ran;
 
+mod fires;
+
 /// `taskd schedules explain` with these arguments, where no taskd runs and no config is.
 fn explain(args: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_taskd"));

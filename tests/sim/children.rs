@@ -285,6 +285,7 @@ impl World {
         let plan = std::sync::Arc::clone(&self.plans[&order.generation]);
         let life = self.life;
         self.ledger.start_is_right(&order.message, order.attempt, token, record.as_ref(), life, &plan)?;
+        self.fire_begins(&order.message.id)?;
         self.trace(5, child, || format!("      child {child} begins {id} ({})", order.message.task));
         let task = order.message.task.as_str();
         let mut ms = match self.rng.below(10) {

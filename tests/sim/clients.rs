@@ -33,6 +33,7 @@ pub enum Action {
     Jump(i64),
     Outage(u64),
     Pressure(bool),
+    EndSchedules,
 }
 
 /// Who waits for an answer.
@@ -216,8 +217,14 @@ impl World {
             Action::Jump(ms) => {
                 self.notices.jump();
                 self.now.wall = Wall(self.now.wall.0 + ms);
+                self.schedules.jumps.push(Wall(self.now.wall.0 - ms));
                 self.watch.jumps += u64::from(ms > 0);
                 self.step(Event::Tick)
+            }
+            Action::EndSchedules => {
+                self.nothing_was_missed()?;
+                self.schedules.over = true;
+                self.reload(true)
             }
             Action::Pressure(on) => {
                 self.pressed = on;
@@ -339,6 +346,11 @@ impl World {
         let slots: u32 = self.plan.pools.values().map(|p| p.processes).sum();
         self.max_slots = self.max_slots.max(slots as usize);
         let mut plan = Arc::clone(&self.plan);
+        if !self.schedules.drawn.is_empty() {
+            let mut p = (*plan).clone();
+            p.schedules = self.schedules_given();
+            plan = Arc::new(p);
+        }
         if self.bug == Some(Planted::NoConcurrency) {
             let mut p = (*plan).clone();
             for q in p.queues.values_mut() {
@@ -527,6 +539,9 @@ impl World {
         self.pressed = false;
         self.give_pressure()?;
         self.reload(true)?;
+        if !self.schedules.drawn.is_empty() {
+            self.at(60_000, Thing::Act(Action::EndSchedules));
+        }
         for queue in QUEUES {
             self.send(Ask::Pause { queue: queue.to_owned(), paused: false }, true)?;
         }

@@ -82,6 +82,8 @@ pub struct Ledger {
     order: BTreeMap<(String, u8), u64>,
     pub finished: u64,
     pub states: BTreeMap<State, u64>,
+    /// Fires of schedules, planned times that were skipped, fires that were held.
+    pub scheduled: [u64; 3],
 }
 
 impl Ledger {

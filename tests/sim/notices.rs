@@ -194,7 +194,7 @@ impl World {
 
     /// 36: an alarm comes once for each who is told, and only where no success came.
     pub fn alarm_is_right(&mut self, op: &Op, reply: &Reply) -> Check {
-        let (Op::Tick { message, .. }, Reply::Ticked(true)) = (op, reply) else { return Ok(()) };
+        let (Op::Once { message, .. }, Reply::Once(true)) = (op, reply) else { return Ok(()) };
         let Ok(notice) = Notice::of(message.kwargs.clone()) else { return Ok(()) };
         let (Some(by), Some(since)) = (notice.expected, notice.missing_since) else {
             return broken("36 an_alarm_says_its_times", format!("{notice:?}"));

@@ -56,6 +56,18 @@ pub enum Planted {
     MemoryRetryUncounted,
     /// The engine is not told of memory pressure.
     DeafToPressure,
+    /// The store is not told what happens where fires of a schedule overlap.
+    OverlapIgnored,
+    /// The store is not told after how many failures a schedule pauses.
+    FailuresUncounted,
+    /// A planned time that comes to the store again is taken for another one.
+    RepeatedFireIsNew,
+    /// A planned time is answered as known and was not.
+    ForgottenFire,
+    /// The engine takes every missed time for one that is to be caught up.
+    MissedFireAll,
+    /// After a restart nobody knows what was done of a schedule.
+    UntilForgotten,
     /// The engine is not told what limits tasks.
     NoThrottle,
     /// A start that the engine decided by itself is stored without what it took.
@@ -100,7 +112,7 @@ pub enum Planted {
     SilentJoin,
 }
 
-pub const ALL: [Planted; 47] = [
+pub const ALL: [Planted; 53] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
@@ -127,6 +139,12 @@ pub const ALL: [Planted; 47] = [
     Planted::CompanionsLost,
     Planted::MemoryRetryUncounted,
     Planted::DeafToPressure,
+    Planted::OverlapIgnored,
+    Planted::FailuresUncounted,
+    Planted::RepeatedFireIsNew,
+    Planted::ForgottenFire,
+    Planted::MissedFireAll,
+    Planted::UntilForgotten,
     Planted::NoThrottle,
     Planted::SureStartsTakeNothing,
     Planted::EndsTakeNothing,

@@ -196,6 +196,7 @@ fn plan(r: &mut Rng, generation: u64, last: bool) -> Plan {
             ("po?son".into(), "low".into()),
             ("soft".into(), "other".into()),
         ],
+        schedules: BTreeMap::new(),
         max_memory_pressure: None,
         shutdown_grace_ms: r.between(0, 4_000),
         retention: Retention {

@@ -24,6 +24,9 @@ fn subject(op: &Op) -> Option<&MessageId> {
 
 impl World {
     pub fn submit(&mut self, ticket: Ticket, op: Op) -> Check {
+        if let Op::Tick(tick) = &op {
+            self.tick_is_right(tick)?;
+        }
         let delay =
             if self.rng.chance(self.faults.op_late) { self.rng.between(20, 900) } else { self.rng.below(4) };
         // One writer: operations take effect in their order.
@@ -76,9 +79,15 @@ impl World {
             return Ok(reply);
         }
         self.bend_launch(&mut op);
+        if let Op::Tick(tick) = op {
+            return self.apply_tick(*tick);
+        }
+        if let Op::Schedule(changes) = &op {
+            self.note_changes(changes);
+        }
         let Some(id) = subject(&op).cloned() else {
-            if self.bug == Some(Planted::ForgottenAlarm) && matches!(op, Op::Tick { .. }) {
-                return Ok(Ok(Reply::Ticked(false)));
+            if self.bug == Some(Planted::ForgottenAlarm) && matches!(op, Op::Once { .. }) {
+                return Ok(Ok(Reply::Once(false)));
             }
             let reply = self.apply_to_flow(op.clone());
             if let Ok(reply) = &reply {
@@ -108,6 +117,11 @@ impl World {
             self.ledger.outcome_is_kept(&op, &plan, &before)?;
             self.ends_are_just(&op, &before)?;
             self.note_effect(&op, &id);
+            if let Op::Settle(s) = &op
+                && s.state.is_final()
+            {
+                self.fire_ended(&before, s.state);
+            }
             self.notices_are_right(&op, &before.message.task)?;
         }
         Ok(reply)
@@ -214,6 +228,11 @@ impl World {
             (Some(Planted::NoExpiry), Ok(Reply::Leased { deliveries: ds, .. })) => {
                 for d in ds {
                     d.message.expires = None;
+                }
+            }
+            (Some(Planted::UntilForgotten), Ok(Reply::Schedules(rows))) => {
+                for row in rows {
+                    row.until = row.until.max(self.now.wall);
                 }
             }
             (Some(Planted::SilentSweep), Ok(Reply::Swept { queues, .. })) => queues.clear(),

@@ -20,6 +20,7 @@ use crate::planted::Planted;
 use crate::replacing::Known;
 use crate::rng::Rng;
 use crate::scenario::{self, Faults};
+use crate::schedules::Schedules;
 use crate::workflows::Flows;
 use taskd::model::message::Record;
 use taskd::model::state::State;
@@ -105,6 +106,7 @@ pub struct World {
     pub companions: BTreeSet<i64>,
     /// Memory pressure is above its bound.
     pub pressed: bool,
+    pub schedules: Schedules,
     pub story: Story,
     /// When faults stop, on the monotonic clock.
     pub end: u64,
@@ -194,6 +196,7 @@ pub fn tell(seed: u64, bug: Option<Planted>, verbose: bool, story: Story) -> Tol
         order_life: BTreeMap::new(),
         companions: BTreeSet::new(),
         pressed: false,
+        schedules: Schedules::of(seed),
         story,
         end: 10_000 + if story == Story::Long { limits::LONG_MS } else { 40_000 },
         watch: limits::Watch::default(),
@@ -207,6 +210,8 @@ pub fn tell(seed: u64, bug: Option<Planted>, verbose: bool, story: Story) -> Tol
     };
     w.faults_of_the_store = w.faults.op_lost + w.faults.op_unclear + w.faults.outages > 0;
     let result = w.run();
+    let s = &w.schedules;
+    w.ledger.scheduled = [s.fires, s.skips, s.held];
     let minutes = (w.now.mono.0 - start.mono.0) / 60_000;
     let bodies = w.bodies();
     Told {
@@ -310,6 +315,7 @@ impl World {
             && self.open_insists == 0
             && self.clients.is_empty()
             && !self.stopping
+            && (self.schedules.over || self.schedules.drawn.is_empty())
             && self.engine.as_ref().is_some_and(|e| e.is_live() && e.held() == 0)
             && self.model.records().all(|r| r.state.is_final())
             && self.model.workflows().all(|f| f.head.open == 0)

@@ -216,7 +216,7 @@ impl Model {
                 let seq = self.begin(message, State::Waiting, None, now, false);
                 if let Some(mut row) = self.shelf.take(seq) {
                     row.finish(State::Revoked, rules::key_held(&holder), now, None);
-                    self.shelf.put(row);
+                    self.put_finished(row, now);
                 }
                 Ok(())
             }

@@ -91,7 +91,7 @@ impl Model {
         let step = record.message.step.clone();
         let key = step.as_ref().and_then(|s| self.flows.ids.get(&s.workflow)).copied();
         let state = record.state;
-        self.shelf.put(life);
+        self.put_finished(life, now);
         match (key, step) {
             (Some(key), Some(step)) => joins::ended(self, (key, step.no), state, result.as_ref(), now),
             _ => Ok(()),

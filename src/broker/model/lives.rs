@@ -41,7 +41,8 @@ impl Model {
         self.seq
     }
 
-    fn born(&mut self, message: Message, state: State, due: Option<Wall>, rank: i64) {
+    fn born(&mut self, mut message: Message, state: State, due: Option<Wall>, rank: i64) {
+        let held = message.fired.as_mut().is_some_and(|f| std::mem::take(&mut f.held));
         self.shelf.put(Row {
             record: Record {
                 message,
@@ -58,6 +59,7 @@ impl Model {
             rank,
             counted: true,
             unknown: false,
+            held,
             expires_at: None,
             slim: false,
         });

@@ -25,6 +25,8 @@ pub(super) struct Row {
     pub counted: bool,
     /// In its queue's `unknown` set.
     pub unknown: bool,
+    /// Fired by a schedule, and waits for the end of what it fired before.
+    pub held: bool,
     /// Retention of its own, once it is finished.
     pub expires_at: Option<Wall>,
     /// Finished, and its arguments and outcome are dropped.
@@ -40,6 +42,7 @@ impl Row {
         self.record.finished = Some(now);
         self.record.outcome = Some(outcome);
         self.unknown = false;
+        self.held = false;
         // What was given up on is kept for longer than what a task's own retention says.
         self.expires_at = expires_ms.filter(|_| state != State::Dead).map(|ms| now.plus(ms));
     }
@@ -63,6 +66,7 @@ impl Row {
             return Class::Leased;
         }
         match r.state {
+            _ if self.held => Class::Held,
             State::Scheduled | State::Retry => Class::Scheduled,
             _ if self.unknown => Class::Unknown,
             _ => Class::Waiting,
@@ -74,6 +78,7 @@ impl Row {
 enum Class {
     Waiting,
     Scheduled,
+    Held,
     Leased,
     Unknown,
     Kept,
@@ -114,6 +119,8 @@ pub(super) struct Shelf {
     pub claims: Claims,
     /// Id records by when they finished.
     pub slim: BTreeSet<(Wall, u64)>,
+    /// What is not final, by the schedule that fired it.
+    fires: BTreeMap<String, BTreeSet<u64>>,
     counts: BTreeMap<String, QueueCount>,
     live: usize,
 }
@@ -130,6 +137,11 @@ impl Shelf {
     /// Newest last.
     pub(super) fn rows(&self) -> impl DoubleEndedIterator<Item = &Row> {
         self.rows.values()
+    }
+
+    /// What a schedule fired and is not final, oldest first.
+    pub(super) fn fires(&self, schedule: &str) -> impl Iterator<Item = u64> {
+        self.fires.get(schedule).into_iter().flatten().copied()
     }
 
     /// Whether no message is on its way.
@@ -248,6 +260,7 @@ impl Shelf {
                     self.ready.remove(&r.message.queue);
                 }
             }
+            Class::Held => {}
             Class::Scheduled => set(&mut self.due, (r.due.unwrap_or_default(), seq), add),
             Class::Leased => {
                 let token = r.token.unwrap_or(Token(0));
@@ -283,6 +296,17 @@ impl Shelf {
         {
             set(&mut self.expires, (expires, seq), add);
         }
+        if let Some(fired) = r.message.fired.as_ref().filter(|_| class != Class::Dead) {
+            let fires = self.fires.entry(fired.schedule.clone()).or_default();
+            if add {
+                fires.insert(seq);
+            } else {
+                fires.remove(&seq);
+            }
+            if fires.is_empty() {
+                self.fires.remove(&fired.schedule);
+            }
+        }
         if class != Class::Dead {
             self.live = if add { self.live + 1 } else { self.live.saturating_sub(1) };
         }
@@ -293,7 +317,7 @@ impl Shelf {
             .or_insert_with(|| QueueCount { queue: queue.clone(), ..QueueCount::default() });
         let n = match class {
             Class::Waiting => &mut count.waiting,
-            Class::Scheduled => &mut count.scheduled,
+            Class::Scheduled | Class::Held => &mut count.scheduled,
             Class::Leased => &mut count.leased,
             Class::Dead => &mut count.dead,
             _ => &mut count.unknown,

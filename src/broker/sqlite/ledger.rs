@@ -72,6 +72,8 @@ pub(super) struct Figures {
     pub clock: Wall,
     /// Rows of `live`.
     pub live: u64,
+    /// Those of them that schedules fired.
+    pub fires: u64,
     /// Rows of `done` with their payload.
     pub kept: u64,
     /// Of these rows, those that are dead letters, which [`Self::kept`] does not count.
@@ -132,6 +134,10 @@ impl Ledger {
                 "SELECT queue, count(*) FROM live INDEXED BY live_due WHERE due IS NOT NULL GROUP BY queue",
             ),
             (
+                Class::Scheduled,
+                "SELECT queue, count(*) FROM fire JOIN live ON live.seq = fire.seq WHERE held = 1 GROUP BY queue",
+            ),
+            (
                 Class::Leased,
                 "SELECT queue, count(*) FROM live INDEXED BY live_leased \
                  WHERE token IS NOT NULL AND state <> 2 GROUP BY queue",
@@ -163,6 +169,7 @@ impl Ledger {
             Ok((row.get(0)?, count(1)?, count(2)?))
         })?;
         let done = |sql: &str| c.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
+        l.f.fires = done("SELECT count(*) FROM fire")?;
         l.f.kept = done("SELECT count(*) FROM done WHERE kept IN (1, 2)")?;
         l.f.claims = done("SELECT count(*) FROM claim")?;
         let mut dead = c.prepare("SELECT queue, count(*) FROM done WHERE kept = 3 GROUP BY queue")?;
@@ -334,11 +341,11 @@ impl Ledger {
         if ours != theirs {
             found.push(format!("limits (lanes, places): counted {ours:?}, stored {theirs:?}"));
         }
-        let rows = |f: &Figures| (f.live, f.kept, f.dead, f.slim, f.claims, f.spent);
+        let rows = |f: &Figures| (f.live, f.fires, f.kept, f.dead, f.slim, f.claims, f.spent);
         let (ours, theirs) = (rows(&self.f), rows(&fresh.f));
         if ours != theirs {
             found.push(format!(
-                "rows (live, finished, dead, ids, claims, steps of workflows that are over): counted {ours:?}, \
+                "rows (live, of schedules, finished, dead, ids, claims, steps of workflows that are over): counted {ours:?}, \
                  stored {theirs:?}"
             ));
         }

@@ -112,7 +112,10 @@ impl Shelf {
         }
         self.ledger.f.seq = seq;
         self.ledger.enter(queue, idle_class(state, false));
-        if due.is_none() {
+        if let Some(fired) = &m.fired {
+            self.fire_begins(seq, fired)?;
+        }
+        if due.is_none() && !rules::is_held(m) {
             self.enter_lane(queue, lane.as_deref())?;
         }
         Ok(true)
@@ -321,6 +324,7 @@ impl Shelf {
             .prepare_cached("DELETE FROM live WHERE seq = ?1 RETURNING flow, step")?
             .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
         self.ledger.add_kept(ledger::index(queue), kept);
+        self.fire_ends(seq, state, now)?;
         match flow.zip(step) {
             Some(step) => joins::ended(self, step, state, result, now),
             None => Ok(()),

@@ -235,6 +235,8 @@ pub(super) fn faults_of_rows(c: &Connection) -> rusqlite::Result<Vec<String>> {
                 Ok(r) if r.state == State::Running && r.token.is_none() => {
                     found.insert(row.seq, format!("{}: RUNNING without a lease", r.message.id))
                 }
+                // What a schedule fired may wait for what it fired before, and is due at no time.
+                Ok(r) if r.state == State::Scheduled && r.due.is_none() && r.message.fired.is_some() => None,
                 Ok(r) if matches!(r.state, State::Scheduled | State::Retry) != r.due.is_some() => {
                     found.insert(row.seq, format!("{}: {} with due {:?}", r.message.id, r.state, r.due))
                 }

@@ -33,6 +33,13 @@ impl<'a> Key<'a> {
     }
 }
 
+/// The id of a key, as the client gave it.
+pub(super) fn id(value: ValueRef<'_>) -> MessageId {
+    let bytes = value.as_bytes_or_null().ok().flatten().unwrap_or_default();
+    let uuid = if matches!(value, ValueRef::Blob(_)) { uuid::Uuid::from_slice(bytes).ok() } else { None };
+    MessageId(uuid.map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), |uuid| uuid.to_string()))
+}
+
 impl ToSql for Key<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self {

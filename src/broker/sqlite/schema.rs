@@ -13,7 +13,7 @@ use crate::link::sqlite::OpenError;
 const APPLICATION_ID: i64 = 0x7461_736b;
 
 /// One step per version: entry n leads from version n to n + 1. Entries are never changed, only added.
-const MIGRATIONS: &[&str] = &[V1, MEMOS, CLAIMS, DEAD, FLOWS, LIMITS];
+const MIGRATIONS: &[&str] = &[V1, MEMOS, CLAIMS, DEAD, FLOWS, LIMITS, SCHEDULES];
 
 // `live` holds what is not final, `done` what is. `seq` is the order of acceptance and stays the row's key
 // in both, so one descending scan of either lists newest first. Long messages stand in `body`, where the
@@ -117,6 +117,14 @@ CREATE TABLE rate(key TEXT PRIMARY KEY, tat INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX rate_tat ON rate(tat);
 CREATE TABLE place(key TEXT NOT NULL, holder INTEGER NOT NULL, PRIMARY KEY (key, holder)) WITHOUT ROWID;
 CREATE INDEX place_holder ON place(holder);
+";
+
+// What is known of schedules, as JSON; and which rows of `live` they fired. One that is `held` waits for the end of
+// those before it: it is SCHEDULED without a time at which it is due, so no index hands it out.
+const SCHEDULES: &str = "
+CREATE TABLE schedule(name TEXT PRIMARY KEY, row BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE fire(seq INTEGER PRIMARY KEY, schedule TEXT NOT NULL, held INTEGER NOT NULL);
+CREATE INDEX fire_schedule ON fire(schedule, held);
 ";
 
 /// Brings the store to this version; a new one gets the id that is given. Answers its id.

@@ -81,7 +81,13 @@ impl Shelf {
                 self.queue_state(queue, *paused)?;
                 Reply::Done
             }
-            Op::Tick { schedule, planned, message } => Reply::Ticked(self.tick(schedule, *planned, message)?),
+            Op::Once { key, at, message } => Reply::Once(self.once(key, *at, message)?),
+            Op::Tick(tick) => Reply::Ticked(self.tick(tick)?),
+            Op::Schedules { after } => self.schedule_rows(after)?,
+            Op::Schedule(changes) => {
+                self.change_schedules(changes)?;
+                Reply::Done
+            }
             Op::Remember(memos) => {
                 self.remember(memos)?;
                 Reply::Done
@@ -114,6 +120,8 @@ pub(super) fn is_durable(op: &Op) -> bool {
         | Op::Sweep { .. }
         | Op::QueueState { .. }
         | Op::Remember(_)
+        | Op::Schedule(_)
+        | Op::Once { .. }
         | Op::Launch { .. }
         | Op::CancelFlow { .. }
         | Op::RetryFlow { .. }
@@ -129,6 +137,7 @@ pub(super) fn is_durable(op: &Op) -> bool {
         | Op::List(_)
         | Op::Count
         | Op::Recall { .. }
+        | Op::Schedules { .. }
         | Op::Look(_)
         | Op::Recover
         | Op::Node { .. } => false,

@@ -1,8 +1,7 @@
-//! What stands beside the messages: ticks of schedules, nodes, the state of queues.
+//! What stands beside the messages: facts, nodes, the state of queues.
 
 use super::shelf::{Shelf, Stop};
 use crate::broker::rules;
-use crate::model::message::Message;
 use crate::model::op::{MAX_MEMOS, Memo};
 use crate::model::time::Wall;
 
@@ -12,31 +11,6 @@ impl Shelf {
         self.c.prepare_cached("UPDATE queue SET paused = ?2 WHERE no = ?1")?.execute((no as i64, paused))?;
         self.ledger.set_paused(no, paused);
         Ok(())
-    }
-
-    pub(super) fn tick(&mut self, schedule: &str, planned: Wall, message: &Message) -> Result<bool, Stop> {
-        let (fired, first): (i64, Option<i64>) = self
-            .c
-            .prepare_cached("SELECT count(*), min(planned) FROM tick WHERE schedule = ?1")?
-            .query_row([schedule], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let full = fired >= rules::TICKS_KEPT as i64;
-        if full && first.is_some_and(|first| planned.0 < first) {
-            return Ok(false);
-        }
-        let new = self
-            .c
-            .prepare_cached("INSERT INTO tick(schedule, planned) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
-            .execute((schedule, planned.0))?;
-        if new == 0 {
-            return Ok(false);
-        }
-        if full {
-            self.c
-                .prepare_cached("DELETE FROM tick WHERE schedule = ?1 AND planned = ?2")?
-                .execute((schedule, first))?;
-        }
-        self.store(message, message.enqueued)?;
-        Ok(true)
     }
 
     pub(super) fn remember(&self, memos: &[Memo]) -> Result<(), Stop> {

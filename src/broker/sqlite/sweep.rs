@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use rusqlite::OptionalExtension;
 
-use super::ledger::{self, Class, QueueNo, idle_class};
-use super::row::{Stored, done_columns, encode, live_columns, state};
+use super::ledger::{self, Class, QueueNo};
+use super::row::{self, Stored, done_columns, encode, live_columns};
 use super::shelf::{Shelf, Stop};
 use crate::broker::{joins, rules};
 use crate::model::name::MessageId;
@@ -111,7 +111,8 @@ impl Shelf {
         *left = left.saturating_sub(rows.len());
         let mut expired = Vec::with_capacity(rows.len());
         for (row, unknown) in rows {
-            self.ledger.leave(row.queue, idle_class(row.state().unwrap_or(State::Waiting), unknown));
+            let class = self.class_now(row.seq, row::code(row.state().unwrap_or(State::Waiting)), unknown)?;
+            self.ledger.leave(row.queue, class);
             self.finish(row.seq, State::Expired, (&rules::expired(), false), now, None, false)?;
             expired.extend(row.message().ok().map(|m| m.id));
         }
@@ -265,7 +266,8 @@ impl Shelf {
         for (seq, queue, open, code, unknown) in rows {
             purge.from = seq;
             if queue == purge.queue && open {
-                self.ledger.leave(queue, idle_class(state(code).unwrap_or(State::Waiting), unknown));
+                let class = self.class_now(seq, code, unknown)?;
+                self.ledger.leave(queue, class);
                 self.finish(seq, State::Revoked, (&rules::revoked(), false), purge.now, None, false)?;
                 purge.ended += 1;
             }

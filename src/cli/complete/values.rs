@@ -26,6 +26,7 @@ enum Kind {
     Steps,
     Workflow,
     Queue,
+    Schedule,
     Message,
     State,
     Cause,
@@ -51,6 +52,7 @@ fn kind(arg: &Arg) -> Option<Kind> {
         "STEPS" => Kind::Steps,
         "WORKFLOW" | "WORKFLOW|ID" => Kind::Workflow,
         "QUEUE" => Kind::Queue,
+        "SCHEDULE" => Kind::Schedule,
         // As an option it is the id of something new.
         "ID" if arg.is_positional() => Kind::Message,
         "STATE" => Kind::State,
@@ -130,6 +132,7 @@ fn value(place: &Place<'_>, typed: &Typed, arg: &Arg, before: &str) -> Answer {
             Kind::Steps => Vec::new(),
             Kind::Workflow => ask().workflows(),
             Kind::Queue => ask().queues(place.command.get_name()),
+            Kind::Schedule => ask().schedules(place.command.get_name()),
             Kind::Message => ask().messages(place, &typed.current),
             Kind::Pair => return pairs(place, typed, ask),
             Kind::State => states(typed.current.strip_prefix(before).unwrap_or_default()),

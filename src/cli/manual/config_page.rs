@@ -212,6 +212,7 @@ fn kind(key: &Key) -> String {
         Kind::Mails => "mail address, or list of mail addresses".to_owned(),
         Kind::Percent => "share".to_owned(),
         Kind::BoolOr(all) => format!("`true` | `false` | {}", words(all)),
+        Kind::Degrees(most) => format!("number, {}", range((-most).to_string(), most.to_string())),
         Kind::List => "list".to_owned(),
         Kind::Dict => "table".to_owned(),
         Kind::Table(_) => "table of these keys".to_owned(),

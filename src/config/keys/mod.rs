@@ -46,6 +46,8 @@ pub enum Kind {
     Int(i64, i64),
     /// A number within bounds.
     Number(f64, f64),
+    /// An angle of at most so many degrees either way.
+    Degrees(f64),
     /// A duration within bounds, in milliseconds.
     Duration(u64, u64),
     /// A size within bounds, in bytes.
@@ -225,8 +227,7 @@ pub const TASKS: TableSpec = table("tasks", Shape::Named, task::TASK, "A declare
 /// `[schedules.NAME]`.
 pub const SCHEDULES: TableSpec = TableSpec {
     required: &["task"],
-    open: false,
-    ..later("schedules", Shape::Named, schedule::SCHEDULE, "When a task is enqueued by itself.")
+    ..table("schedules", Shape::Named, schedule::SCHEDULE, "When a task is enqueued by itself.")
 };
 /// `[workflows.NAME]`.
 pub const WORKFLOWS: TableSpec = TableSpec {

@@ -61,7 +61,7 @@ pub(super) struct Asked {
 }
 
 /// A number for what a message calls, the same however the arguments were written. None: nobody can tell any more.
-fn call(d: &Daemon, m: &Message) -> Option<u64> {
+pub(super) fn call(d: &Daemon, m: &Message) -> Option<u64> {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let task = d.settings.task(&m.task)?;
     let mut hasher = DefaultHasher::new();
@@ -331,12 +331,12 @@ pub(super) fn step_message(
 /// Refuses a queue whose pool would run the task as another user than its own queue's pool: no runner may
 /// take such a message, so it would come back for ever.
 fn same_user(settings: &Settings, task: &Task, queue: &str) -> Result<(), Error> {
+    if settings.runs_alike(task, queue) {
+        return Ok(());
+    }
     let home = settings.route(task);
     let key = |queue: &str| settings.pool_of(queue).map(|pool| settings.runner_key(pool, task));
     let (there, own) = (key(queue), key(home));
-    if there == own {
-        return Ok(());
-    }
     let shown =
         |key: Option<String>| key.filter(|k| !k.is_empty()).unwrap_or_else(|| "taskd's own user".to_owned());
     let (there, own) = (shown(there), shown(own));

@@ -5,6 +5,7 @@ use crate::control::api::{Answer, Call, Error, ErrorKind, Peer, Request, Rights}
 use crate::model::message::Record;
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Reply};
+use crate::model::time::Wall;
 use crate::model::workflow::Look;
 
 pub mod cancel;
@@ -21,6 +22,7 @@ pub mod rate;
 pub mod reload;
 pub mod result;
 pub mod retry;
+pub mod schedules;
 pub mod show;
 pub mod status;
 pub mod stop;
@@ -146,6 +148,11 @@ pub fn dispatch(d: &mut Daemon, call: Call) {
         Request::Rate { name, queue, body } => rate::handle(d, asker, name, queue, body),
         Request::Notify(body) => notify::handle(d, asker, &body),
         Request::Purge { queue } => purge::handle(d, asker, queue),
+        Request::Schedules => schedules::list(d, asker),
+        Request::Planned { name, most } => schedules::planned(d, asker, name.as_deref(), most),
+        Request::RunSchedule { name, id } => schedules::run(d, asker, &name, id),
+        Request::PauseSchedule { name, paused } => schedules::pause(d, asker, name, paused),
+        Request::Rewind { name, to, dry } => schedules::rewind(d, asker, name, Wall(to), dry),
         Request::Reload { binary } => reload::handle(d, asker, binary),
         Request::Drain { off } => drain::handle(d, asker, off),
         Request::Stop { now } => stop::handle(d, asker, now),

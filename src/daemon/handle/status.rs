@@ -88,6 +88,7 @@ fn whole(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVi
         users: d.start.users.clone(),
         confinement: d.confinement.clone(),
         pools: pools(d),
+        schedules: super::schedules::summary(d),
         counts: CountsView {
             waiting: counts.iter().map(|c| c.waiting).sum::<u64>() + leased.saturating_sub(running),
             scheduled: counts.iter().map(|c| c.scheduled).sum(),

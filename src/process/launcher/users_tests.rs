@@ -52,6 +52,7 @@ fn settings(pools: Vec<(String, Pool)>, tasks: Vec<(String, Task)>) -> Settings 
         pools: pools.into_iter().collect(),
         routes: Vec::new(),
         tasks: tasks.into_iter().collect(),
+        schedules: std::collections::BTreeMap::new(),
         workflows: std::collections::BTreeMap::new(),
         notify: crate::config::settings::Notify::default(),
         hard_nofile: None,

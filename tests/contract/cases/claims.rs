@@ -243,9 +243,8 @@ pub fn a_new_life_claims_again_or_is_refused(h: &mut dyn Harness) {
 
 pub fn what_nobody_waits_for_is_told_by_its_record(h: &mut dyn Harness) {
     published(h, vec![both("a")]);
-    let tick =
-        |name, planned| Op::Tick { schedule: "s".to_owned(), planned: at(planned), message: both(name) };
-    assert_eq!(h.ok(tick("tick", 1)), Reply::Ticked(true));
+    let tick = |name, planned| Op::Once { key: "s".to_owned(), at: at(planned), message: both(name) };
+    assert_eq!(h.ok(tick("tick", 1)), Reply::Once(true));
     let record = get(h, "tick").unwrap();
     assert_eq!(record.state, State::Revoked);
     assert!(record.outcome.unwrap().failure.unwrap().message.contains("a held its key"));
@@ -254,10 +253,10 @@ pub fn what_nobody_waits_for_is_told_by_its_record(h: &mut dyn Harness) {
     let s = Settle { follow_ups: vec![follow_up], ..settle("a", token, State::Success) };
     assert!(end(h, s).0);
     assert_eq!(get(h, "next").unwrap().state, State::Waiting, "the end of its parent frees the key first");
-    assert_eq!(h.ok(tick("tick", 2)), Reply::Ticked(true));
-    let replace = Op::Tick {
-        schedule: "s".to_owned(),
-        planned: at(3),
+    assert_eq!(h.ok(tick("tick", 2)), Reply::Once(true));
+    let replace = Op::Once {
+        key: "s".to_owned(),
+        at: at(3),
         message: claimed("new", Holds::Both, OnConflict::Replace),
     };
     h.ok(replace);

@@ -8,6 +8,7 @@ pub mod life;
 pub mod limits;
 pub mod order;
 pub mod publish;
+pub mod schedules;
 pub mod settle;
 pub mod side;
 pub mod time;

@@ -1,4 +1,4 @@
-//! Counts, lists, ticks and nodes.
+//! Counts, lists, facts and nodes; and what is stored once for a time.
 
 use taskd::model::message::{Message, Token};
 use taskd::model::op::{Filter, Memo, Op, QueueCount, Reply, Settle};
@@ -68,22 +68,22 @@ pub fn list_keeps_its_place_in_the_order_of_operations(h: &mut dyn Harness) {
 }
 
 pub fn a_schedule_fires_once_for_a_planned_time(h: &mut dyn Harness) {
-    let tick = |ms, name: &str| Op::Tick { schedule: "s".to_owned(), planned: at(ms), message: msg(name) };
-    assert_eq!(h.ok(tick(0, "a")), Reply::Ticked(true));
+    let tick = |ms, name: &str| Op::Once { key: "s".to_owned(), at: at(ms), message: msg(name) };
+    assert_eq!(h.ok(tick(0, "a")), Reply::Once(true));
     h.restart();
-    assert_eq!(h.ok(tick(0, "b")), Reply::Ticked(false));
-    assert_eq!(h.ok(tick(60_000, "c")), Reply::Ticked(true));
-    assert_eq!(h.ok(tick(120_000, "c")), Reply::Ticked(true), "a known message changes nothing");
+    assert_eq!(h.ok(tick(0, "b")), Reply::Once(false));
+    assert_eq!(h.ok(tick(60_000, "c")), Reply::Once(true));
+    assert_eq!(h.ok(tick(120_000, "c")), Reply::Once(true), "a known message changes nothing");
     assert_eq!(leased_ids(h, 10, 0), ["a", "c"]);
 }
 
 pub fn ticks_of_long_ago_count_as_fired(h: &mut dyn Harness) {
-    let tick = |n: i64| Op::Tick { schedule: "s".to_owned(), planned: at(n), message: msg("m") };
+    let tick = |n: i64| Op::Once { key: "s".to_owned(), at: at(n), message: msg("m") };
     h.all((1..=1_025).map(tick).collect());
-    assert_eq!(h.ok(tick(0)), Reply::Ticked(false));
-    assert_eq!(h.ok(tick(1)), Reply::Ticked(false), "forgotten, but fired");
-    assert_eq!(h.ok(tick(2)), Reply::Ticked(false));
-    assert_eq!(h.ok(tick(1_026)), Reply::Ticked(true));
+    assert_eq!(h.ok(tick(0)), Reply::Once(false));
+    assert_eq!(h.ok(tick(1)), Reply::Once(false), "forgotten, but fired");
+    assert_eq!(h.ok(tick(2)), Reply::Once(false));
+    assert_eq!(h.ok(tick(1_026)), Reply::Once(true));
 }
 
 pub fn nodes_know_each_other_for_a_day(h: &mut dyn Harness) {
