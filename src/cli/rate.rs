@@ -65,8 +65,9 @@ pub fn run(args: &Args, context: &Context) -> Ending {
                 return Err(Failure::usage("--keep has no meaning with default: nothing is kept then"));
             }
             if !named {
-                crate::config::values::rate(rate)
-                    .map_err(|wrong| Failure::usage(format!("the rate {}", wrong.message)).hint(wrong.help))?;
+                crate::config::values::rate(rate).map_err(|wrong| {
+                    Failure::usage(format!("the rate {}", wrong.message)).hint(wrong.help)
+                })?;
             }
             let body = RateBody { rate: rate.clone(), burst: args.burst, keep: args.keep };
             Some(body_of(&body)?)
@@ -74,7 +75,8 @@ pub fn run(args: &Args, context: &Context) -> Ending {
     };
     context.block_on(async {
         let method = if body.is_some() { Method::Post } else { Method::Get };
-        let answer = context.client().text(method, &path, body, method == Method::Get, Duration::ZERO).await?;
+        let answer =
+            context.client().text(method, &path, body, method == Method::Get, Duration::ZERO).await?;
         context.show(&answer, text)?;
         Ok(0)
     })

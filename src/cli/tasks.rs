@@ -70,7 +70,11 @@ mod tests {
             queue: "default".into(),
             params: params.iter().map(|p| (*p).to_owned()).collect(),
             one_of: std::collections::BTreeMap::new(),
-            limits: if name == "old" { vec!["10/m for each customer".into(), "2 at once".into()] } else { vec![] },
+            limits: if name == "old" {
+                vec!["10/m for each customer".into(), "2 at once".into()]
+            } else {
+                vec![]
+            },
             enabled,
         };
         let shown = text(&[

@@ -318,8 +318,7 @@ impl Engine {
 
     /// Limits changed: what runs holds the places of the new ones.
     pub(super) fn recount_places(&mut self) {
-        let running =
-            |held: &Held| matches!(held.stage, Stage::Running(_) | Stage::Starting { .. });
+        let running = |held: &Held| matches!(held.stage, Stage::Running(_) | Stage::Starting { .. });
         let tokens: Vec<Token> = self.held.iter().filter(|(_, h)| running(h)).map(|(t, _)| *t).collect();
         self.limits.places.clear();
         for token in tokens {

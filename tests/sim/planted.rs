@@ -60,8 +60,6 @@ pub enum Planted {
     NoThrottle,
     /// A start that the engine decided by itself is stored without what it took.
     SureStartsTakeNothing,
-    /// The end of an attempt does not count what its start could not.
-    EndsTakeNothing,
     /// Places are not taken at the start.
     PlacesUnasked,
     /// The engine hears of a rate as if nothing had been taken of it.
@@ -70,7 +68,7 @@ pub enum Planted {
     LanesNeverOpen,
 }
 
-pub const ALL: [Planted; 32] = [
+pub const ALL: [Planted; 29] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
@@ -98,9 +96,6 @@ pub const ALL: [Planted; 32] = [
     Planted::MemoryRetryUncounted,
     Planted::DeafToPressure,
     Planted::NoThrottle,
-    Planted::SureStartsTakeNothing,
-    Planted::EndsTakeNothing,
-    Planted::PlacesUnasked,
     Planted::RateLooksUnused,
     Planted::LanesNeverOpen,
 ];

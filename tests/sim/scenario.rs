@@ -76,8 +76,8 @@ impl Faults {
 }
 
 pub const TASKS: [&str; 14] = [
-    "ok", "flaky", "backoff", "early", "limited", "root", "poison", "spawny", "gone", "off", "soft", "hungry",
-    "paced", "each",
+    "ok", "flaky", "backoff", "early", "limited", "root", "poison", "spawny", "gone", "off", "soft",
+    "hungry", "paced", "each",
 ];
 
 pub const QUEUES: [&str; 5] = ["default", "high", "low", "strict", "other"];

@@ -86,6 +86,7 @@ impl World {
         self.bend_limits(&mut op);
         self.bend_op(&mut op, before.as_ref().and_then(|r| r.token));
         let reply = self.model.apply(op.clone());
+        self.note_allowed(&op, &reply);
         let after = self.get(&id);
         self.ledger.moves_are_legal(&op, before.as_ref(), after.as_ref())?;
         let applied = matches!(reply, Ok(Reply::Applied { applied: true, .. }));

@@ -14,8 +14,8 @@ use taskd::model::time::{Mono, Now, Wall};
 
 use crate::children::{Child, Corpse};
 use crate::clients::{Action, Client};
-use crate::limits::{self, Story};
 use crate::ledger::{Check, Ledger, Violation, broken};
+use crate::limits::{self, Story};
 use crate::planted::Planted;
 use crate::replacing::Known;
 use crate::rng::Rng;
@@ -184,7 +184,15 @@ pub fn tell(seed: u64, bug: Option<Planted>, verbose: bool, story: Story) -> Tol
     };
     let result = w.run();
     let minutes = (w.now.mono.0 - start.mono.0) / 60_000;
-    Told { windows: w.windows, minutes, hash: w.hash, steps: w.steps, ledger: w.ledger, result, lines: w.lines.unwrap_or_default() }
+    Told {
+        windows: w.windows,
+        minutes,
+        hash: w.hash,
+        steps: w.steps,
+        ledger: w.ledger,
+        result,
+        lines: w.lines.unwrap_or_default(),
+    }
 }
 
 impl World {

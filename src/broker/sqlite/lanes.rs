@@ -303,7 +303,8 @@ impl Shelf {
             match take {
                 Take::Rate { key, interval_us, burst } => {
                     let mut tat = self.tat(key)?;
-                    if let Some(right) = tat.and_then(|tat| limit::set_right(tat, now, *interval_us, *burst)) {
+                    if let Some(right) = tat.and_then(|tat| limit::set_right(tat, now, *interval_us, *burst))
+                    {
                         self.set_tat(key, right)?;
                         tat = Some(right);
                     }
