@@ -32,6 +32,7 @@ mod openapi;
 mod pause;
 mod purge;
 mod queues;
+mod rate;
 mod reload;
 mod resident;
 mod result;

@@ -52,7 +52,7 @@ pub fn pool(name: &str, processes: u32) -> Pool {
 
 pub fn queue(name: &str, pool: &str) -> Queue {
     let (name, pool) = (name.to_owned(), pool.to_owned());
-    Queue { name, pool, weight: 1, strict: false, concurrency: None, max_length: None }
+    Queue { name, pool, weight: 1, strict: false, concurrency: None, rate: None, max_length: None }
 }
 
 pub fn settings(dir: &Path) -> Settings {

@@ -18,8 +18,15 @@ fn pool(name: &str, user: Option<&str>) -> (String, Pool) {
 
 fn queue(name: &str) -> (String, Queue) {
     let pool = name.to_owned();
-    let queue =
-        Queue { name: name.to_owned(), pool, weight: 1, strict: false, concurrency: None, max_length: None };
+    let queue = Queue {
+        name: name.to_owned(),
+        pool,
+        weight: 1,
+        strict: false,
+        concurrency: None,
+        rate: None,
+        max_length: None,
+    };
     (name.to_owned(), queue)
 }
 
