@@ -64,6 +64,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("cancel", &[]),
     ("retry", &[]),
     ("queues", &[]),
+    ("rate", &[]),
     ("pause", &[]),
     ("resume", &["handle", "it"]), // pause's other half: the same request with `paused = false`
     ("purge", &[]),

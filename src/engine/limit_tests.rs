@@ -1,10 +1,10 @@
 //! Limits in the engine: what it decides by itself, what it asks, what it puts aside.
 
-use super::super::command::{Command, Told};
-use super::super::event::Ask;
-use super::super::plan::Plan;
-use super::super::rate::{InForce, Limited, NewRate, Origin};
-use super::super::testbed::Bed;
+use crate::engine::command::{Command, Told};
+use crate::engine::event::Ask;
+use crate::engine::plan::Plan;
+use crate::engine::rate::{InForce, Limited, NewRate, Origin};
+use crate::engine::testbed::Bed;
 use crate::model::limit::{RateLimit, Throttle};
 use crate::model::name::MessageId;
 use crate::model::op::Op;
@@ -73,6 +73,21 @@ fn a_place_is_given_on_when_an_attempt_ends() {
     assert_eq!(bed.running().len(), 2);
     assert_eq!(["a", "b", "c", "d"].iter().filter(|id| bed.state(id) == State::Success).count(), 1);
     assert!(!starts(&mut bed).contains(&false), "who holds places is known here");
+}
+
+#[test]
+fn what_comes_to_another_queue_while_its_task_is_closed_starts_when_it_is_open() {
+    let mut bed = Bed::with(|p| {
+        limited(Some(rate(1, 1)), None)(p);
+        let queue = p.queues["default"].clone();
+        p.queues.insert("other".into(), queue);
+    });
+    bed.enqueue("a");
+    bed.enqueue("b");
+    bed.enqueue_in("c", "other");
+    bed.pass(1_000);
+    bed.pass(1_000);
+    assert_eq!(bed.running().len(), 3);
 }
 
 #[test]
