@@ -75,6 +75,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("retry", &[]),
     ("dead", &[]),
     ("queues", &[]),
+    ("rate", &[]),
     ("pause", &[]),
     ("resume", &["handle", "it"]), // pause's other half: the same request with `paused = false`
     ("purge", &[]),

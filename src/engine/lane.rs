@@ -248,8 +248,13 @@ impl Engine {
         }
     }
 
-    pub(super) fn tasks_to_skip(&self) -> Vec<String> {
-        self.limits.closed.skip()
+    /// Tasks that a lease of this queue passes over; it is leased again when one of them is open.
+    pub(super) fn tasks_to_skip(&mut self, queue: &str) -> Vec<String> {
+        let skip = self.limits.closed.skip();
+        if !skip.is_empty() {
+            self.limits.closed.laned.insert(queue.to_owned());
+        }
+        skip
     }
 
     pub(super) fn pump_lanes(&mut self, out: &mut Vec<Command>) {

@@ -43,7 +43,7 @@ impl Engine {
                 q.urgent = 0;
                 q.ask(self.now.mono);
             }
-            let skip = self.tasks_to_skip();
+            let skip = self.tasks_to_skip(&queue);
             let op = Op::Lease { queue: queue.clone(), credit, now: self.now.wall, skip };
             self.submit(Pending::Lease { queue, credit }, op, out);
         }

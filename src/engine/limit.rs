@@ -431,3 +431,7 @@ impl Engine {
 fn seconds(ms: u64) -> String {
     if ms < 60_000 { format!("{}.{} s", ms / 1_000, ms % 1_000 / 100) } else { super::why::span(ms) }
 }
+
+#[cfg(test)]
+#[path = "limit_tests.rs"]
+mod tests;

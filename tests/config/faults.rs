@@ -150,10 +150,25 @@ fn every_kind_of_bad_value_is_refused_by_name() {
         ),
         ("[tasks.a]", "tasks.a: the task `a` has neither `command` nor `exec`"),
         ("[tasks.a]\ncommand = 'x'\nmemory_max = '1X'", "tasks.a.memory_max: `memory_max` is not a size"),
+        ("[tasks.a]\ncommand = 'x'\nexternal = true", "tasks.a.external: `external` is not available yet"),
         (
-            "[tasks.a]\ncommand = 'x'\nrate_limit = '1/s'",
-            "tasks.a.rate_limit: `rate_limit` is not available yet",
+            "[tasks.a]\ncommand = 'x'\nrate_limit = '1/s'\nrate_limit_key = 'user'",
+            "tasks.a.rate_limit_key: the task declares no parameters, so it has no argument \"user\" to count by",
         ),
+        (
+            "[tasks.a]\ncommand = 'x'\nparams.user = 'int'\nconcurrency = 1\nconcurrency_key = 'usr'",
+            "tasks.a.concurrency_key: the task has no parameter \"usr\" to count by",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\nparams.a = 'int'\nparams.b = 'int'\nrate_limit = '1/s'\n\
+             rate_limit_key = 'a'\nconcurrency = 1\nconcurrency_key = 'b'",
+            "a task counts by one parameter",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\nrate_limit = '1/s'\nrate_limit_burst = 0",
+            "must be between 1 and 1000000",
+        ),
+        ("[queues.a]\nrate_limit = '10'", "queues.a.rate_limit: `rate_limit` is not a rate"),
         ("[tasks.a]\ncommand = 'x'\nprotect_system = 'ful'", "tasks.a.protect_system: `protect_system`"),
         (
             "[tasks.a]\ncommand = 'x'\nmemory_max = '1G'\non_memory = { memory_max = '0.5x' }",
@@ -312,8 +327,8 @@ fn a_fault_of_two_keys_shows_both() {
 #[test]
 fn keys_of_later_versions_are_never_silent() {
     use taskd::config::keys::{TABLES, When};
-    let known = faults_on("[tasks.a]\ncommand = 'x'\nrate_limit = '1/s'\nexternal = true", &server());
-    assert_eq!(known.len(), 2, "{known:?}");
+    let known = faults_on("[tasks.a]\ncommand = 'x'\nexternal = true", &server());
+    assert_eq!(known.len(), 1, "{known:?}");
     for table in TABLES.iter().filter(|t| t.when == When::Now) {
         for key in table.keys.iter().filter(|k| k.when == When::Later) {
             let header = table.header().replace("NAME", "x");

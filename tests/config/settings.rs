@@ -67,6 +67,8 @@ max_size = "1K"
 weight = 7
 strict = true
 concurrency = 3
+rate_limit = "5/h"
+rate_limit_burst = 2
 max_length = 1_000
 [tasks.a]
 exec = ["/bin/x", "{b}", "lit{{b}}"]
@@ -99,6 +101,9 @@ working_directory = "/srv"
 umask = "077"
 nice = 5
 limit_nofile = 100
+rate_limit = "10/m"
+concurrency = 4
+concurrency_key = "b"
 allow = ["@web", "ada"]
 allow_dash = true
 dash_dash = false
@@ -109,6 +114,13 @@ remote = false
     let q = &s.queues["q"];
     assert_eq!((q.weight, q.strict, q.concurrency, q.max_length), (7, true, Some(3), Some(1_000)));
     let a = &s.tasks["a"];
+    assert_eq!(q.rate.map(|r| (r.count, r.period_ms, r.burst)), Some((5, 3_600_000, 2)));
+    let t = &a.throttle;
+    assert_eq!(t.rate.map(|r| (r.count, r.period_ms, r.burst)), Some((10, 60_000, 1)));
+    assert_eq!(
+        (t.rate_each, t.concurrency, t.concurrency_each, t.key.as_deref()),
+        (false, Some(4), true, Some("b"))
+    );
     assert_eq!(a.program, Program::Exec(vec!["/bin/x".into(), "{b}".into(), "lit{{b}}".into()]));
     assert_eq!(
         a.params.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(),

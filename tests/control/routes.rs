@@ -6,7 +6,7 @@ use serde_json::json;
 use taskd::config::settings::Access;
 use taskd::control::access::{Policy, Resolver};
 use taskd::control::api::{
-    Answer, DeadBody, DeadQuery, Enqueue, ErrorKind, Exported, ListQuery, NotifyBody, Peer, Request,
+    Answer, DeadBody, DeadQuery, Enqueue, ErrorKind, Exported, ListQuery, NotifyBody, Peer, RateBody, Request,
 };
 use taskd::control::route::{Found, ROUTES, find};
 use taskd::control::server::Limits;
@@ -55,6 +55,10 @@ const MAY: &[(&str, &[&str])] = &[
     ("status", &["reader", "admin"]),
     ("queues", &["reader", "admin"]),
     ("tasks", &["reader", "admin"]),
+    ("task_rate", &["reader", "admin"]),
+    ("set_task_rate", &["admin"]),
+    ("queue_rate", &["reader", "admin"]),
+    ("set_queue_rate", &["admin"]),
     ("pause", &["admin"]),
     ("resume", &["admin"]),
     ("purge", &["admin"]),
@@ -96,6 +100,11 @@ fn every_route_lets_in_exactly_its_roles() {
 
 fn echo() -> Fake {
     Fake::start(Limits::default(), |_| Some(Answer::Json("null".into())))
+}
+
+fn rate(name: &str, queue: bool, set: Option<(&str, Option<u32>)>) -> Request {
+    let body = set.map(|(rate, burst)| RateBody { rate: rate.into(), burst, keep: false });
+    Request::Rate { name: name.into(), queue, body }
 }
 
 #[test]
@@ -208,6 +217,15 @@ fn every_route_reaches_the_handler_as_what_was_asked() {
         ("GET", "/v1/status", String::new(), Request::Status),
         ("GET", "/v1/queues", String::new(), Request::Queues),
         ("GET", "/v1/tasks", String::new(), Request::Tasks),
+        ("GET", "/v1/tasks/t/rate", String::new(), rate("t", false, None)),
+        ("POST", "/v1/tasks/t/rate", json!({"rate": "none"}).to_string(), rate("t", false, Some(("none", None)))),
+        ("GET", "/v1/queues/q/rate", String::new(), rate("q", true, None)),
+        (
+            "POST",
+            "/v1/queues/q/rate",
+            json!({"rate": "5/s", "burst": 2, "keep": false}).to_string(),
+            rate("q", true, Some(("5/s", Some(2)))),
+        ),
         ("POST", "/v1/queues/q/pause", String::new(), Request::Pause { queue: "q".into(), paused: true }),
         ("POST", "/v1/queues/q/resume", String::new(), Request::Pause { queue: "q".into(), paused: false }),
         ("POST", "/v1/queues/q/purge", String::new(), Request::Purge { queue: "q".into() }),
@@ -291,6 +309,8 @@ fn what_makes_no_sense_is_refused_before_the_handler() {
         ("POST", "/v1/messages", "{\"task\":\"t\",\"args\":[-9223372036854775809]}", "64 bits"),
         ("POST", "/v1/messages", "{\"task\":\"t\",\"args\":[\"\\ud800\"]}", "not what is expected"),
         ("POST", "/v1/messages", &deep, "nests deeper"),
+        ("POST", "/v1/tasks/t/rate", "{}", "missing field `rate`"),
+        ("POST", "/v1/tasks/t/rate", "{\"rate\":\"1/s\",\"burst\":0}", "burst"),
         ("POST", "/v1/messages", &many, "more than 10000"),
         ("GET", "/v1/schedules/next?n=0", "", "n=0"),
         ("GET", "/v1/schedules/next?n=1001", "", "n=1001"),

@@ -38,6 +38,7 @@ mod openapi;
 mod pause;
 mod purge;
 mod queues;
+mod rate;
 mod reload;
 mod resident;
 mod result;

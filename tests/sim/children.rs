@@ -140,7 +140,10 @@ impl World {
         self.note_start(&order);
         self.step_is_right(&order)?;
         let plan = std::sync::Arc::clone(&self.plans[&order.generation]);
-        self.ledger.order_is_kept(&order.message, &plan)?;
+        // What the store was asked of comes in the order of its answers.
+        if !self.watch.was_asked(token) {
+            self.ledger.order_is_kept(&order.message, &plan)?;
+        }
         if self.bug == Some(Planted::DoubleRun)
             && let Some(other) = self.children.keys().find(|c| **c != child.0).copied()
         {
@@ -489,8 +492,8 @@ impl World {
     }
 
     pub fn daemon_hears(&mut self, child: u64, event: Event) -> Check {
-        // A daemon that saw the child's end reads no more of it.
-        if self.gone.contains(&child) || self.engine.is_none() {
+        // A daemon that saw the child's end reads no more of it, and one that came after it reads nothing.
+        if self.gone.contains(&child) || !self.known.told.contains(&child) || self.engine.is_none() {
             return Ok(());
         }
         if let Event::Ended { run, outcome, .. } = &event {

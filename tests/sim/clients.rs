@@ -503,6 +503,7 @@ impl World {
         }
         self.trace(11, self.life, || "# a daemon starts".to_owned());
         self.rates_as_stored();
+        self.never_told();
         self.gone.clear();
         self.known = crate::replacing::Known::default();
         self.corpses.clear();

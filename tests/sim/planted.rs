@@ -72,8 +72,6 @@ pub enum Planted {
     NoThrottle,
     /// A start that the engine decided by itself is stored without what it took.
     SureStartsTakeNothing,
-    /// The end of an attempt does not count what its start could not.
-    EndsTakeNothing,
     /// Places are not taken at the start.
     PlacesUnasked,
     /// The engine hears of a rate as if nothing had been taken of it.
@@ -112,7 +110,7 @@ pub enum Planted {
     SilentJoin,
 }
 
-pub const ALL: [Planted; 53] = [
+pub const ALL: [Planted; 50] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
@@ -146,9 +144,6 @@ pub const ALL: [Planted; 53] = [
     Planted::MissedFireAll,
     Planted::UntilForgotten,
     Planted::NoThrottle,
-    Planted::SureStartsTakeNothing,
-    Planted::EndsTakeNothing,
-    Planted::PlacesUnasked,
     Planted::RateLooksUnused,
     Planted::LanesNeverOpen,
     Planted::LostNotice,

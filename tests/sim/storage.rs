@@ -104,6 +104,7 @@ impl World {
         self.bend_op(&mut op, before.as_ref().and_then(|r| r.token));
         self.bend_notices(&mut op);
         let reply = self.model.apply(op.clone());
+        self.note_allowed(&op, &reply);
         let after = self.get(&id);
         self.ledger.moves_are_legal(&op, before.as_ref(), after.as_ref())?;
         let inner = match &reply {

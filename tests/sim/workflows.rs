@@ -237,21 +237,21 @@ impl World {
     pub fn step_is_right(&mut self, order: &RunOrder) -> Check {
         let Some(of) = &order.message.step else { return Ok(()) };
         let Some(asked) = self.flows.asked.get(&of.workflow) else {
-            return broken("44 a_step_of_something", format!("{}", order.message.id));
+            return broken("50 a_step_of_something", format!("{}", order.message.id));
         };
         let step = &asked.steps[of.no as usize];
         let id = &order.message.id;
         if self.flows.canceled.contains(&of.workflow)
             && self.ledger.stories.get(id.as_str()).is_none_or(|s| s.starts == 0)
         {
-            return broken("45 canceled_workflows_stay", format!("{id} of {}", of.workflow));
+            return broken("51 canceled_workflows_stay", format!("{id} of {}", of.workflow));
         }
         let before: Vec<&MessageId> =
             step.after.iter().map(|no| &asked.steps[*no as usize].message.id).collect();
         let args = &order.message.args;
         let wanted_len = usize::from(!before.is_empty() && !step.immutable);
         if args.len() != wanted_len {
-            return broken("44 results_in_order", format!("{id} is given {args:?}"));
+            return broken("50 results_in_order", format!("{id} is given {args:?}"));
         }
         if !step.after.is_empty() && step.sink {
             *self.flows.bodies.entry(id.clone()).or_default() += 1;
@@ -271,7 +271,7 @@ impl World {
         if right {
             Ok(())
         } else {
-            broken("44 results_in_order", format!("{id} is given {given}, after {before:?}"))
+            broken("50 results_in_order", format!("{id} is given {given}, after {before:?}"))
         }
     }
 
@@ -279,7 +279,7 @@ impl World {
     pub fn workflows_are_over(&mut self) -> Check {
         let open = self.model.workflows().find(|f| f.head.open > 0 || f.busy);
         if let Some(f) = open {
-            return broken("46 no_join_hangs", format!("{}: {} steps are not over", f.head.id, f.head.open));
+            return broken("52 no_join_hangs", format!("{}: {} steps are not over", f.head.id, f.head.open));
         }
         let known: Vec<MessageId> = self.model.workflows().map(|f| f.head.id.clone()).collect();
         for id in known {
@@ -313,7 +313,7 @@ impl World {
                         at.stage,
                         before().collect::<Vec<_>>()
                     );
-                    return broken("47 what_follows_is_what_was_asked", detail);
+                    return broken("53 what_follows_is_what_was_asked", detail);
                 }
             }
         }
