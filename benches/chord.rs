@@ -17,20 +17,20 @@ mod bench;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bench::{Better, Figure, Node, Setup, figure, setting};
+use bench::{Better, Figure, Node, Setup, cpu_of_tree, figure, setting};
 use serde_json::{Value, json};
 
-/// Milliseconds until the members of a plain group are done.
-fn plain(node: &Node, n: usize) -> f64 {
-    let begun = Instant::now();
+/// Milliseconds until the members of a plain group are done, and of CPU time of all of taskd.
+fn plain(node: &Node, n: usize) -> (f64, f64) {
+    let (begun, used) = (Instant::now(), cpu_of_tree(node.launcher()));
     let mut http = node.http();
     let all: Vec<Value> = (0..n).map(|_| json!({"task": "noop"})).collect();
     let ids = http.enqueue(&Value::Array(all));
     assert_eq!(ids.len(), n);
     drained(node);
-    let taken = begun.elapsed();
+    let taken = (begun.elapsed().as_secs_f64() * 1000.0, (cpu_of_tree(node.launcher()) - used) as f64 / 1e6);
     assert_eq!(node.finished(&ids[n - 1])["state"], "SUCCESS");
-    taken.as_secs_f64() * 1000.0
+    taken
 }
 
 /// Nothing waits and nothing runs any more.
@@ -47,8 +47,8 @@ fn drained(node: &Node) {
 }
 
 /// The same of a chord, until the end of its body.
-fn chord(node: &Node, n: usize) -> f64 {
-    let begun = Instant::now();
+fn chord(node: &Node, n: usize) -> (f64, f64) {
+    let (begun, used) = (Instant::now(), cpu_of_tree(node.launcher()));
     let mut http = node.http();
     let members: Vec<Value> = (0..n).map(|_| json!({"task": "noop"})).collect();
     let body = json!({"chord": {"header": members, "body": {"task": "noop", "name": "body"}}}).to_string();
@@ -62,7 +62,7 @@ fn chord(node: &Node, n: usize) -> f64 {
             break view;
         }
     };
-    let taken = begun.elapsed();
+    let taken = (begun.elapsed().as_secs_f64() * 1000.0, (cpu_of_tree(node.launcher()) - used) as f64 / 1e6);
     assert_eq!(view["state"], "SUCCESS", "{view}");
     let whole = http.get(&format!("/v1/workflows/{id}?from={n}"));
     let body = node.view(whole["list"][0]["id"].as_str().unwrap());
@@ -72,7 +72,7 @@ fn chord(node: &Node, n: usize) -> f64 {
         "the body ran exactly once"
     );
     assert_eq!(body["args"][0].as_array().map(Vec::len), Some(n));
-    taken.as_secs_f64() * 1000.0
+    taken
 }
 
 fn main() -> std::process::ExitCode {
@@ -88,6 +88,8 @@ fn main() -> std::process::ExitCode {
     let what = "a chord of 10,000 members and its body";
     let limit = Some((Better::Lower, 1.3));
     let mut figure = Figure::new("chord", what, "ms", "10,000 plain messages", limit);
+    let what = "the same in CPU time of all of taskd";
+    let mut of_cpu = Figure::new("chord_cpu", what, "ms", "10,000 plain messages", None);
     for round in 0..rounds {
         // Whatever the one leaves to the other is left in both directions.
         let (base, ours) = if round % 2 == 0 {
@@ -97,7 +99,9 @@ fn main() -> std::process::ExitCode {
             let ours = chord(&node, n);
             (plain(&node, n), ours)
         };
-        figure.round(base, ours);
+        figure.round(base.0, ours.0);
+        of_cpu.round(base.1, ours.1);
     }
+    of_cpu.end();
     figure::exit(&[figure.end()])
 }
