@@ -376,6 +376,7 @@ Users      all as uid 1000
 Settings   generation 2, daemon start 1
 Messages   12 waiting, 3 scheduled, 1 running
 Attempts   120 succeeded, 4 failed since the daemon started
+Schedules  3, 1 paused, next nightly at 1970-01-01 02:01:00 (in 1m)
 
 POOL     BUSY  CHILDREN  RECYCLED  FAULTS  STATE
 default   1/2         1         4       0  whole

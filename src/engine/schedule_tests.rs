@@ -1,8 +1,8 @@
-use super::super::plan::Plan;
-use super::super::testbed::Bed;
 use super::*;
 use crate::cron::Timing;
 use crate::engine::event::{Ask, Event};
+use crate::engine::plan::Plan;
+use crate::engine::testbed::Bed;
 use crate::model::outcome::{Cause, Outcome};
 use crate::model::schedule::{CatchUp, Pause};
 

@@ -6,6 +6,14 @@ use taskd::config::{FaultKind, Report, load_texts};
 
 use super::server;
 
+/// Files without a fault or a note.
+const SHIPPED: [&str; 4] = [
+    "config/taskd.toml",
+    "config/quickstart.toml",
+    "config/examples/web-shop.toml",
+    "config/examples/nightly.toml",
+];
+
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
@@ -17,7 +25,7 @@ fn report(path: &str) -> Report {
 
 #[test]
 fn what_is_shipped_has_no_fault() {
-    for path in ["config/taskd.toml", "config/quickstart.toml", "config/examples/web-shop.toml"] {
+    for path in SHIPPED {
         let report = report(path);
         assert!(report.is_empty(), "{path}:\n{}", report.render(false));
     }
@@ -25,7 +33,7 @@ fn what_is_shipped_has_no_fault() {
 
 #[test]
 fn nothing_is_worth_a_note_in_what_is_shipped() {
-    for path in ["config/taskd.toml", "config/quickstart.toml", "config/examples/web-shop.toml"] {
+    for path in SHIPPED {
         assert_eq!(load_texts(&[(path, &read(path))], &server()).unwrap().notes, [""; 0], "{path}");
     }
 }
@@ -50,9 +58,7 @@ fn the_commented_keys_of_the_default_are_good_too() {
 
 #[test]
 fn other_examples_and_the_design_only_ask_for_what_comes_later() {
-    for path in
-        ["config/examples/nightly.toml", "config/examples/resident-workers.toml", "tests/config/design.toml"]
-    {
+    for path in ["config/examples/resident-workers.toml", "tests/config/design.toml"] {
         let report = report(path);
         assert!(!report.is_empty() && report.is_only_not_yet(), "{path}:\n{}", report.render(false));
         assert!(report.faults().iter().all(|f| f.message.ends_with("not available yet in this version")));
@@ -61,7 +67,7 @@ fn other_examples_and_the_design_only_ask_for_what_comes_later() {
 
 #[test]
 fn an_example_names_what_is_not_available_yet() {
-    for path in ["config/examples/nightly.toml", "config/examples/resident-workers.toml"] {
+    for path in ["config/examples/resident-workers.toml"] {
         let header: String = read(path).lines().take_while(|l| l.starts_with('#')).collect();
         assert!(header.contains("not available yet in this"), "{path}");
         for fault in report(path).faults() {
