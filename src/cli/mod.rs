@@ -30,6 +30,7 @@ pub mod enqueue;
 pub mod exec;
 pub mod follow;
 pub mod home;
+pub mod import;
 pub mod list;
 pub mod logs;
 pub mod manual;

@@ -1,0 +1,8 @@
+//! wip
+pub mod document;
+pub mod crontab;
+pub mod naming;
+pub mod program_name;
+pub mod shell;
+pub mod systemd;
+pub mod toml_value;
