@@ -67,6 +67,17 @@ impl Table {
         self.lines.push(Line::Key { name: name.to_owned(), value, said: said.into() });
     }
 
+    /// Gives a key another value; adds it where it is not there.
+    pub fn replace(&mut self, wanted: &str, new: Toml, why: impl Into<String>) {
+        let found = self.lines.iter_mut().find(|l| matches!(l, Line::Key { name, .. } if name == wanted));
+        if let Some(Line::Key { value, said, .. }) = found {
+            *value = new;
+            *said = why.into();
+        } else {
+            self.say(wanted, new, why);
+        }
+    }
+
     /// Adds a remark on a line of its own.
     pub fn comment(&mut self, text: impl Into<String>) {
         self.lines.push(Line::Comment(text.into()));

@@ -74,7 +74,7 @@ fn words_of(part: &[Piece]) -> Vec<&str> {
     let mut redirected = false;
     for piece in part {
         if piece.operator {
-            redirected = !piece.raw.contains('&') || piece.raw.ends_with('&');
+            redirected = piece.raw.ends_with(['<', '>', '&', '|']);
         } else if redirected {
             redirected = false;
         } else {
@@ -97,7 +97,7 @@ fn of_simple(words: &[&str]) -> Option<String> {
             if *name == "command" && rest.peek().is_some_and(|w| w.starts_with('-')) {
                 return Some("command".to_owned());
             }
-            skip_options(&mut rest);
+            skip_options(program, &mut rest);
             for _ in 0..*own {
                 rest.next();
             }
@@ -121,9 +121,10 @@ fn of_simple(words: &[&str]) -> Option<String> {
     }
 }
 
-fn skip_options<'a>(rest: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>) {
+fn skip_options<'a>(program: &str, rest: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>) {
     while let Some(option) = rest.next_if(|w| w.starts_with('-') && w.len() > 1 && *w != "-c") {
-        if WITH_VALUE.contains(&option) {
+        // flock's -n is a word alone.
+        if WITH_VALUE.contains(&option) && !(program == "flock" && option == "-n") {
             rest.next();
         }
     }

@@ -26,7 +26,7 @@ impl Piece {
     /// Whether it ends one command and begins the next.
     #[must_use]
     pub fn separates(&self) -> bool {
-        self.operator && !self.raw.starts_with(['<', '>'])
+        self.operator && !self.raw.contains(['<', '>'])
     }
 }
 
@@ -205,6 +205,37 @@ pub fn quote(text: &str) -> String {
     }
 }
 
+/// The words of a command line that no shell reads, as Python's shlex splits it: quotes and backslashes count,
+/// nothing else does. `None` where a quote is not closed.
+#[must_use]
+pub fn split(line: &str) -> Option<Vec<String>> {
+    let mut out = Vec::new();
+    let mut chars = line.chars();
+    let mut word: Option<String> = None;
+    while let Some(c) = chars.next() {
+        match c {
+            c if c.is_whitespace() => out.extend(word.take()),
+            '\'' | '"' => {
+                let w = word.get_or_insert_default();
+                loop {
+                    match chars.next()? {
+                        end if end == c => break,
+                        '\\' if c == '"' => match chars.next()? {
+                            escaped @ ('"' | '\\') => w.push(escaped),
+                            other => w.extend(['\\', other]),
+                        },
+                        other => w.push(other),
+                    }
+                }
+            }
+            '\\' => word.get_or_insert_default().push(chars.next()?),
+            other => word.get_or_insert_default().push(other),
+        }
+    }
+    out.extend(word);
+    Some(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,7 +251,7 @@ mod tests {
         assert_eq!(shown("a 'b c' \"d e\" f\\ g"), ["a", "b c", "d e", "f g"]);
         assert_eq!(shown("a>b 2>&1 >>/c&&d||e;f|g&"), ["a", "<>>", "b", "<2>&1>", "<>>>", "/c", "<&&>", "d", "<||>", "e", "<;>", "f", "<|>", "g", "<&>"]);
         assert_eq!(shown("x $((RANDOM % 60)); y"), ["x", "$((RANDOM % 60))", "<;>", "y"]);
-        assert_eq!(shown("a `b ; c` \"$(d; e)\" ${f:-g h} # no | more"), ["a", "`b ; c`", "$(d; e)", "${f:-g h}"]);
+        assert_eq!(shown("a `b ; c` \"$(d; e)\" ${f:-g h} # no | more"), ["a", "`b ; c`", "\"$(d; e)\"", "${f:-g h}"]);
         assert_eq!(pieces("a 'b"), None);
         assert_eq!(pieces("a \"b"), None);
         assert_eq!(pieces("$(x"), None);
@@ -230,6 +261,13 @@ mod tests {
     fn what_only_the_shell_knows_is_no_word() {
         let words = |line| pieces(line).unwrap().into_iter().map(|p| p.word).collect::<Vec<_>>();
         assert_eq!(words("*.log $x ~/y 'a*' a~"), [None, None, None, Some("a*".to_owned()), Some("a~".to_owned())]);
+    }
+
+    #[test]
+    fn words_that_no_shell_reads() {
+        assert_eq!(split("a 'b c' \"d\\\"e\\n\" $x;y \\ z").unwrap(), ["a", "b c", "d\"e\\n", "$x;y", " z"]);
+        assert_eq!(split("a 'b"), None);
+        assert_eq!(split("''").unwrap(), [""]);
     }
 
     proptest! {

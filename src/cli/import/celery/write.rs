@@ -1,0 +1,622 @@
+//! A [`Project`] as taskd's tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::project::{Entry, Maybe, Part, Project, Task};
+use super::python::value::Value;
+use super::schedule;
+use super::settings::{Form, Known};
+use crate::cli::import::document::{Document, Imported, Table};
+use crate::cli::import::naming::Names;
+use crate::cli::import::toml_value::{self, Toml};
+use crate::config::values::show_duration;
+use crate::model::name;
+
+/// The pool that runs what Celery's workers ran.
+const POOL: &str = "celery";
+
+/// Writes everything.
+pub(super) fn write(source: &str, project: &Project) -> Imported {
+    let mut writer = Writer {
+        doc: Document::new("celery-beat", source, ("periodic task", "periodic tasks")),
+        default_queue: "celery".to_owned(),
+        tasks: BTreeMap::new(),
+        queues: BTreeSet::new(),
+        routes: Vec::new(),
+        world: String::new(),
+    };
+    writer.doc.remark(
+        "Nothing of the program was run: what it only knows when it runs stands in comments. Rates hold for all processes \
+         together here, for each worker in Celery.",
+    );
+    writer.doc.remark(
+        "Celery acknowledges a message before its task runs unless task_acks_late says otherwise; taskd does it after, so a \
+         task whose process died is run again. acks = \"early\" is Celery's way.",
+    );
+    writer.collect(project);
+    writer.pool(project);
+    writer.settings(project);
+    writer.declared(project);
+    writer.entries(project);
+    for (source, why) in &project.odd {
+        writer.doc.blank();
+        writer.doc.left(source, why);
+    }
+    writer.doc.finish()
+}
+
+/// A task while it is put together.
+#[derive(Clone, Debug, Default)]
+struct Draft {
+    keys: Vec<(&'static str, Toml, String)>,
+    comments: Vec<String>,
+    left: Vec<(String, String)>,
+}
+
+impl Draft {
+    /// Sets a key; two sources that differ cannot both be right.
+    fn set(&mut self, key: &'static str, value: Toml, said: &str) {
+        match self.keys.iter().find(|(k, ..)| *k == key) {
+            Some((_, known, _)) if *known == value => {}
+            Some((_, known, by)) => {
+                let why = format!("{key} = {} stands already{}", known.show(), if by.is_empty() { String::new() } else { format!(", by {by}") });
+                self.left.push((format!("{key} = {}  ({said})", value.show()), why));
+            }
+            None => self.keys.push((key, value, said.to_owned())),
+        }
+    }
+
+    fn leave(&mut self, source: impl Into<String>, why: impl Into<String>) {
+        self.left.push((source.into(), why.into()));
+    }
+}
+
+struct Writer {
+    doc: Document,
+    default_queue: String,
+    tasks: BTreeMap<String, Draft>,
+    queues: BTreeSet<String>,
+    routes: Vec<(String, String)>,
+    /// The pool, queues and routes that tasks speak of, for taskd's check of each.
+    world: String,
+}
+
+/// A duration of seconds, or of a timedelta.
+fn duration(value: &Value) -> Result<Toml, String> {
+    let seconds = match value {
+        Value::Call(name, positional, named) if name == "timedelta" => schedule::timedelta(positional, named)?,
+        other => other.number().ok_or("it is no number of seconds")?,
+    };
+    let ms = (seconds * 1_000.0).round();
+    if (1.0..1e15).contains(&ms) {
+        // Within the bounds above.
+        Ok(Toml::text(show_duration(ms as u64)))
+    } else {
+        Err(format!("{seconds} seconds is no duration"))
+    }
+}
+
+/// `"10/m"`, or a number a second; fractions in a longer period. None where there is no limit.
+fn rate(value: &Value) -> Result<Option<Toml>, String> {
+    let (count, unit) = match value {
+        Value::None => return Ok(None),
+        Value::Int(_) | Value::Float(_) => (value.number().unwrap_or_default(), "s".to_owned()),
+        Value::Text(text) => {
+            let (count, unit) = text.split_once('/').unwrap_or((text, "s"));
+            let count = count.trim().parse::<f64>().map_err(|_| format!("{text:?} is no rate"))?;
+            (count, unit.trim().chars().next().unwrap_or('s').to_string())
+        }
+        _ => return Err("it is no rate".to_owned()),
+    };
+    if count == 0.0 {
+        return Ok(None);
+    }
+    let units = [("s", 1.0), ("m", 60.0), ("h", 3_600.0), ("d", 86_400.0)];
+    let from = units.iter().find(|(u, _)| *u == unit).map(|(_, n)| *n).ok_or_else(|| format!("{unit:?} is no period"))?;
+    // The shortest period in which the number is whole.
+    let found = units.iter().filter(|(_, n)| *n >= from).find_map(|(u, n)| {
+        let scaled = count * n / from;
+        ((scaled - scaled.round()).abs() < 1e-9 && (1.0..4e9).contains(&scaled)).then(|| format!("{}/{u}", scaled.round()))
+    });
+    found.map(|rate| Some(Toml::text(rate))).ok_or_else(|| "it is no whole number in any period".to_owned())
+}
+
+impl Writer {
+    /// What tasks and queues there are, by everything that names them.
+    fn collect(&mut self, project: &Project) {
+        for (known, part) in &project.settings {
+            if let (Known::DefaultQueue, Ok(Value::Text(queue))) = (known, &part.value)
+                && name::check(queue).is_ok()
+            {
+                self.default_queue.clone_from(queue);
+            }
+        }
+        self.queues.insert(self.default_queue.clone());
+        for part in &project.routes {
+            self.route(part);
+        }
+        for task in &project.tasks {
+            self.decorated(task);
+        }
+        for part in project.annotations.iter().filter(|p| p.name != "*") {
+            self.annotation(part);
+        }
+        for entry in &project.entries {
+            if let Some(Ok(Value::Text(task))) = entry.get("task")
+                && name::check(task).is_ok()
+            {
+                let options = entry.get("options").cloned();
+                let draft = self.tasks.entry(task.clone()).or_default();
+                if let Some(options) = options {
+                    draft_options(draft, &entry.name, &options);
+                }
+            }
+        }
+        for draft in self.tasks.values() {
+            for (key, value, _) in &draft.keys {
+                if let ("queue", Toml::Text(queue)) = (*key, value) {
+                    self.queues.insert(queue.clone());
+                }
+            }
+        }
+        for (known, part) in &project.settings {
+            if *known == Known::Queues {
+                self.declared_queues(part);
+            }
+        }
+    }
+
+    fn route(&mut self, part: &Part) {
+        let target = match &part.value {
+            Ok(Value::Text(queue)) => Some(queue.clone()),
+            Ok(Value::Dict(map)) => {
+                let queue = map.iter().find(|(n, _)| n == "queue").and_then(|(_, v)| v.text().map(str::to_owned));
+                for (key, value) in map.iter().filter(|(n, _)| n != "queue") {
+                    let (source, why) = (format!("{}: {key} = {value:?}", part.name), "a route of taskd names a queue and nothing else");
+                    match key.as_str() {
+                        "routing_key" | "exchange" | "exchange_type" | "delivery_mode" => {
+                            self.doc.remark("Exchanges and routing keys of routes were left out: a queue is all there is.");
+                        }
+                        _ => self.doc.left(&source, why),
+                    }
+                }
+                queue
+            }
+            _ => None,
+        };
+        let pattern = part.name.replace('#', "*");
+        match target {
+            Some(queue) if name::check(&queue).is_ok() && name::check(&pattern.replace(['*', '?'], "x")).is_ok() => {
+                self.queues.insert(queue.clone());
+                self.routes.push((pattern, queue));
+            }
+            Some(queue) => self.doc.left(&part.source, &format!("{pattern:?} or {queue:?} has characters that no name of taskd has")),
+            None => {
+                let why = part.value.as_ref().err().cloned().unwrap_or_else(|| "it names no queue".to_owned());
+                self.doc.left(&part.source, &why);
+            }
+        }
+    }
+
+    /// `task_queues`: a list of `Queue('name', …)`, or a dict.
+    fn declared_queues(&mut self, part: &Part) {
+        let mut found = Vec::new();
+        match &part.value {
+            Ok(Value::List(list)) => {
+                for value in list {
+                    match value {
+                        Value::Call(call, positional, named) if call == "Queue" => {
+                            let named = named.iter().find(|(n, _)| n == "name").map(|(_, v)| v);
+                            found.extend(positional.first().or(named).and_then(Value::text).map(str::to_owned));
+                        }
+                        Value::Text(name) => found.push(name.clone()),
+                        _ => {}
+                    }
+                }
+            }
+            Ok(Value::Dict(map)) => found.extend(map.iter().map(|(n, _)| n.clone())),
+            _ => {}
+        }
+        found.retain(|q| name::check(q).is_ok());
+        if found.is_empty() {
+            let why = part.value.as_ref().err().cloned().unwrap_or_else(|| "no name of a queue is in it".to_owned());
+            self.doc.left(&part.source, &why);
+        }
+        self.queues.extend(found);
+    }
+
+    fn decorated(&mut self, task: &Task) {
+        if name::check(&task.name).is_err() {
+            return self.doc.left(&task.source, &format!("{:?} has characters that no name of taskd has", task.name));
+        }
+        let draft = self.tasks.entry(task.name.clone()).or_default();
+        draft.comments.push(task.source.clone());
+        if task.guessed {
+            draft.comments.push("  (the name was put together from the file's and the function's)".to_owned());
+        }
+        let has = |wanted: &str| task.options.iter().any(|(n, v)| n == wanted && !matches!(v, Ok(Value::Bool(false))));
+        let retries = has("autoretry_for");
+        for (option, value) in &task.options {
+            task_option(draft, option, value, retries);
+        }
+        if retries && !has("max_retries") {
+            draft.set("max_retries", Toml::Int(3), "Celery's default");
+        }
+    }
+
+    fn annotation(&mut self, part: &Part) {
+        if name::check(&part.name).is_err() {
+            return self.doc.left(&part.source, "taskd has no annotations by pattern: write the keys at each task, or at a pattern of a worker's tasks");
+        }
+        let Ok(Value::Dict(map)) = &part.value else {
+            let why = part.value.as_ref().err().cloned().unwrap_or_else(|| "it is no dict".to_owned());
+            return self.doc.left(&part.source, &why);
+        };
+        let draft = self.tasks.entry(part.name.clone()).or_default();
+        for (option, value) in map {
+            // An annotation changes what the decorator says.
+            draft.keys.retain(|(k, ..)| k != option);
+            task_option(draft, option, &Ok(value.clone()), false);
+        }
+    }
+
+    /// The pool, its queues and the routes.
+    fn pool(&mut self, project: &Project) {
+        let mut modules: BTreeSet<String> = BTreeSet::new();
+        for task in self.tasks.keys() {
+            modules.extend(task.rsplit_once('.').map(|(module, _)| module.to_owned()));
+        }
+        for (known, part) in &project.settings {
+            if *known != Known::Modules {
+                continue;
+            }
+            match &part.value {
+                Ok(Value::List(list)) => modules.extend(list.iter().filter_map(|v| v.text().map(str::to_owned))),
+                Ok(Value::Text(one)) => {
+                    modules.insert(one.clone());
+                }
+                Ok(_) => {}
+                Err(why) => self.doc.left(&part.source, why),
+            }
+        }
+        let mut argv = vec!["python3".to_owned(), "-m".to_owned(), "taskd_worker".to_owned()];
+        if modules.is_empty() {
+            modules.insert("tasks".to_owned());
+        }
+        argv.extend(modules.into_iter().filter(|m| m.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))));
+        let mut table = Table::new("pools", POOL);
+        table.set("worker", Toml::texts(argv));
+        table.comment("working_directory = \"/srv/…\" where the modules are, and the python of their virtual environment");
+        for (known, part) in &project.settings {
+            if let Known::Key("pools", key, form) = known {
+                self.key(&mut table, key, *form, part);
+            }
+        }
+        self.doc.left(
+            "the workers of Celery",
+            "a pool runs a program that speaks taskd's protocol. Below is one with the module taskd_worker (packaging/python): give the \
+             functions its @task in place of Celery's, and check the modules",
+        );
+        self.doc.table(&table, "");
+        self.world = format!("[pools.{POOL}]\nworker = [\"true\"]\n");
+        for queue in self.queues.clone() {
+            let mut table = Table::new("queues", &queue);
+            table.set("pool", Toml::text(POOL));
+            self.doc.blank();
+            self.doc.table(&table, &self.world.clone());
+            self.world.push_str(&format!("[queues.{}]\npool = \"{POOL}\"\n", toml_value::key(&queue)));
+        }
+        let world = self.world.clone();
+        for (pattern, queue) in self.routes.clone() {
+            let mut table = Table::new("routes", "");
+            table.set("task", Toml::text(pattern));
+            table.set("queue", Toml::text(queue));
+            self.doc.blank();
+            self.doc.table(&table, &world);
+            self.world.push_str(&format!("{}\n", table.text()));
+        }
+    }
+
+    fn key(&mut self, table: &mut Table, key: &'static str, form: Form, part: &Part) {
+        let value = match &part.value {
+            Ok(Value::None) => return self.doc.comment(&format!("{}  (as taskd)", part.source)),
+            Ok(value) => value,
+            Err(why) => return self.doc.left(&part.source, why),
+        };
+        let found = match form {
+            Form::Seconds => duration(value).map(Some),
+            Form::Rate => rate(value),
+            Form::Flag => value.flag().map(|b| Some(Toml::Bool(b))).ok_or_else(|| "it is neither True nor False".to_owned()),
+            Form::Late => match value.flag() {
+                Some(late) => Ok(Some(Toml::text(if late { "late" } else { "early" }))),
+                None => Err("it is neither True nor False".to_owned()),
+            },
+            Form::Count => value.int().map(|n| Some(Toml::Int(n))).ok_or_else(|| "it is no whole number".to_owned()),
+            Form::Kib => value.int().map(|n| Some(Toml::text(format!("{n}K")))).ok_or_else(|| "it is no whole number".to_owned()),
+        };
+        match found {
+            Ok(Some(value)) => table.replace(key, value, part.name.clone()),
+            Ok(None) => self.doc.comment(&format!("{}  (as taskd)", part.source)),
+            Err(why) => self.doc.left(&part.source, &why),
+        }
+    }
+
+    /// `[defaults]`, `[results]`, and settings without a counterpart.
+    fn settings(&mut self, project: &Project) {
+        let mut needless: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (known, part) in &project.settings {
+            if let Known::Needless(why) = known {
+                needless.entry(why).or_default().push(part.name.clone());
+            }
+        }
+        self.doc.blank();
+        for (why, names) in needless {
+            self.doc.comment(&format!("{}: left out; {why}.", names.join(", ")));
+        }
+        let mut every: Vec<Part> = Vec::new();
+        for part in project.annotations.iter().filter(|p| p.name == "*") {
+            match &part.value {
+                Ok(Value::Dict(map)) => every.extend(map.iter().map(|(n, v)| Part {
+                    name: format!("task_annotations {n}"),
+                    value: Ok(v.clone()),
+                    source: format!("'*': {n}"),
+                })),
+                Ok(_) => self.doc.left(&part.source, "it is no dict"),
+                Err(why) => self.doc.left(&part.source, why),
+            }
+        }
+        for section in ["defaults", "results"] {
+            let mut table = Table::new(section, "");
+            let of = |k: &Known| matches!(k, Known::Key(s, ..) if *s == section);
+            let settings = project.settings.iter().filter(|(k, _)| of(k));
+            for (known, part) in settings {
+                if let Known::Key(_, key, form) = known {
+                    self.key(&mut table, key, *form, part);
+                }
+            }
+            for part in every.iter().filter(|_| section == "defaults") {
+                match part.name.rsplit(' ').next().unwrap_or_default() {
+                    "rate_limit" => self.key(&mut table, "rate_limit", Form::Rate, part),
+                    "time_limit" => self.key(&mut table, "time_limit", Form::Seconds, part),
+                    "soft_time_limit" => self.key(&mut table, "soft_time_limit", Form::Seconds, part),
+                    "acks_late" => self.key(&mut table, "acks", Form::Late, part),
+                    "ignore_result" => self.key(&mut table, "ignore_result", Form::Flag, part),
+                    _ => self.doc.left(&part.source, "taskd has no such key of a task"),
+                }
+            }
+            if !table.keys().is_empty() {
+                self.doc.blank();
+                if section == "defaults" {
+                    self.doc.comment("For every task of this taskd; put it under single tasks where others share the file.");
+                }
+                self.doc.table(&table, "");
+            }
+        }
+    }
+
+    fn declared(&mut self, _project: &Project) {
+        for (task, draft) in self.tasks.clone() {
+            let mut table = Table::new("tasks", &task);
+            let routed = self.routes.iter().any(|(pattern, _)| name::glob_matches(pattern, &task));
+            if !routed && draft.keys.iter().all(|(k, ..)| *k != "queue") {
+                table.set("queue", Toml::text(&self.default_queue));
+            }
+            for (key, value, said) in &draft.keys {
+                table.say(key, value.clone(), said.clone());
+            }
+            self.doc.blank();
+            for comment in &draft.comments {
+                self.doc.comment(comment);
+            }
+            let world = self.world.clone();
+            self.doc.table(&table, &world);
+            for (source, why) in &draft.left {
+                self.doc.left(source, why);
+            }
+        }
+    }
+
+    fn entries(&mut self, project: &Project) {
+        let mut names = Names::default();
+        // Celery's clock is UTC unless it is told otherwise.
+        let mut zone = Ok("UTC".to_owned());
+        for (known, part) in &project.settings {
+            match (known, &part.value) {
+                (Known::Timezone, Ok(Value::Text(name))) => zone = Ok(name.clone()),
+                (Known::Timezone, Ok(_)) => {}
+                (Known::Timezone, Err(why)) => {
+                    zone = Err(());
+                    self.doc.blank();
+                    self.doc.left(&part.source, &format!("{why}; the schedules below have the time zone of [taskd]"));
+                }
+                (Known::EnableUtc, Ok(Value::Bool(false))) => self.doc.remark(
+                    "enable_utc is False: without a timezone Celery would take the machine's; remove `timezone` from the schedules then.",
+                ),
+                _ => {}
+            }
+        }
+        for entry in &project.entries {
+            self.doc.entry();
+            self.doc.blank();
+            for comment in &entry.comments {
+                self.doc.own_comment(comment);
+            }
+            self.entry(entry, zone.as_deref().ok(), &mut names);
+        }
+    }
+
+    fn entry(&mut self, entry: &Entry, zone: Option<&str>, names: &mut Names) {
+        let task = match entry.get("task") {
+            Some(Ok(Value::Text(task))) if name::check(task).is_ok() => task.clone(),
+            Some(Ok(Value::Text(task))) => {
+                return self.doc.left(&entry.source, &format!("{task:?} has characters that no name of taskd has"));
+            }
+            Some(Err(why)) => return self.doc.left(&entry.source, &format!("task: {why}")),
+            _ => return self.doc.left(&entry.source, "it names no task"),
+        };
+        let keys = match entry.get("schedule") {
+            Some(Ok(value)) => schedule::keys(value),
+            Some(Err(why)) => Err(why.clone()),
+            None => Err("it has no schedule".to_owned()),
+        };
+        let keys = match keys {
+            Ok(keys) => keys,
+            Err(why) => return self.doc.left(&entry.source, &format!("schedule: {why}")),
+        };
+        let name = names.give(&entry.name);
+        let mut table = Table::new("schedules", &name);
+        if name != entry.name {
+            table.comment(format!("{:?}", entry.name));
+        }
+        table.set("task", Toml::text(&task));
+        let mut left = Vec::new();
+        for (key, value) in keys {
+            table.set(key, value);
+        }
+        let own = entry.get("timezone").and_then(|v| v.as_ref().ok()).and_then(Value::text);
+        if let Some(zone) = own.or(zone).filter(|_| table.has("cron")) {
+            table.set("timezone", Toml::text(zone));
+        }
+        for (field, value) in &entry.fields {
+            field_of(&mut table, field, value, &mut left);
+        }
+        table.set("overlap", Toml::text("allow"));
+        table.say("catch_up", Toml::text("last"), "beat sends what was due while it was off, once");
+        let world = format!("[tasks.{}]\ncommand = \"true\"\n", toml_value::key(&task));
+        if !self.tasks.contains_key(&task) || !self.doc.table(&table, &world) {
+            return;
+        }
+        for (source, why) in left {
+            self.doc.left(&source, &why);
+        }
+    }
+}
+
+/// A field of an entry that is no schedule.
+fn field_of(table: &mut Table, field: &str, value: &Maybe, left: &mut Vec<(String, String)>) {
+    let value = match (field, value) {
+        ("task" | "schedule" | "options" | "timezone", Ok(_)) => return,
+        (_, Ok(value)) => value,
+        (_, Err(why)) => return left.push((field.to_owned(), why.clone())),
+    };
+    match (field, value) {
+        ("args", Value::List(list)) if list.is_empty() => {}
+        ("kwargs", Value::Dict(map)) if map.is_empty() => {}
+        ("args", Value::List(_)) | ("kwargs", Value::Dict(_)) => match value.toml() {
+            Ok(toml) => table.set(if field == "args" { "args" } else { "kwargs" }, toml),
+            Err(why) => left.push((format!("{field} = {value:?}"), why)),
+        },
+        ("args" | "kwargs", Value::None) | ("relative", _) => {}
+        ("enabled", Value::Bool(true)) => {}
+        ("enabled", Value::Bool(false)) => table.set("enabled", Toml::Bool(false)),
+        ("description", Value::Text(text)) => table.comment(text.clone()),
+        _ => left.push((format!("{field} = {value:?}"), "a schedule of taskd has no such key".to_owned())),
+    }
+}
+
+/// `options` of an entry become the task's.
+fn draft_options(draft: &mut Draft, entry: &str, options: &Maybe) {
+    let map = match options {
+        Ok(Value::Dict(map)) => map,
+        Ok(_) => return draft.leave(format!("options of {entry}"), "it is no dict"),
+        Err(why) => return draft.leave(format!("options of {entry}"), why.clone()),
+    };
+    for (option, value) in map {
+        let said = format!("options of {entry}");
+        match (option.as_str(), value) {
+            ("queue" | "routing_key", Value::Text(queue)) if name::check(queue).is_ok() => {
+                if option == "queue" {
+                    draft.set("queue", Toml::text(queue), &said);
+                }
+            }
+            ("priority", Value::Int(n)) => draft.set("priority", Toml::Int(*n), &said),
+            ("expires", value) => match duration(value) {
+                Ok(text) => draft.set("expires", text, &said),
+                Err(why) => draft.leave(format!("expires of {entry}"), why),
+            },
+            ("exchange", _) => {}
+            _ => draft.leave(format!("{option} = {value:?} ({said})"), "neither a schedule nor a task of taskd has such a key"),
+        }
+    }
+}
+
+/// An option of a decorator or an annotation.
+fn task_option(draft: &mut Draft, option: &str, value: &Maybe, retries: bool) {
+    let value = match (option, value) {
+        // Classes of exceptions: which ones cannot be said, that there are some can.
+        ("autoretry_for", _) => {
+            return draft.comments.push("  (autoretry_for: every failure is tried again here)".to_owned());
+        }
+        (_, Ok(value)) => value,
+        (_, Err(why)) => return draft.leave(option.to_owned(), why.clone()),
+    };
+    let shown = || format!("{option} = {value:?}");
+    let mut duration_of = |key: &'static str| match duration(value) {
+        Ok(text) => draft.set(key, text, ""),
+        Err(why) => draft.leave(shown(), why),
+    };
+    match (option, value) {
+        ("bind" | "serializer" | "shared" | "typing" | "track_started" | "store_errors_even_if_ignored" | "base" | "trail" | "send_events" | "pydantic", _) => {}
+        (_, Value::None) => {}
+        ("rate_limit", value) => match rate(value) {
+            Ok(Some(rate)) => draft.set("rate_limit", rate, ""),
+            Ok(None) => {}
+            Err(why) => draft.leave(shown(), why),
+        },
+        ("time_limit", _) => duration_of("time_limit"),
+        ("soft_time_limit", _) => duration_of("soft_time_limit"),
+        ("expires", _) => duration_of("expires"),
+        ("queue", Value::Text(queue)) if name::check(queue).is_ok() => draft.set("queue", Toml::text(queue), ""),
+        ("priority", Value::Int(n)) => draft.set("priority", Toml::Int(*n), ""),
+        ("ignore_result", Value::Bool(b)) => draft.set("ignore_result", Toml::Bool(*b), ""),
+        ("acks_late", Value::Bool(late)) => draft.set("acks", Toml::text(if *late { "late" } else { "early" }), ""),
+        ("max_retries", Value::Int(n)) if retries => draft.set("max_retries", Toml::Int(*n), ""),
+        ("default_retry_delay" | "countdown", _) if retries => duration_of("retry_delay"),
+        ("retry_backoff", Value::Bool(on)) if retries => {
+            draft.set("retry_backoff", Toml::Bool(*on), "");
+            if *on {
+                draft.set("retry_delay", Toml::text("1s"), "Celery's first delay");
+            }
+        }
+        ("retry_backoff", Value::Int(_)) if retries => {
+            duration_of("retry_delay");
+            draft.set("retry_backoff", Toml::Bool(true), "");
+        }
+        ("retry_backoff_max", _) if retries => duration_of("retry_backoff_max"),
+        ("retry_jitter", Value::Bool(b)) if retries => draft.set("retry_jitter", Toml::Bool(*b), ""),
+        ("retry_kwargs", Value::Dict(map)) if retries => {
+            for (name, value) in map {
+                task_option(draft, name, &Ok(value.clone()), retries);
+            }
+        }
+        ("max_retries" | "default_retry_delay", _) => {
+            draft.leave(shown(), "the function asks for its retries itself; with max_retries taskd tries every failure again");
+        }
+        _ => draft.leave(shown(), "a task of taskd has no such key"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_whole_numbers_in_some_period() {
+        let of = |v: Value| rate(&v).map(|r| r.map(|t| t.show()));
+        assert_eq!(of(Value::Text("10/m".into())), Ok(Some("\"10/m\"".into())));
+        assert_eq!(of(Value::Text("0.5/s".into())), Ok(Some("\"30/m\"".into())));
+        assert_eq!(of(Value::Int(5)), Ok(Some("\"5/s\"".into())));
+        assert_eq!(of(Value::Text("100".into())), Ok(Some("\"100/s\"".into())));
+        assert_eq!(of(Value::Int(0)), Ok(None));
+        assert!(of(Value::Text("x".into())).is_err() && of(Value::Float(1e-9)).is_err());
+    }
+
+    #[test]
+    fn two_sources_that_differ_are_said() {
+        let mut draft = Draft::default();
+        draft.set("queue", Toml::text("a"), "x");
+        draft.set("queue", Toml::text("a"), "y");
+        draft.set("queue", Toml::text("b"), "z");
+        assert_eq!((draft.keys.len(), draft.left.len()), (1, 1));
+    }
+}
