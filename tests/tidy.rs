@@ -54,6 +54,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("check", &["handle"]),      // reads the file only
     ("config", &["handle"]),     // reads the file only
     ("exec", &["handle"]),       // runs without the daemon
+    ("import", &["handle"]),     // reads other programs' files, writes text
     ("openapi", &["handle"]),    // prints a text that is compiled in
     ("completion", &["handle"]), // prints a text that is compiled in; what it asks are other commands' questions
     ("enqueue", &[]),

@@ -23,6 +23,7 @@ mod enqueue;
 mod exec;
 mod faults;
 mod homes;
+mod import;
 mod kill;
 mod ledger;
 mod list;

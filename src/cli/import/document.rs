@@ -43,7 +43,9 @@ impl Table {
     pub fn new(kind: &'static str, name: &str) -> Self {
         let essential: &[&str] = match kind {
             "tasks" => &["command", "exec", "user", "group", "queue", ""],
-            "schedules" => &["task", "cron", "every", "align", "solar", "latitude", "longitude", "timezone", ""],
+            "schedules" => {
+                &["task", "cron", "every", "align", "solar", "latitude", "longitude", "timezone", ""]
+            }
             "routes" => &["task", "queue", ""],
             "pools" => &["worker", "user", "group", ""],
             _ => &["pool", ""],
@@ -128,7 +130,9 @@ impl Table {
         out.push(self.header(name));
         for line in &self.lines {
             match line {
-                Line::Comment(text) => out.extend(text.lines().map(|l| format!("# {}", toml_value::comment(l)))),
+                Line::Comment(text) => {
+                    out.extend(text.lines().map(|l| format!("# {}", toml_value::comment(l))))
+                }
                 Line::Key { name, value, said } if said.is_empty() => {
                     out.push(format!("{} = {}", toml_value::key(name), value.show()));
                 }
@@ -244,7 +248,8 @@ impl Document {
         loop {
             let faults = table.faults(around);
             let Some((key, why)) = faults.first().cloned() else { break };
-            let position = table.lines.iter().position(|l| matches!(l, Line::Key { name, .. } if *name == key));
+            let position =
+                table.lines.iter().position(|l| matches!(l, Line::Key { name, .. } if *name == key));
             let essential = table.essential.contains(&key.as_str());
             match position {
                 Some(at) if !essential => {
@@ -332,7 +337,11 @@ mod tests {
         assert!(!doc.table(&table, ""));
         let done = doc.finish();
         assert_eq!(done.left, 2);
-        assert!(done.text.contains("# NOT CARRIED OVER: nice = 99  # nice -n 99\n#   why: `nice` must be"), "{}", done.text);
+        assert!(
+            done.text.contains("# NOT CARRIED OVER: nice = 99  # nice -n 99\n#   why: `nice` must be"),
+            "{}",
+            done.text
+        );
         assert!(done.text.contains("# NOT CARRIED OVER: [tasks.b]\n#   command"), "{}", done.text);
         assert!(done.text.parse::<toml::Table>().is_ok());
     }
@@ -343,7 +352,10 @@ mod tests {
         doc.entry();
         doc.left("* * *", "too short");
         let done = doc.finish();
-        assert_eq!(done.summary, "/etc/crontab: 1 entry; 1 thing was not carried over: look for \"NOT CARRIED OVER\"");
+        assert_eq!(
+            done.summary,
+            "/etc/crontab: 1 entry; 1 thing was not carried over: look for \"NOT CARRIED OVER\""
+        );
         assert!(done.text.lines().all(|l| l.chars().count() <= WIDTH), "{}", done.text);
     }
 }

@@ -33,21 +33,67 @@ const WRAPPERS: &[(&str, usize)] = &[
 ];
 
 /// Options of wrappers whose value is the next word.
-const WITH_VALUE: &[&str] =
-    &["-u", "-g", "-n", "-c", "-k", "-s", "-w", "-E", "-t", "-o", "-e", "-p", "--user", "--signal", "--kill-after"];
+const WITH_VALUE: &[&str] = &[
+    "-u",
+    "-g",
+    "-n",
+    "-c",
+    "-k",
+    "-s",
+    "-w",
+    "-E",
+    "-t",
+    "-o",
+    "-e",
+    "-p",
+    "--user",
+    "--signal",
+    "--kill-after",
+];
 
 /// Programs that run a script, a module or a subcommand.
 const INTERPRETERS: &[&str] = &[
-    "sh", "bash", "dash", "zsh", "ksh", "python", "python2", "python3", "perl", "php", "ruby", "node", "java",
-    "Rscript", "php-cli", "uv", "poetry", "pipenv", "bundle", "rake", "npx", "npm", "docker", "docker-compose", "podman",
-    "run-parts", "make", "su", "systemctl", "service",
+    "sh",
+    "bash",
+    "dash",
+    "zsh",
+    "ksh",
+    "python",
+    "python2",
+    "python3",
+    "perl",
+    "php",
+    "ruby",
+    "node",
+    "java",
+    "Rscript",
+    "php-cli",
+    "uv",
+    "poetry",
+    "pipenv",
+    "bundle",
+    "rake",
+    "npx",
+    "npm",
+    "docker",
+    "docker-compose",
+    "podman",
+    "run-parts",
+    "make",
+    "su",
+    "systemctl",
+    "service",
 ];
 
 /// Scripts that take a subcommand, which says more than they do.
-const DISPATCHERS: &[&str] = &["manage.py", "artisan", "console", "wp", "drush", "occ", "odoo-bin", "wp-cli.phar", "rails", "celery"];
+const DISPATCHERS: &[&str] =
+    &["manage.py", "artisan", "console", "wp", "drush", "occ", "odoo-bin", "wp-cli.phar", "rails", "celery"];
 
 /// Words of a command that say nothing of what it does.
-const NOISE: &[&str] = &["cd", "test", "[", "[[", "echo", "export", "sleep", ".", "source", "set", "umask", "true", "if", "mkdir", "command", "ulimit"];
+const NOISE: &[&str] = &[
+    "cd", "test", "[", "[[", "echo", "export", "sleep", ".", "source", "set", "umask", "true", "if", "mkdir",
+    "command", "ulimit",
+];
 
 /// A word for the command, without its extension; `task` where there is none.
 #[must_use]
@@ -195,7 +241,10 @@ mod tests {
             ("/usr/local/bin/backup.sh --all > /dev/null 2>&1", "backup"),
             ("cd / && run-parts --report /etc/cron.hourly", "cron.hourly"),
             ("test -x /usr/sbin/anacron || { cd / && run-parts --report /etc/cron.daily; }", "cron.daily"),
-            ("[ -x /usr/lib/php/sessionclean ] && if [ ! -d /run/systemd/system ]; then /usr/lib/php/sessionclean; fi", "sessionclean"),
+            (
+                "[ -x /usr/lib/php/sessionclean ] && if [ ! -d /run/systemd/system ]; then /usr/lib/php/sessionclean; fi",
+                "sessionclean",
+            ),
             ("command -v debian-sa1 > /dev/null && debian-sa1 1 1", "debian-sa1"),
             ("FOO=1 sudo -u www-data /usr/bin/php -f /srv/nextcloud/cron.php", "cron"),
             ("/srv/venv/bin/python3.11 -m shop.report --daily", "shop.report"),

@@ -249,9 +249,18 @@ mod tests {
     #[test]
     fn words_and_operators() {
         assert_eq!(shown("a 'b c' \"d e\" f\\ g"), ["a", "b c", "d e", "f g"]);
-        assert_eq!(shown("a>b 2>&1 >>/c&&d||e;f|g&"), ["a", "<>>", "b", "<2>&1>", "<>>>", "/c", "<&&>", "d", "<||>", "e", "<;>", "f", "<|>", "g", "<&>"]);
+        assert_eq!(
+            shown("a>b 2>&1 >>/c&&d||e;f|g&"),
+            [
+                "a", "<>>", "b", "<2>&1>", "<>>>", "/c", "<&&>", "d", "<||>", "e", "<;>", "f", "<|>", "g",
+                "<&>"
+            ]
+        );
         assert_eq!(shown("x $((RANDOM % 60)); y"), ["x", "$((RANDOM % 60))", "<;>", "y"]);
-        assert_eq!(shown("a `b ; c` \"$(d; e)\" ${f:-g h} # no | more"), ["a", "`b ; c`", "\"$(d; e)\"", "${f:-g h}"]);
+        assert_eq!(
+            shown("a `b ; c` \"$(d; e)\" ${f:-g h} # no | more"),
+            ["a", "`b ; c`", "\"$(d; e)\"", "${f:-g h}"]
+        );
         assert_eq!(pieces("a 'b"), None);
         assert_eq!(pieces("a \"b"), None);
         assert_eq!(pieces("$(x"), None);
@@ -260,7 +269,10 @@ mod tests {
     #[test]
     fn what_only_the_shell_knows_is_no_word() {
         let words = |line| pieces(line).unwrap().into_iter().map(|p| p.word).collect::<Vec<_>>();
-        assert_eq!(words("*.log $x ~/y 'a*' a~"), [None, None, None, Some("a*".to_owned()), Some("a~".to_owned())]);
+        assert_eq!(
+            words("*.log $x ~/y 'a*' a~"),
+            [None, None, None, Some("a*".to_owned()), Some("a~".to_owned())]
+        );
     }
 
     #[test]

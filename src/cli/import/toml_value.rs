@@ -147,7 +147,10 @@ mod tests {
     fn json_that_toml_cannot_say_is_refused() {
         assert!(Toml::of_json(&Json::Null).is_err());
         assert!(Toml::of_json(&serde_json::json!({"a": [u64::MAX]})).is_err());
-        assert_eq!(Toml::of_json(&serde_json::json!([1, 1.0, {"a b": true}])).unwrap().show(), "[1, 1.0, { \"a b\" = true }]");
+        assert_eq!(
+            Toml::of_json(&serde_json::json!([1, 1.0, {"a b": true}])).unwrap().show(),
+            "[1, 1.0, { \"a b\" = true }]"
+        );
     }
 
     proptest! {

@@ -24,7 +24,8 @@ pub fn read(text: &str) -> Result<Project, String> {
 fn settings(map: &serde_json::Map<String, Json>) -> Project {
     let mut project = Project::default();
     // The entries of a schedule alone.
-    let bare = !map.is_empty() && map.values().all(|v| v.get("task").is_some() && v.get("schedule").is_some());
+    let bare =
+        !map.is_empty() && map.values().all(|v| v.get("task").is_some() && v.get("schedule").is_some());
     if bare {
         project.entries = map.iter().map(|(n, v)| entry(n, v)).collect();
         return project;
@@ -37,13 +38,19 @@ fn settings(map: &serde_json::Map<String, Json>) -> Project {
             source: format!("{name:?}: {json}"),
         };
         match (known(name, true), json) {
-            (Some(Known::Schedule), Json::Object(map)) => project.entries.extend(map.iter().map(|(n, v)| entry(n, v))),
-            (Some(Known::Routes), Json::Object(map)) => project.routes.extend(map.iter().map(|(n, v)| part(n, v))),
+            (Some(Known::Schedule), Json::Object(map)) => {
+                project.entries.extend(map.iter().map(|(n, v)| entry(n, v)))
+            }
+            (Some(Known::Routes), Json::Object(map)) => {
+                project.routes.extend(map.iter().map(|(n, v)| part(n, v)))
+            }
             (Some(Known::Routes), Json::Array(list)) => {
                 for item in list {
                     match item.as_array().map(Vec::as_slice) {
                         Some([Json::String(pattern), target]) => project.routes.push(part(pattern, target)),
-                        _ => project.odd.push((item.to_string(), "it is no pair of a pattern and a queue".to_owned())),
+                        _ => project
+                            .odd
+                            .push((item.to_string(), "it is no pair of a pattern and a queue".to_owned())),
                     }
                 }
             }
@@ -54,7 +61,9 @@ fn settings(map: &serde_json::Map<String, Json>) -> Project {
                 project.odd.push((source, "it is no object".to_owned()));
             }
             (Some(known), _) => project.settings.push((known, part(name, json))),
-            (None, _) if is_celerys(name, true) => project.odd.push((source, "taskd has no such setting".to_owned())),
+            (None, _) if is_celerys(name, true) => {
+                project.odd.push((source, "taskd has no such setting".to_owned()))
+            }
             (None, _) => {}
         }
     }
@@ -117,7 +126,9 @@ fn periodic(fields: &Json, schedules: &BTreeMap<(String, String), &Json>, whole:
     }
     // Each crontab has a time zone of its own there.
     if let Some(("crontab", pk)) = found
-        && let Some(zone) = schedules.get(&("crontabschedule".to_owned(), pk.to_string())).and_then(|s| s.get("timezone")?.as_str())
+        && let Some(zone) = schedules
+            .get(&("crontabschedule".to_owned(), pk.to_string()))
+            .and_then(|s| s.get("timezone")?.as_str())
     {
         add("timezone", Ok(Value::Text(zone.to_owned())));
     }
@@ -143,7 +154,9 @@ fn periodic(fields: &Json, schedules: &BTreeMap<(String, String), &Json>, whole:
         add("options", Ok(Value::Dict(options)));
     }
     for name in ["enabled", "description", "expires", "start_time", "one_off", "headers"] {
-        if let Some(value) = given(name).filter(|v| !matches!(v.as_str(), Some("" | "{}")) && **v != Json::Bool(false) || name == "enabled") {
+        if let Some(value) = given(name).filter(|v| {
+            !matches!(v.as_str(), Some("" | "{}")) && **v != Json::Bool(false) || name == "enabled"
+        }) {
             add(name, Ok(Value::from(value)));
         }
     }
@@ -162,7 +175,10 @@ fn schedule_of(kind: &str, schedule: &Json) -> Value {
         }
         "crontab" => {
             let names = ["minute", "hour", "day_of_month", "month_of_year", "day_of_week"];
-            call("crontab", names.into_iter().map(|n| (n, get(n))).filter(|(_, v)| *v != Value::None).collect())
+            call(
+                "crontab",
+                names.into_iter().map(|n| (n, get(n))).filter(|(_, v)| *v != Value::None).collect(),
+            )
         }
         "solar" => call("solar", ["event", "latitude", "longitude"].map(|n| (n, get(n))).to_vec()),
         other => call(other, Vec::new()),

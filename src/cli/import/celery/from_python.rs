@@ -93,7 +93,9 @@ impl Reader<'_> {
             Known::Routes => self.routes(&setting.value, project),
             Known::Annotations => match self.module.names.entries(&setting.value) {
                 Ok(entries) => project.annotations.extend(entries.into_iter().map(|(n, v)| self.part(n, v))),
-                Err(why) => project.odd.push((format!("{} = {}", setting.name, self.of(&setting.value)), why)),
+                Err(why) => {
+                    project.odd.push((format!("{} = {}", setting.name, self.of(&setting.value)), why))
+                }
             },
             _ if setting.adds => {}
             _ => {
@@ -228,7 +230,10 @@ impl Reader<'_> {
         }
         for (name, value) in &call.named {
             match name.as_str() {
-                "name" => entry.name = self.value(value).ok().and_then(|v| v.text().map(str::to_owned)).unwrap_or_default(),
+                "name" => {
+                    entry.name =
+                        self.value(value).ok().and_then(|v| v.text().map(str::to_owned)).unwrap_or_default()
+                }
                 "args" | "kwargs" => entry.fields.push((name.clone(), self.value(value))),
                 "schedule" | "sig" => {}
                 _ => match self.value(value) {
@@ -258,8 +263,16 @@ impl Reader<'_> {
                 match last {
                     "s" | "si" | "subtask" | "signature" if !owner.is_empty() && last != "signature" => {
                         add("task", Ok(Value::Text(self.function(owner))));
-                        let args: Maybe = positional.iter().map(|e| self.value(e)).collect::<Result<_, _>>().map(Value::List);
-                        let kwargs: Maybe = named.iter().map(|(n, e)| Ok((n.clone(), self.value(e)?))).collect::<Result<_, String>>().map(Value::Dict);
+                        let args: Maybe = positional
+                            .iter()
+                            .map(|e| self.value(e))
+                            .collect::<Result<_, _>>()
+                            .map(Value::List);
+                        let kwargs: Maybe = named
+                            .iter()
+                            .map(|(n, e)| Ok((n.clone(), self.value(e)?)))
+                            .collect::<Result<_, String>>()
+                            .map(Value::Dict);
                         add("args", args);
                         add("kwargs", kwargs);
                     }
@@ -285,8 +298,14 @@ impl Reader<'_> {
         if task.decorator.ends_with("periodic_task") {
             let schedule = task.options.iter().find(|(n, _)| n == "run_every").map(|(_, v)| self.value(v));
             let schedule = schedule.unwrap_or_else(|| Err("it has no run_every".to_owned()));
-            let fields = vec![("task".to_owned(), Ok(Value::Text(name.clone()))), ("schedule".to_owned(), schedule)];
-            let entry = Entry { name: task.function.clone(), comments: self.above(task.line), fields, source: source.clone() };
+            let fields =
+                vec![("task".to_owned(), Ok(Value::Text(name.clone()))), ("schedule".to_owned(), schedule)];
+            let entry = Entry {
+                name: task.function.clone(),
+                comments: self.above(task.line),
+                fields,
+                source: source.clone(),
+            };
             project.entries.push(entry);
         }
         let options = task

@@ -8,7 +8,8 @@ use crate::config::values::show_duration;
 pub type Keys = Vec<(&'static str, Toml)>;
 
 const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
-const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const MONTHS: [&str; 12] =
+    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 
 /// Bounds of minute, hour, day of month, month and day of week, as Celery counts them.
 const BOUNDS: [(u32, u32); 5] = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 6)];
@@ -45,8 +46,12 @@ fn dict(value: &Value, map: &[(String, Value)]) -> Result<Keys, String> {
         Some(name) => call(name, &[], &named),
         None if has(&["event"]) => call("solar", &[], &named),
         None if has(&["every", "run_every"]) => call("interval", &[], &named),
-        None if has(&["minute", "hour", "day_of_week", "day_of_month", "month_of_year"]) => call("crontab", &[], &named),
-        None if has(&["days", "seconds", "minutes", "hours", "weeks", "milliseconds"]) => call("timedelta", &[], &named),
+        None if has(&["minute", "hour", "day_of_week", "day_of_month", "month_of_year"]) => {
+            call("crontab", &[], &named)
+        }
+        None if has(&["days", "seconds", "minutes", "hours", "weeks", "milliseconds"]) => {
+            call("timedelta", &[], &named)
+        }
         None => match named.as_slice() {
             [(name, Value::Dict(inner))] => call(name, &[], inner),
             _ => Err("it is no schedule that is known here".to_owned()),
@@ -96,7 +101,9 @@ pub fn timedelta(positional: &[Value], named: &[(String, Value)]) -> Result<f64,
 fn crontab(positional: &[Value], named: &[(String, Value)]) -> Result<Keys, String> {
     const NAMES: [&str; 5] = ["minute", "hour", "day_of_month", "month_of_year", "day_of_week"];
     if positional.len() > 2 {
-        return Err("the order of crontab's arguments changed between versions of Celery: name them".to_owned());
+        return Err(
+            "the order of crontab's arguments changed between versions of Celery: name them".to_owned()
+        );
     }
     let mut fields = [(); 5].map(|()| Value::Text("*".to_owned()));
     for (slot, value) in fields.iter_mut().zip(positional) {
@@ -105,7 +112,9 @@ fn crontab(positional: &[Value], named: &[(String, Value)]) -> Result<Keys, Stri
     for (name, value) in named {
         match NAMES.iter().position(|n| n == name).and_then(|i| fields.get_mut(i)) {
             Some(slot) => *slot = value.clone(),
-            None if matches!(name.as_str(), "nowfun" | "app") => return Err(format!("{name} is a function of the program")),
+            None if matches!(name.as_str(), "nowfun" | "app") => {
+                return Err(format!("{name} is a function of the program"));
+            }
             None => return Err(format!("crontab has no {name}")),
         }
     }
@@ -240,11 +249,23 @@ mod tests {
     #[test]
     fn crontabs() {
         assert_eq!(cron(&[]), "cron=\"* * * * *\"");
-        assert_eq!(cron(&[("minute", Value::Int(0)), ("hour", text("*/3")), ("day_of_week", text("mon-fri"))]), "cron=\"0 */3 * * mon-fri\"");
-        assert_eq!(cron(&[("hour", text("22-2")), ("minute", Value::List(vec![Value::Int(0), text("30")]))]), "cron=\"0,30 22,23,0,1,2 * * *\"");
+        assert_eq!(
+            cron(&[("minute", Value::Int(0)), ("hour", text("*/3")), ("day_of_week", text("mon-fri"))]),
+            "cron=\"0 */3 * * mon-fri\""
+        );
+        assert_eq!(
+            cron(&[("hour", text("22-2")), ("minute", Value::List(vec![Value::Int(0), text("30")]))]),
+            "cron=\"0,30 22,23,0,1,2 * * *\""
+        );
         assert_eq!(cron(&[("day_of_week", text("Friday-monday"))]), "cron=\"* * * * 5,6,0,1\"");
-        assert_eq!(cron(&[("minute", text("*/60")), ("month_of_year", text("1-12/3"))]), "cron=\"0 * * 1-12/3 *\"");
-        assert!(cron(&[("day_of_month", Value::Int(1)), ("day_of_week", Value::Int(1))]).starts_with("! Celery wants"));
+        assert_eq!(
+            cron(&[("minute", text("*/60")), ("month_of_year", text("1-12/3"))]),
+            "cron=\"0 * * 1-12/3 *\""
+        );
+        assert!(
+            cron(&[("day_of_month", Value::Int(1)), ("day_of_week", Value::Int(1))])
+                .starts_with("! Celery wants")
+        );
         assert!(cron(&[("minute", text("5/10"))]).starts_with('!'));
         assert!(cron(&[("minutes", Value::Int(1))]).starts_with('!'));
     }
@@ -252,15 +273,39 @@ mod tests {
     #[test]
     fn intervals_and_the_sun() {
         assert_eq!(shown(&Value::Float(30.0)), "every=\"30s\" align=true");
-        assert_eq!(shown(&Value::Call("timedelta".into(), vec![Value::Int(1)], vec![("minutes".into(), Value::Int(5))])), "every=\"1d 5m\" align=true");
+        assert_eq!(
+            shown(&Value::Call(
+                "timedelta".into(),
+                vec![Value::Int(1)],
+                vec![("minutes".into(), Value::Int(5))]
+            )),
+            "every=\"1d 5m\" align=true"
+        );
         let inner = Value::Call("timedelta".into(), vec![], vec![("seconds".into(), Value::Int(90))]);
-        assert_eq!(shown(&Value::Call("schedule".into(), vec![], vec![("run_every".into(), inner)])), "every=\"1m 30s\" align=true");
-        assert_eq!(shown(&Value::Call("solar".into(), vec![text("sunset"), Value::Float(-37.8), Value::Int(144)], vec![])), "solar=\"sunset\" latitude=-37.8 longitude=144.0");
+        assert_eq!(
+            shown(&Value::Call("schedule".into(), vec![], vec![("run_every".into(), inner)])),
+            "every=\"1m 30s\" align=true"
+        );
+        assert_eq!(
+            shown(&Value::Call(
+                "solar".into(),
+                vec![text("sunset"), Value::Float(-37.8), Value::Int(144)],
+                vec![]
+            )),
+            "solar=\"sunset\" latitude=-37.8 longitude=144.0"
+        );
         let json: serde_json::Value = serde_json::json!({"__type__": "crontab", "minute": "5", "hour": "*"});
         assert_eq!(shown(&Value::from(&json)), "cron=\"5 * * * *\"");
         let json: serde_json::Value = serde_json::json!({"crontab": {"minute": 5}});
         assert_eq!(shown(&Value::from(&json)), "cron=\"5 * * * *\"");
-        for odd in [Value::Int(0), Value::None, text("x"), Value::Float(-3.0), Value::Float(f64::MAX), Value::Call("x".into(), vec![], vec![])] {
+        for odd in [
+            Value::Int(0),
+            Value::None,
+            text("x"),
+            Value::Float(-3.0),
+            Value::Float(f64::MAX),
+            Value::Call("x".into(), vec![], vec![]),
+        ] {
             assert!(shown(&odd).starts_with('!'), "{odd:?}");
         }
     }

@@ -113,8 +113,14 @@ const NAMES: &[(&str, Known)] = &[
     ("worker_redirect_stdouts", Known::Needless(ITS_OWN)),
     ("worker_disable_rate_limits", Known::Needless("remove rate_limit to have none")),
     ("disable_rate_limits", Known::Needless("remove rate_limit to have none")),
-    ("task_reject_on_worker_lost", Known::Needless("a task whose worker died is run again, three times at most")),
-    ("task_acks_on_failure_or_timeout", Known::Needless("a failure is final unless max_retries says otherwise")),
+    (
+        "task_reject_on_worker_lost",
+        Known::Needless("a task whose worker died is run again, three times at most"),
+    ),
+    (
+        "task_acks_on_failure_or_timeout",
+        Known::Needless("a failure is final unless max_retries says otherwise"),
+    ),
     ("task_create_missing_queues", Known::Needless("every queue is declared")),
     ("create_missing_queues", Known::Needless("every queue is declared")),
     ("task_default_exchange", Known::Needless("a queue is all there is")),
@@ -127,7 +133,17 @@ const NAMES: &[(&str, Known)] = &[
 
 /// Names that other programs' modules use for other things: they count only where `conf` has them, or where the
 /// module has a prefix before them.
-const COMMON: &[&str] = &["timezone", "include", "imports", "routes", "queues", "annotations", "ignore_result", "acks_late", "broker_host"];
+const COMMON: &[&str] = &[
+    "timezone",
+    "include",
+    "imports",
+    "routes",
+    "queues",
+    "annotations",
+    "ignore_result",
+    "acks_late",
+    "broker_host",
+];
 
 /// The setting of this name; `of_conf` where it can only be Celery's.
 #[must_use]

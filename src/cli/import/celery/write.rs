@@ -59,7 +59,11 @@ impl Draft {
         match self.keys.iter().find(|(k, ..)| *k == key) {
             Some((_, known, _)) if *known == value => {}
             Some((_, known, by)) => {
-                let why = format!("{key} = {} stands already{}", known.show(), if by.is_empty() { String::new() } else { format!(", by {by}") });
+                let why = format!(
+                    "{key} = {} stands already{}",
+                    known.show(),
+                    if by.is_empty() { String::new() } else { format!(", by {by}") }
+                );
                 self.left.push((format!("{key} = {}  ({said})", value.show()), why));
             }
             None => self.keys.push((key, value, said.to_owned())),
@@ -84,7 +88,9 @@ struct Writer {
 /// A duration of seconds, or of a timedelta.
 fn duration(value: &Value) -> Result<Toml, String> {
     let seconds = match value {
-        Value::Call(name, positional, named) if name == "timedelta" => schedule::timedelta(positional, named)?,
+        Value::Call(name, positional, named) if name == "timedelta" => {
+            schedule::timedelta(positional, named)?
+        }
         other => other.number().ok_or("it is no number of seconds")?,
     };
     let ms = (seconds * 1_000.0).round();
@@ -112,11 +118,16 @@ fn rate(value: &Value) -> Result<Option<Toml>, String> {
         return Ok(None);
     }
     let units = [("s", 1.0), ("m", 60.0), ("h", 3_600.0), ("d", 86_400.0)];
-    let from = units.iter().find(|(u, _)| *u == unit).map(|(_, n)| *n).ok_or_else(|| format!("{unit:?} is no period"))?;
+    let from = units
+        .iter()
+        .find(|(u, _)| *u == unit)
+        .map(|(_, n)| *n)
+        .ok_or_else(|| format!("{unit:?} is no period"))?;
     // The shortest period in which the number is whole.
     let found = units.iter().filter(|(_, n)| *n >= from).find_map(|(u, n)| {
         let scaled = count * n / from;
-        ((scaled - scaled.round()).abs() < 1e-9 && (1.0..4e9).contains(&scaled)).then(|| format!("{}/{u}", scaled.round()))
+        ((scaled - scaled.round()).abs() < 1e-9 && (1.0..4e9).contains(&scaled))
+            .then(|| format!("{}/{u}", scaled.round()))
     });
     found.map(|rate| Some(Toml::text(rate))).ok_or_else(|| "it is no whole number in any period".to_owned())
 }
@@ -170,9 +181,13 @@ impl Writer {
         let target = match &part.value {
             Ok(Value::Text(queue)) => Some(queue.clone()),
             Ok(Value::Dict(map)) => {
-                let queue = map.iter().find(|(n, _)| n == "queue").and_then(|(_, v)| v.text().map(str::to_owned));
+                let queue =
+                    map.iter().find(|(n, _)| n == "queue").and_then(|(_, v)| v.text().map(str::to_owned));
                 for (key, value) in map.iter().filter(|(n, _)| n != "queue") {
-                    let (source, why) = (format!("{}: {key} = {value:?}", part.name), "a route of taskd names a queue and nothing else");
+                    let (source, why) = (
+                        format!("{}: {key} = {value:?}", part.name),
+                        "a route of taskd names a queue and nothing else",
+                    );
                     match key.as_str() {
                         "routing_key" | "exchange" | "exchange_type" | "delivery_mode" => {
                             self.doc.remark("Exchanges and routing keys of routes were left out: a queue is all there is.");
@@ -186,13 +201,19 @@ impl Writer {
         };
         let pattern = part.name.replace('#', "*");
         match target {
-            Some(queue) if name::check(&queue).is_ok() && name::check(&pattern.replace(['*', '?'], "x")).is_ok() => {
+            Some(queue)
+                if name::check(&queue).is_ok() && name::check(&pattern.replace(['*', '?'], "x")).is_ok() =>
+            {
                 self.queues.insert(queue.clone());
                 self.routes.push((pattern, queue));
             }
-            Some(queue) => self.doc.left(&part.source, &format!("{pattern:?} or {queue:?} has characters that no name of taskd has")),
+            Some(queue) => self.doc.left(
+                &part.source,
+                &format!("{pattern:?} or {queue:?} has characters that no name of taskd has"),
+            ),
             None => {
-                let why = part.value.as_ref().err().cloned().unwrap_or_else(|| "it names no queue".to_owned());
+                let why =
+                    part.value.as_ref().err().cloned().unwrap_or_else(|| "it names no queue".to_owned());
                 self.doc.left(&part.source, &why);
             }
         }
@@ -207,7 +228,9 @@ impl Writer {
                     match value {
                         Value::Call(call, positional, named) if call == "Queue" => {
                             let named = named.iter().find(|(n, _)| n == "name").map(|(_, v)| v);
-                            found.extend(positional.first().or(named).and_then(Value::text).map(str::to_owned));
+                            found.extend(
+                                positional.first().or(named).and_then(Value::text).map(str::to_owned),
+                            );
                         }
                         Value::Text(name) => found.push(name.clone()),
                         _ => {}
@@ -219,7 +242,12 @@ impl Writer {
         }
         found.retain(|q| name::check(q).is_ok());
         if found.is_empty() {
-            let why = part.value.as_ref().err().cloned().unwrap_or_else(|| "no name of a queue is in it".to_owned());
+            let why = part
+                .value
+                .as_ref()
+                .err()
+                .cloned()
+                .unwrap_or_else(|| "no name of a queue is in it".to_owned());
             self.doc.left(&part.source, &why);
         }
         self.queues.extend(found);
@@ -227,14 +255,20 @@ impl Writer {
 
     fn decorated(&mut self, task: &Task) {
         if name::check(&task.name).is_err() {
-            return self.doc.left(&task.source, &format!("{:?} has characters that no name of taskd has", task.name));
+            return self
+                .doc
+                .left(&task.source, &format!("{:?} has characters that no name of taskd has", task.name));
         }
         let draft = self.tasks.entry(task.name.clone()).or_default();
         draft.comments.push(task.source.clone());
         if task.guessed {
-            draft.comments.push("  (the name was put together from the file's and the function's)".to_owned());
+            draft
+                .comments
+                .push("  (the name was put together from the file's and the function's)".to_owned());
         }
-        let has = |wanted: &str| task.options.iter().any(|(n, v)| n == wanted && !matches!(v, Ok(Value::Bool(false))));
+        let has = |wanted: &str| {
+            task.options.iter().any(|(n, v)| n == wanted && !matches!(v, Ok(Value::Bool(false))))
+        };
         let retries = has("autoretry_for");
         for (option, value) in &task.options {
             task_option(draft, option, value, retries);
@@ -271,7 +305,9 @@ impl Writer {
                 continue;
             }
             match &part.value {
-                Ok(Value::List(list)) => modules.extend(list.iter().filter_map(|v| v.text().map(str::to_owned))),
+                Ok(Value::List(list)) => {
+                    modules.extend(list.iter().filter_map(|v| v.text().map(str::to_owned)))
+                }
                 Ok(Value::Text(one)) => {
                     modules.insert(one.clone());
                 }
@@ -283,7 +319,11 @@ impl Writer {
         if modules.is_empty() {
             modules.insert("tasks".to_owned());
         }
-        argv.extend(modules.into_iter().filter(|m| m.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))));
+        argv.extend(
+            modules
+                .into_iter()
+                .filter(|m| m.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))),
+        );
         let mut table = Table::new("pools", POOL);
         table.set("worker", Toml::texts(argv));
         table.comment("working_directory = \"/srv/…\" where the modules are, and the python of their virtual environment");
@@ -326,13 +366,21 @@ impl Writer {
         let found = match form {
             Form::Seconds => duration(value).map(Some),
             Form::Rate => rate(value),
-            Form::Flag => value.flag().map(|b| Some(Toml::Bool(b))).ok_or_else(|| "it is neither True nor False".to_owned()),
+            Form::Flag => value
+                .flag()
+                .map(|b| Some(Toml::Bool(b)))
+                .ok_or_else(|| "it is neither True nor False".to_owned()),
             Form::Late => match value.flag() {
                 Some(late) => Ok(Some(Toml::text(if late { "late" } else { "early" }))),
                 None => Err("it is neither True nor False".to_owned()),
             },
-            Form::Count => value.int().map(|n| Some(Toml::Int(n))).ok_or_else(|| "it is no whole number".to_owned()),
-            Form::Kib => value.int().map(|n| Some(Toml::text(format!("{n}K")))).ok_or_else(|| "it is no whole number".to_owned()),
+            Form::Count => {
+                value.int().map(|n| Some(Toml::Int(n))).ok_or_else(|| "it is no whole number".to_owned())
+            }
+            Form::Kib => value
+                .int()
+                .map(|n| Some(Toml::text(format!("{n}K"))))
+                .ok_or_else(|| "it is no whole number".to_owned()),
         };
         match found {
             Ok(Some(value)) => table.replace(key, value, part.name.clone()),
@@ -449,7 +497,9 @@ impl Writer {
         let task = match entry.get("task") {
             Some(Ok(Value::Text(task))) if name::check(task).is_ok() => task.clone(),
             Some(Ok(Value::Text(task))) => {
-                return self.doc.left(&entry.source, &format!("{task:?} has characters that no name of taskd has"));
+                return self
+                    .doc
+                    .left(&entry.source, &format!("{task:?} has characters that no name of taskd has"));
             }
             Some(Err(why)) => return self.doc.left(&entry.source, &format!("task: {why}")),
             _ => return self.doc.left(&entry.source, "it names no task"),
@@ -535,7 +585,10 @@ fn draft_options(draft: &mut Draft, entry: &str, options: &Maybe) {
                 Err(why) => draft.leave(format!("expires of {entry}"), why),
             },
             ("exchange", _) => {}
-            _ => draft.leave(format!("{option} = {value:?} ({said})"), "neither a schedule nor a task of taskd has such a key"),
+            _ => draft.leave(
+                format!("{option} = {value:?} ({said})"),
+                "neither a schedule nor a task of taskd has such a key",
+            ),
         }
     }
 }
@@ -556,7 +609,19 @@ fn task_option(draft: &mut Draft, option: &str, value: &Maybe, retries: bool) {
         Err(why) => draft.leave(shown(), why),
     };
     match (option, value) {
-        ("bind" | "serializer" | "shared" | "typing" | "track_started" | "store_errors_even_if_ignored" | "base" | "trail" | "send_events" | "pydantic", _) => {}
+        (
+            "bind"
+            | "serializer"
+            | "shared"
+            | "typing"
+            | "track_started"
+            | "store_errors_even_if_ignored"
+            | "base"
+            | "trail"
+            | "send_events"
+            | "pydantic",
+            _,
+        ) => {}
         (_, Value::None) => {}
         ("rate_limit", value) => match rate(value) {
             Ok(Some(rate)) => draft.set("rate_limit", rate, ""),
@@ -566,10 +631,14 @@ fn task_option(draft: &mut Draft, option: &str, value: &Maybe, retries: bool) {
         ("time_limit", _) => duration_of("time_limit"),
         ("soft_time_limit", _) => duration_of("soft_time_limit"),
         ("expires", _) => duration_of("expires"),
-        ("queue", Value::Text(queue)) if name::check(queue).is_ok() => draft.set("queue", Toml::text(queue), ""),
+        ("queue", Value::Text(queue)) if name::check(queue).is_ok() => {
+            draft.set("queue", Toml::text(queue), "")
+        }
         ("priority", Value::Int(n)) => draft.set("priority", Toml::Int(*n), ""),
         ("ignore_result", Value::Bool(b)) => draft.set("ignore_result", Toml::Bool(*b), ""),
-        ("acks_late", Value::Bool(late)) => draft.set("acks", Toml::text(if *late { "late" } else { "early" }), ""),
+        ("acks_late", Value::Bool(late)) => {
+            draft.set("acks", Toml::text(if *late { "late" } else { "early" }), "")
+        }
         ("max_retries", Value::Int(n)) if retries => draft.set("max_retries", Toml::Int(*n), ""),
         ("default_retry_delay" | "countdown", _) if retries => duration_of("retry_delay"),
         ("retry_backoff", Value::Bool(on)) if retries => {
@@ -590,7 +659,10 @@ fn task_option(draft: &mut Draft, option: &str, value: &Maybe, retries: bool) {
             }
         }
         ("max_retries" | "default_retry_delay", _) => {
-            draft.leave(shown(), "the function asks for its retries itself; with max_retries taskd tries every failure again");
+            draft.leave(
+                shown(),
+                "the function asks for its retries itself; with max_retries taskd tries every failure again",
+            );
         }
         _ => draft.leave(shown(), "a task of taskd has no such key"),
     }

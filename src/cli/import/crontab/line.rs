@@ -78,14 +78,12 @@ fn assignment(text: &str) -> Option<(&str, &str)> {
     };
     let value = rest.trim_start_matches([' ', '\t']).strip_prefix('=')?.trim_matches([' ', '\t']);
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    (plain && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')).then(|| (name, unquoted(value)))
+    (plain && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'))
+        .then(|| (name, unquoted(value)))
 }
 
 fn unquoted(value: &str) -> &str {
-    ['"', '\'']
-        .into_iter()
-        .find_map(|q| value.strip_prefix(q)?.strip_suffix(q))
-        .unwrap_or(value)
+    ['"', '\''].into_iter().find_map(|q| value.strip_prefix(q)?.strip_suffix(q)).unwrap_or(value)
 }
 
 /// The command of an entry and what it gets on stdin: the first `%` ends the command, those after it are

@@ -162,7 +162,11 @@ impl File {
             name => {
                 self.variables.retain(|(n, _)| n != name);
                 self.variables.push((name.to_owned(), value.to_owned()));
-                let dollar = if value.contains('$') { "; cron does not replace $ in it, and taskd does not either" } else { "" };
+                let dollar = if value.contains('$') {
+                    "; cron does not replace $ in it, and taskd does not either"
+                } else {
+                    ""
+                };
                 format!("in the environment of the tasks below{dollar}")
             }
         };
@@ -315,7 +319,8 @@ fn is_relative(command: &str) -> bool {
         }
         let text = piece.text();
         let plain = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '.' || c == '_');
-        let path = text.contains('/') && !text.contains("://") && !text.contains([':', '=', '@', ' ', ',', '\\']);
+        let path =
+            text.contains('/') && !text.contains("://") && !text.contains([':', '=', '@', ' ', ',', '\\']);
         let script = [".sh", ".py", ".pl", ".php", ".rb", ".js"].iter().any(|e| text.ends_with(e));
         let bare = script && i > 0 && !text.contains([' ', '=', '@', ':']);
         if plain && (target || path || bare) && !is_place(text) {
@@ -328,7 +333,9 @@ fn is_relative(command: &str) -> bool {
 
 /// A word with a slash that is no file: a fraction, a MIME type, a date.
 fn is_place(text: &str) -> bool {
-    text.chars().all(|c| c.is_ascii_digit() || c == '/' || c == '.') && text.contains('/') && !text.starts_with('.')
+    text.chars().all(|c| c.is_ascii_digit() || c == '/' || c == '.')
+        && text.contains('/')
+        && !text.starts_with('.')
 }
 
 /// A command that reads this text from its stdin.
@@ -360,7 +367,9 @@ mod tests {
 
     #[test]
     fn variables_hold_from_their_line_on() {
-        let t = tables("A=1\n0 1 * * * /a\nA=2\nMAILTO=me@example.org\nSHELL=/bin/bash\n0 1 * * * /b ${x}\nCRON_TZ=UTC\n0 1 * * * /c\n");
+        let t = tables(
+            "A=1\n0 1 * * * /a\nA=2\nMAILTO=me@example.org\nSHELL=/bin/bash\n0 1 * * * /b ${x}\nCRON_TZ=UTC\n0 1 * * * /c\n",
+        );
         assert_eq!(t["tasks"]["a"]["environment"]["A"].as_str(), Some("1"));
         assert_eq!(t["tasks"]["b"]["environment"]["A"].as_str(), Some("2"));
         assert_eq!(t["tasks"]["b"]["exec"][2].as_str(), Some("/b ${{x}}"));
@@ -374,7 +383,10 @@ mod tests {
         let done = import("c", "@reboot /a\n0 0 * * * mail -s x me%Hi%END%\n", &Reading::default());
         assert_eq!(done.left, 1);
         let t: toml::Table = done.text.parse().unwrap();
-        assert_eq!(t["tasks"]["mail"]["command"].as_str(), Some("{ mail -s x me\n} <<'END_'\nHi\nEND\n\nEND_\n"));
+        assert_eq!(
+            t["tasks"]["mail"]["command"].as_str(),
+            Some("{ mail -s x me\n} <<'END_'\nHi\nEND\n\nEND_\n")
+        );
         assert!(t["schedules"].get("a").is_none() && t["tasks"].get("a").is_some());
     }
 

@@ -38,10 +38,9 @@ fn of_word(word: &str) -> Timing {
         "@reboot" => Timing::Reboot,
         // FreeBSD's words.
         "@every_minute" => cron("* * * * *"),
-        "@every_second" => Timing::Keys(
-            vec![("every", Toml::text("1s")), ("align", Toml::Bool(true))],
-            Vec::new(),
-        ),
+        "@every_second" => {
+            Timing::Keys(vec![("every", Toml::text("1s")), ("align", Toml::Bool(true))], Vec::new())
+        }
         lower => match lower.strip_prefix('@').and_then(|n| n.parse::<u32>().ok()) {
             Some(seconds) => Timing::Keys(
                 vec![("every", Toml::text(format!("{seconds}s"))), ("align", Toml::Bool(false))],
@@ -137,7 +136,9 @@ mod tests {
     fn words() {
         assert_eq!(timing(When::Word("@reboot")), Timing::Reboot);
         let keys = |word| match timing(When::Word(word)) {
-            Timing::Keys(keys, _) => keys.iter().map(|(k, v)| format!("{k} = {}", v.show())).collect::<Vec<_>>().join(" "),
+            Timing::Keys(keys, _) => {
+                keys.iter().map(|(k, v)| format!("{k} = {}", v.show())).collect::<Vec<_>>().join(" ")
+            }
             other => panic!("{other:?}"),
         };
         assert_eq!(keys("@Daily"), "cron = \"@daily\"");

@@ -49,7 +49,10 @@ impl Column {
         for line in text.lines() {
             if let Line::Entry(_, rest) = parse(line) {
                 let (user, command) = word(rest);
-                if !USUAL.contains(&user) || command.is_empty() || command.starts_with(['=', '|', '&', ';', '>', '-']) {
+                if !USUAL.contains(&user)
+                    || command.is_empty()
+                    || command.starts_with(['=', '|', '&', ';', '>', '-'])
+                {
                     return Self::None;
                 }
                 entries += 1;

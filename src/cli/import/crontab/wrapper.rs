@@ -34,7 +34,9 @@ pub fn unwrap(command: &str, locked_once: &dyn Fn(&str) -> bool) -> Unwrapped {
 fn sleep(out: &mut Unwrapped) {
     let Some(pieces) = shell::pieces(&out.command) else { return };
     let end = pieces.iter().position(|p| p.operator && matches!(p.raw.as_str(), ";" | "&&"));
-    let (Some(end), true) = (end, pieces.iter().filter(|p| p.operator).take(1).all(Piece::separates)) else { return };
+    let (Some(end), true) = (end, pieces.iter().filter(|p| p.operator).take(1).all(Piece::separates)) else {
+        return;
+    };
     let head = pieces.get(..end).unwrap_or_default();
     let texts: Vec<&str> = head.iter().map(Piece::text).collect();
     let seconds = match texts.as_slice() {
@@ -59,7 +61,9 @@ fn sleep(out: &mut Unwrapped) {
 /// The bound of `$((RANDOM % N))` and its kin, in seconds.
 fn random(word: &str, forms: &[&str]) -> Option<u64> {
     let inner: String = word.chars().filter(|c| !c.is_whitespace()).collect();
-    let inner = inner.strip_prefix("$((").and_then(|t| t.strip_suffix("))"))
+    let inner = inner
+        .strip_prefix("$((")
+        .and_then(|t| t.strip_suffix("))"))
         .or_else(|| inner.strip_prefix("$[").and_then(|t| t.strip_suffix(']')))?;
     let inner = inner.trim_matches(|c| c == '(' || c == ')');
     forms.iter().find_map(|f| inner.strip_prefix(f)).and_then(|n| n.parse().ok())
@@ -80,11 +84,11 @@ fn one(out: &mut Unwrapped, locked_once: &dyn Fn(&str) -> bool) -> Option<String
         "flock" => flock(out, &mut options, locked_once),
         "nice" => nice(out, &mut options),
         "ionice" => ionice(out, &mut options),
-        "chronic" | "cronic" => {
-            options.rest(&out.command).inspect(|_| {
-                out.said.push(format!("`{program}` was taken off: output is kept, and somebody is told of failures only"));
-            })
-        }
+        "chronic" | "cronic" => options.rest(&out.command).inspect(|_| {
+            out.said.push(format!(
+                "`{program}` was taken off: output is kept, and somebody is told of failures only"
+            ));
+        }),
         _ => None,
     }
 }
@@ -168,13 +172,19 @@ fn timeout(out: &mut Unwrapped, options: &mut Options<'_>) -> Option<String> {
         }
         _ => {
             out.task.push(("time_limit", Toml::text(duration(limit))));
-            out.said.push(format!("`{taken}` became time_limit, which kills; for a signal first set soft_time_limit below it"));
+            out.said.push(format!(
+                "`{taken}` became time_limit, which kills; for a signal first set soft_time_limit below it"
+            ));
         }
     }
     Some(rest)
 }
 
-fn flock(out: &mut Unwrapped, options: &mut Options<'_>, locked_once: &dyn Fn(&str) -> bool) -> Option<String> {
+fn flock(
+    out: &mut Unwrapped,
+    options: &mut Options<'_>,
+    locked_once: &dyn Fn(&str) -> bool,
+) -> Option<String> {
     let mut now = false;
     let mut code = None;
     loop {
@@ -182,7 +192,8 @@ fn flock(out: &mut Unwrapped, options: &mut Options<'_>, locked_once: &dyn Fn(&s
             now = true;
         } else if let Some(value) = options.value("-E", "--conflict-exit-code") {
             code = Some(value);
-        } else if !options.flag(&["-x", "-e", "--exclusive", "-o", "--close", "-F", "--no-fork", "--verbose"]) {
+        } else if !options.flag(&["-x", "-e", "--exclusive", "-o", "--close", "-F", "--no-fork", "--verbose"])
+        {
             break;
         }
     }
@@ -193,7 +204,9 @@ fn flock(out: &mut Unwrapped, options: &mut Options<'_>, locked_once: &dyn Fn(&s
     }
     out.schedule.push(("overlap", Toml::text("skip")));
     if !locked_once(&file) {
-        out.said.push(format!("`flock -n {file}` stays, since other lines use that lock; its runs do not overlap in any case"));
+        out.said.push(format!(
+            "`flock -n {file}` stays, since other lines use that lock; its runs do not overlap in any case"
+        ));
         return None;
     }
     let _ = code;
@@ -205,7 +218,9 @@ fn flock(out: &mut Unwrapped, options: &mut Options<'_>, locked_once: &dyn Fn(&s
     } else {
         options.rest(&out.command)?
     };
-    out.said.push(format!("`flock -n {file}` became overlap = \"skip\"; keep flock where others use that lock too"));
+    out.said.push(format!(
+        "`flock -n {file}` became overlap = \"skip\"; keep flock where others use that lock too"
+    ));
     Some(rest)
 }
 
@@ -298,8 +313,14 @@ mod tests {
     fn wrappers_become_keys() {
         for (command, wanted) in [
             ("timeout 60 a b >/dev/null 2>&1", "time_limit=\"1m\" | a b >/dev/null 2>&1"),
-            ("timeout -k 10 -s INT 1.5h a", "soft_time_limit=\"1h 30m\" soft_signal=\"INT\" time_limit=\"1h 30m 10s\" | a"),
-            ("/usr/bin/flock -n /run/x.lock nice -n 5 ionice -c3 /a", "nice=5 io_class=\"idle\" overlap=\"skip\" | /a"),
+            (
+                "timeout -k 10 -s INT 1.5h a",
+                "soft_time_limit=\"1h 30m\" soft_signal=\"INT\" time_limit=\"1h 30m 10s\" | a",
+            ),
+            (
+                "/usr/bin/flock -n /run/x.lock nice -n 5 ionice -c3 /a",
+                "nice=5 io_class=\"idle\" overlap=\"skip\" | /a",
+            ),
             ("flock -xn /x -c 'cd /a && b' >/dev/null", "overlap=\"skip\" | cd /a && b >/dev/null"),
             ("flock -n /shared a", "overlap=\"skip\" | flock -n /shared a"),
             ("chronic /a", " | /a"),

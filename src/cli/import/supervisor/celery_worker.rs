@@ -87,7 +87,8 @@ pub fn kind(words: &[String]) -> Kind {
         return Kind::Resident;
     }
     // `newrelic-admin run-program celery …`, `python -m celery …`, `manage.py celery …`
-    let Some(at) = words.iter().position(|w| matches!(base(w).as_str(), "celery" | "celeryd" | "celerybeat")) else {
+    let Some(at) = words.iter().position(|w| matches!(base(w).as_str(), "celery" | "celeryd" | "celerybeat"))
+    else {
         return Kind::Plain;
     };
     let (before, rest) = words.split_at(at);
@@ -113,11 +114,15 @@ pub fn kind(words: &[String]) -> Kind {
             _ => (word.as_str(), None),
         };
         let found = WITH_VALUE.iter().find(|(short, long)| {
-            *long == name || (!short.is_empty() && (*short == name || (word.starts_with(short) && !word.starts_with("--"))))
+            *long == name
+                || (!short.is_empty()
+                    && (*short == name || (word.starts_with(short) && !word.starts_with("--"))))
         });
         match found {
             Some((short, long)) => {
-                let glued = word.strip_prefix(short).filter(|v| !short.is_empty() && !v.is_empty() && !word.starts_with("--"));
+                let glued = word
+                    .strip_prefix(short)
+                    .filter(|v| !short.is_empty() && !v.is_empty() && !word.starts_with("--"));
                 let value = match (attached, glued) {
                     (Some(value), _) => Some(value),
                     (None, Some(value)) => Some(value.trim_start_matches('=').to_owned()),
@@ -178,18 +183,42 @@ fn option(worker: &mut Worker, name: &str, value: String, source: String) {
             "solo" => {
                 worker.processes.get_or_insert((1, source));
             }
-            _ => left("a worker takes many at once with --capacity N, and `processes` counts processes, not threads"),
+            _ => left(
+                "a worker takes many at once with --capacity N, and `processes` counts processes, not threads",
+            ),
         },
-        "--broker" | "--result-backend" => left("taskd has a store of its own; another broker is `broker` in [taskd]"),
+        "--broker" | "--result-backend" => {
+            left("taskd has a store of its own; another broker is `broker` in [taskd]")
+        }
         "--include" => left("name the module at the end of `worker`"),
         "--exclude-queues" => left("a queue is drained by the pool it names"),
         "-B" | "--beat" => left("schedules are taskd's own: taskd import celery-beat"),
         "--purge" | "--discard" => left("nothing is thrown away at the start; `taskd purge QUEUE` does it"),
         "--uid" | "--gid" | "--umask" => left("set user, group and umask of the pool"),
-        "--hostname" | "--loglevel" | "--logfile" | "--pidfile" | "--optimization" | "--statedb" | "--schedule"
-        | "--prefetch-multiplier" | "--heartbeat-interval" | "--scheduler" | "--executable" | "--loader"
-        | "--without-gossip" | "--without-mingle" | "--without-heartbeat" | "--task-events" | "-E" | "--events"
-        | "--quiet" | "-q" | "--no-color" | "-D" | "--detach" | "-Ofair" => {}
+        "--hostname"
+        | "--loglevel"
+        | "--logfile"
+        | "--pidfile"
+        | "--optimization"
+        | "--statedb"
+        | "--schedule"
+        | "--prefetch-multiplier"
+        | "--heartbeat-interval"
+        | "--scheduler"
+        | "--executable"
+        | "--loader"
+        | "--without-gossip"
+        | "--without-mingle"
+        | "--without-heartbeat"
+        | "--task-events"
+        | "-E"
+        | "--events"
+        | "--quiet"
+        | "-q"
+        | "--no-color"
+        | "-D"
+        | "--detach"
+        | "-Ofair" => {}
         _ => left("taskd has no such option"),
     }
 }
@@ -220,14 +249,22 @@ mod tests {
 
     #[test]
     fn old_and_new_order_of_words() {
-        let w = worker("/v/bin/celery -A proj.celery worker -l info -c 4 -Q a,b --max-tasks-per-child=100 -n x@%h");
+        let w = worker(
+            "/v/bin/celery -A proj.celery worker -l info -c 4 -Q a,b --max-tasks-per-child=100 -n x@%h",
+        );
         assert_eq!((w.app.as_deref(), w.python.as_str()), (Some("proj.celery"), "/v/bin/python"));
-        assert_eq!((w.processes.map(|p| p.0), w.max_tasks, w.queues), (Some(4), Some(100), vec!["a".into(), "b".into()]));
+        assert_eq!(
+            (w.processes.map(|p| p.0), w.max_tasks, w.queues),
+            (Some(4), Some(100), vec!["a".into(), "b".into()])
+        );
         assert_eq!(w.left, []);
         let w = worker("python3 -m celery worker --app=x -Ofair --autoscale=10,3 -B -P gevent");
         assert_eq!((w.python.as_str(), w.processes.map(|p| p.0), w.left.len()), ("python3", Some(10), 3));
         let w = worker("celery -Aproj worker -c2 --max-memory-per-child 200000 --strange");
-        assert_eq!((w.app.as_deref(), w.processes.map(|p| p.0), w.max_memory), (Some("proj"), Some(2), Some(200_000)));
+        assert_eq!(
+            (w.app.as_deref(), w.processes.map(|p| p.0), w.max_memory),
+            (Some("proj"), Some(2), Some(200_000))
+        );
         assert_eq!(w.left.len(), 1);
     }
 }

@@ -53,9 +53,7 @@ pub fn parse(text: &str) -> (Vec<Section>, Vec<String>) {
         }
         let indented = line.len() > trimmed.len();
         let open = sections.last_mut();
-        if indented
-            && let Some(key) = open.and_then(|s| s.keys.last_mut())
-        {
+        if indented && let Some(key) = open.and_then(|s| s.keys.last_mut()) {
             let more = uncommented(trimmed);
             if !key.value.is_empty() {
                 key.value.push('\n');
@@ -65,7 +63,8 @@ pub fn parse(text: &str) -> (Vec<Section>, Vec<String>) {
             key.source.push_str(line);
             continue;
         }
-        let split = trimmed.find(['=', ':']).and_then(|at| Some((trimmed.get(..at)?, trimmed.get(at + 1..)?)));
+        let split =
+            trimmed.find(['=', ':']).and_then(|at| Some((trimmed.get(..at)?, trimmed.get(at + 1..)?)));
         match (split, sections.last_mut()) {
             (Some((name, value)), Some(section)) if !name.trim().is_empty() => {
                 // A comment between keys stays with the section.
@@ -129,8 +128,9 @@ mod tests {
 
     #[test]
     fn sections_keys_and_comments() {
-        let (sections, odd) =
-            parse("x\n; top\n[program:a]\nCommand = /a -x ; comment\nenvironment=A=\"1\",\n    B='2;3'\n# c\nuser=bob\n[b]\n");
+        let (sections, odd) = parse(
+            "x\n; top\n[program:a]\nCommand = /a -x ; comment\nenvironment=A=\"1\",\n    B='2;3'\n# c\nuser=bob\n[b]\n",
+        );
         assert_eq!(odd, ["x"]);
         assert_eq!(sections.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["program:a", "b"]);
         let a = &sections[0];

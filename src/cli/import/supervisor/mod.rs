@@ -39,10 +39,13 @@ pub fn import(source: &str, text: &str) -> Imported {
             Some(("program", name)) => file.program(section, name),
             Some(("eventlistener" | "fcgi-program", _)) => {
                 file.doc.entry();
-                let why = "it speaks a protocol of supervisord's: as a service of its own it is a systemd unit";
+                let why =
+                    "it speaks a protocol of supervisord's: as a service of its own it is a systemd unit";
                 file.doc.left(&whole(section), why);
             }
-            Some(("group", _)) => file.explain(section, "pause and resume are for queues, with `taskd pause QUEUE`"),
+            Some(("group", _)) => {
+                file.explain(section, "pause and resume are for queues, with `taskd pause QUEUE`")
+            }
             _ if section.name == "include" => {
                 file.doc.left(&whole(section), "other files are not read: import each of them");
             }
@@ -96,7 +99,10 @@ impl File {
             }
             Kind::Plain if once => self.task(section, name, words),
             Kind::Plain => {
-                self.doc.left(&whole(section), "it runs all the time, and a task ends: it is a systemd unit, about like this:");
+                self.doc.left(
+                    &whole(section),
+                    "it runs all the time, and a task ends: it is a systemd unit, about like this:",
+                );
                 self.doc.comment(&unit(section, name, command));
             }
         }
@@ -106,21 +112,26 @@ impl File {
     fn task(&mut self, section: &Section, name: &str, words: Vec<String>) {
         let name = self.names.give(name);
         let mut table = Table::new("tasks", &name);
-        let command = section.keys.iter().rfind(|k| k.name == "command").map(|k| k.source.clone()).unwrap_or_default();
+        let command =
+            section.keys.iter().rfind(|k| k.name == "command").map(|k| k.source.clone()).unwrap_or_default();
         let mut left = Vec::new();
         let argv = words.iter().map(|w| expand(w, &name).map(|w| w.replace('{', "{{").replace('}', "}}")));
         match argv.collect::<Result<Vec<_>, _>>() {
             Ok(argv) => table.say("exec", Toml::texts(argv), command),
             Err(why) => return self.doc.left(&whole(section), &why),
         }
-        self.doc.comment(&format!("[{}]: it runs once and ends; `taskd enqueue {name}` runs it", section.name));
+        self.doc
+            .comment(&format!("[{}]: it runs once and ends; `taskd enqueue {name}` runs it", section.name));
         for key in &section.keys {
             match key.name.as_str() {
                 "command" => {}
                 "startsecs" | "autorestart" => self.doc.comment(&format!("{}  (a task)", key.source)),
-                "stopwaitsecs" => self.doc.comment(&format!("{}  (shutdown_grace of [taskd] is for all)", key.source)),
+                "stopwaitsecs" => {
+                    self.doc.comment(&format!("{}  (shutdown_grace of [taskd] is for all)", key.source))
+                }
                 "exitcodes" => {
-                    let codes = key.value.split(',').filter_map(|c| c.trim().parse::<i64>().ok()).filter(|c| *c != 0);
+                    let codes =
+                        key.value.split(',').filter_map(|c| c.trim().parse::<i64>().ok()).filter(|c| *c != 0);
                     let codes: Vec<Toml> = codes.map(Toml::Int).collect();
                     if !codes.is_empty() {
                         table.say("success_on", Toml::List(codes), key.source.clone());
@@ -172,7 +183,8 @@ impl File {
         }
         self.of_pool(section, &name, processes, &mut table, &mut left);
         self.doc.comment(&format!("[{}]", section.name));
-        let command = section.keys.iter().rfind(|k| k.name == "command").map(|k| k.source.clone()).unwrap_or_default();
+        let command =
+            section.keys.iter().rfind(|k| k.name == "command").map(|k| k.source.clone()).unwrap_or_default();
         let why = format!(
             "a pool runs a program that speaks taskd's protocol, not a Celery app. Below is one with the module taskd_worker \
              (packaging/python): give the functions its @task, and check that their module is {module:?}"
@@ -215,7 +227,11 @@ impl File {
         let pattern = format!("{package}.*");
         let Some(queue) = first.filter(|_| self.patterns.insert(pattern.clone())) else { return };
         let mut table = Table::new("tasks", &pattern);
-        table.say("queue", Toml::text(&queue), if queues.len() > 1 { "the others by `queue` of a task or by [[routes]]" } else { "" });
+        table.say(
+            "queue",
+            Toml::text(&queue),
+            if queues.len() > 1 { "the others by `queue` of a task or by [[routes]]" } else { "" },
+        );
         let seconds = |s: &String| Toml::text(format!("{s}s"));
         if let Some(limit) = &worker.soft_time_limit {
             table.say("soft_time_limit", seconds(limit), "--soft-time-limit");
@@ -223,27 +239,47 @@ impl File {
         if let Some(limit) = &worker.time_limit {
             table.say("time_limit", seconds(limit), "--time-limit");
         }
-        let around = format!("[queues.{}]\npool = \"w\"\n[pools.w]\nworker = [\"true\"]\n", toml_value::key(&queue));
+        let around =
+            format!("[queues.{}]\npool = \"w\"\n[pools.w]\nworker = [\"true\"]\n", toml_value::key(&queue));
         self.doc.blank();
         self.doc.table(&table, &around);
     }
 
     /// Keys of a program that is a pool; `processes` is what each of its processes has.
-    fn of_pool(&mut self, section: &Section, name: &str, processes: i64, table: &mut Table, left: &mut Vec<(String, String)>) {
+    fn of_pool(
+        &mut self,
+        section: &Section,
+        name: &str,
+        processes: i64,
+        table: &mut Table,
+        left: &mut Vec<(String, String)>,
+    ) {
         for key in &section.keys {
             match key.name.as_str() {
                 "command" => {}
                 "numprocs" => match key.value.parse::<i64>() {
                     Ok(n) if n > 1 && processes > 0 => {
                         let all = processes.saturating_mul(n);
-                        table.replace("processes", Toml::Int(all), format!("{} times {processes}", key.source));
+                        table.replace(
+                            "processes",
+                            Toml::Int(all),
+                            format!("{} times {processes}", key.source),
+                        );
                     }
                     Ok(1) => {}
-                    Ok(n) if n > 1 => left.push((key.source.clone(), "`processes` of the pool is the number of CPUs: multiply it yourself".to_owned())),
+                    Ok(n) if n > 1 => left.push((
+                        key.source.clone(),
+                        "`processes` of the pool is the number of CPUs: multiply it yourself".to_owned(),
+                    )),
                     _ => left.push((key.source.clone(), "it is no number".to_owned())),
                 },
-                "autostart" if !is(&key.value, false) => self.doc.comment(&format!("{}  (as a pool)", key.source)),
-                "autostart" => left.push((key.source.clone(), "a pool starts with taskd; `taskd pause QUEUE` holds its queues".to_owned())),
+                "autostart" if !is(&key.value, false) => {
+                    self.doc.comment(&format!("{}  (as a pool)", key.source))
+                }
+                "autostart" => left.push((
+                    key.source.clone(),
+                    "a pool starts with taskd; `taskd pause QUEUE` holds its queues".to_owned(),
+                )),
                 "autorestart" | "startretries" | "startsecs" | "exitcodes" | "numprocs_start" => {
                     self.doc.comment(&format!("{}  (a worker that ends is always replaced)", key.source));
                 }
@@ -262,12 +298,15 @@ impl File {
         };
         match key.name.as_str() {
             "user" => table.say("user", Toml::text(value), source),
-            "directory" if table.has("working_directory") => table.replace("working_directory", Toml::text(value), source),
+            "directory" if table.has("working_directory") => {
+                table.replace("working_directory", Toml::text(value), source)
+            }
             "directory" => table.say("working_directory", Toml::text(value), source),
             "umask" => table.say("umask", Toml::text(value), source),
             "environment" => match ini::environment(&value) {
                 Ok(pairs) => {
-                    let (own, kept): (Vec<_>, Vec<_>) = pairs.into_iter().partition(|(n, _)| n.starts_with("TASKD_"));
+                    let (own, kept): (Vec<_>, Vec<_>) =
+                        pairs.into_iter().partition(|(n, _)| n.starts_with("TASKD_"));
                     for (name, _) in own {
                         left.push((name, "names that begin with TASKD_ are taskd's own".to_owned()));
                     }
@@ -278,11 +317,21 @@ impl File {
                 }
                 Err(why) => left.push((source, why)),
             },
-            "stopsignal" if matches!(value.as_str(), "TERM" | "SIGTERM") => self.doc.comment(&format!("{source}  (as taskd)")),
-            "stopsignal" => left.push((source, "a worker is told to end by the end of its socket and SIGTERM".to_owned())),
-            "stopasgroup" | "killasgroup" => self.doc.comment(&format!("{source}  (nothing outlives a task or worker)")),
-            "process_name" | "priority" => self.doc.comment(&format!("{source}  (taskd starts everything at once and names it)")),
-            "redirect_stderr" => self.doc.comment(&format!("{source}  (the journal has both, and says which is which)")),
+            "stopsignal" if matches!(value.as_str(), "TERM" | "SIGTERM") => {
+                self.doc.comment(&format!("{source}  (as taskd)"))
+            }
+            "stopsignal" => {
+                left.push((source, "a worker is told to end by the end of its socket and SIGTERM".to_owned()))
+            }
+            "stopasgroup" | "killasgroup" => {
+                self.doc.comment(&format!("{source}  (nothing outlives a task or worker)"))
+            }
+            "process_name" | "priority" => {
+                self.doc.comment(&format!("{source}  (taskd starts everything at once and names it)"))
+            }
+            "redirect_stderr" => {
+                self.doc.comment(&format!("{source}  (the journal has both, and says which is which)"))
+            }
             name if name.starts_with("stdout_") || name.starts_with("stderr_") => {
                 self.doc.comment(&format!("{source}  (output goes to the journal and to `taskd logs`)"));
             }
@@ -313,7 +362,11 @@ fn package_of(app: &str) -> String {
     let module = app.split([':', '/']).next().unwrap_or(app);
     let ends = [".celery", ".celery_app", ".celeryapp", ".celery_worker", ".app", ".tasks", ".worker"];
     let cut = ends.iter().find_map(|e| module.strip_suffix(e)).filter(|m| !m.is_empty());
-    let package: String = cut.unwrap_or(module).chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.')).collect();
+    let package: String = cut
+        .unwrap_or(module)
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))
+        .collect();
     if package.is_empty() { "tasks".to_owned() } else { package }
 }
 
@@ -350,17 +403,29 @@ fn expand(value: &str, name: &str) -> Result<String, String> {
 
 /// The unit that a daemon would be.
 fn unit(section: &Section, name: &str, command: &str) -> String {
-    let mut lines = vec![format!("  /etc/systemd/system/{}.service", super::naming::slug(name)), "  [Service]".to_owned()];
+    let mut lines = vec![
+        format!("  /etc/systemd/system/{}.service", super::naming::slug(name)),
+        "  [Service]".to_owned(),
+    ];
     let mut add = |key: &str, value: &str| lines.push(format!("  {key}={}", value.replace('\n', " ")));
     add("ExecStart", command);
-    for (key, systemd) in [("directory", "WorkingDirectory"), ("user", "User"), ("umask", "UMask"), ("stopsignal", "KillSignal"), ("stopwaitsecs", "TimeoutStopSec")] {
+    for (key, systemd) in [
+        ("directory", "WorkingDirectory"),
+        ("user", "User"),
+        ("umask", "UMask"),
+        ("stopsignal", "KillSignal"),
+        ("stopwaitsecs", "TimeoutStopSec"),
+    ] {
         match section.get(key) {
-            Some(value) if key == "stopsignal" && !value.starts_with("SIG") => add(systemd, &format!("SIG{value}")),
+            Some(value) if key == "stopsignal" && !value.starts_with("SIG") => {
+                add(systemd, &format!("SIG{value}"))
+            }
             Some(value) => add(systemd, value),
             None => {}
         }
     }
-    for (name, value) in section.get("environment").and_then(|e| ini::environment(e).ok()).unwrap_or_default() {
+    for (name, value) in section.get("environment").and_then(|e| ini::environment(e).ok()).unwrap_or_default()
+    {
         add("Environment", &format!("\"{name}={value}\""));
     }
     match section.get("autorestart") {
@@ -397,13 +462,20 @@ mod tests {
     fn a_daemon_is_a_comment_with_its_unit() {
         let done = import("x", "[program:web]\ncommand=gunicorn shop.wsgi\nuser=www-data\nstopsignal=QUIT\n");
         assert!(done.text.parse::<toml::Table>().unwrap().is_empty());
-        assert!(done.text.contains("#   User=www-data") && done.text.contains("#   KillSignal=SIGQUIT"), "{}", done.text);
+        assert!(
+            done.text.contains("#   User=www-data") && done.text.contains("#   KillSignal=SIGQUIT"),
+            "{}",
+            done.text
+        );
         assert_eq!((done.entries, done.left), (1, 1));
     }
 
     #[test]
     fn what_ends_is_a_task() {
-        let done = import("x", "[program:migrate]\ncommand=/m --x {a}\nautorestart=false\nstartsecs=0\nexitcodes=0,2\n");
+        let done = import(
+            "x",
+            "[program:migrate]\ncommand=/m --x {a}\nautorestart=false\nstartsecs=0\nexitcodes=0,2\n",
+        );
         let t: toml::Table = done.text.parse().unwrap();
         assert_eq!(t["tasks"]["migrate"]["exec"][2].as_str(), Some("{{a}}"));
         assert_eq!(t["tasks"]["migrate"]["success_on"][0].as_integer(), Some(2));

@@ -125,7 +125,11 @@ fn weekdays(list: &str) -> Option<String> {
                 match end - at {
                     0 => out.push(name(at).to_owned()),
                     _ if end == 6 => {
-                        out.push(if at == 5 { name(5).to_owned() } else { format!("{}-{}", name(at), name(5)) });
+                        out.push(if at == 5 {
+                            name(5).to_owned()
+                        } else {
+                            format!("{}-{}", name(at), name(5))
+                        });
                         out.push(name(6).to_owned());
                     }
                     1 => out.extend([name(at).to_owned(), name(end).to_owned()]),
@@ -185,9 +189,15 @@ fn field(text: &str, first: u32, last: u32) -> Result<String, String> {
     let mut out = Vec::new();
     for item in text.split(',') {
         let (range, step) = match item.split_once('/') {
-            Some((range, step)) => (range, Some(step.parse::<u32>().ok().filter(|n| *n > 0).ok_or_else(|| {
-                format!("{item:?} has no step above zero")
-            })?)),
+            Some((range, step)) => (
+                range,
+                Some(
+                    step.parse::<u32>()
+                        .ok()
+                        .filter(|n| *n > 0)
+                        .ok_or_else(|| format!("{item:?} has no step above zero"))?,
+                ),
+            ),
             None => (item, None),
         };
         let (from, to) = match range.split_once("..") {
@@ -250,7 +260,19 @@ mod tests {
             let wanted = Ok(Event { cron: cron.to_owned(), zone: zone.map(str::to_owned) });
             assert_eq!(event(text), wanted, "{text}");
         }
-        for odd in ["", "2026-*-* 1:00", "*-*~1", "Mon *-*-1..7 1:00", "*:*:0/0.5", "25:00", "foo", "Mon Tue", "1:2:3:4", "@5", "*-*-* *-*-*"] {
+        for odd in [
+            "",
+            "2026-*-* 1:00",
+            "*-*~1",
+            "Mon *-*-1..7 1:00",
+            "*:*:0/0.5",
+            "25:00",
+            "foo",
+            "Mon Tue",
+            "1:2:3:4",
+            "@5",
+            "*-*-* *-*-*",
+        ] {
             assert!(event(odd).is_err(), "{odd:?}: {:?}", event(odd));
         }
     }

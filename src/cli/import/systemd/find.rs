@@ -108,7 +108,8 @@ fn by_name(root: &Path, name: &str) -> Result<Option<Unit>, Failure> {
 }
 
 fn text(path: &Path) -> Result<String, Failure> {
-    let fail = |why: &dyn std::fmt::Display| Failure::no_input(format!("cannot read {}: {why}", path.display()));
+    let fail =
+        |why: &dyn std::fmt::Display| Failure::no_input(format!("cannot read {}: {why}", path.display()));
     let known = fs::metadata(path).map_err(|e| fail(&e))?;
     if !known.is_file() && !known.file_type().is_symlink() {
         return Err(fail(&"it is no file"));

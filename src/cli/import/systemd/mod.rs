@@ -121,7 +121,10 @@ mod tests {
             "[Service]\nType=oneshot\nEnvironment=OPTS=-v\nExecStartPre=-/bin/mkdir -p /x\nExecStart=/a $OPTS {b}\nExecStart=/c\nUser=www-data\n",
         );
         let t: toml::Table = done.text.parse().unwrap();
-        assert_eq!(t["tasks"]["job"]["command"].as_str(), Some("{ /bin/mkdir -p /x || true; } && /a $OPTS '{b}' && exec /c"));
+        assert_eq!(
+            t["tasks"]["job"]["command"].as_str(),
+            Some("{ /bin/mkdir -p /x || true; } && /a $OPTS '{b}' && exec /c")
+        );
         assert_eq!(t["schedules"]["job"]["every"].as_str(), Some("15m"));
         assert_eq!(done.left, 1, "{}", done.text);
     }

@@ -1,10 +1,10 @@
 //! `[Service]`: what.
 
+use super::Pair;
 use super::exec::{self, Line};
 use super::span::{Span, span};
 use super::timer::beside;
 use super::unit::{Setting, Unit, boolean};
-use super::Pair;
 use crate::cli::import::document::{Document, Table};
 use crate::cli::import::toml_value::Toml;
 
@@ -125,11 +125,17 @@ fn exec_lines(service: &Unit) -> String {
 fn program(service: &Unit, unit: &str, left: &mut Vec<(String, String)>) -> Result<Program, String> {
     let kind = service.get("Service", "Type").unwrap_or("simple");
     if matches!(kind, "forking" | "dbus" | "notify" | "notify-reload") {
-        return Err(format!("Type={kind} is a daemon: a task is a program that does its work and ends; leave it a unit"));
+        return Err(format!(
+            "Type={kind} is a daemon: a task is a program that does its work and ends; leave it a unit"
+        ));
     }
     for key in ["ExecStopPost", "ExecStop", "ExecReload", "ExecCondition"] {
         for setting in service.all("Service", key) {
-            let why = if key == "ExecCondition" { "let the command look first, and exit 0" } else { "a task has no such step; put it into the command" };
+            let why = if key == "ExecCondition" {
+                "let the command look first, and exit 0"
+            } else {
+                "a task has no such step; put it into the command"
+            };
             left.push((setting.source(), why.to_owned()));
         }
     }
@@ -137,7 +143,9 @@ fn program(service: &Unit, unit: &str, left: &mut Vec<(String, String)>) -> Resu
     let mut said: Vec<String> = Vec::new();
     for key in ["ExecStartPre", "ExecStart", "ExecStartPost"] {
         for setting in service.all("Service", key) {
-            all.extend(exec::lines(&setting.value, unit).map_err(|why| format!("{}: {why}", setting.source()))?);
+            all.extend(
+                exec::lines(&setting.value, unit).map_err(|why| format!("{}: {why}", setting.source()))?,
+            );
             said.push(setting.source());
         }
     }
@@ -145,8 +153,13 @@ fn program(service: &Unit, unit: &str, left: &mut Vec<(String, String)>) -> Resu
         return Err("it has no ExecStart=".to_owned());
     }
     let as_root = all.iter().any(|l| l.as_root);
-    if as_root && all.iter().any(|l| !l.as_root) && service.get("Service", "User").is_some_and(|u| u != "root") {
-        return Err("some of its programs run as root and some as User=: make it tasks of their own".to_owned());
+    if as_root
+        && all.iter().any(|l| !l.as_root)
+        && service.get("Service", "User").is_some_and(|u| u != "root")
+    {
+        return Err(
+            "some of its programs run as root and some as User=: make it tasks of their own".to_owned()
+        );
     }
     if all.iter().any(|l| l.by_shell) {
         return Err("| runs it through the user's login shell; name the shell".to_owned());
@@ -225,9 +238,9 @@ fn one(setting: &Setting, service: &Unit, unit: &str, root: bool) -> Done {
         "User" => key("user", Toml::text(value)),
         "Group" => key("group", Toml::text(value)),
         "SupplementaryGroups" => key("supplementary_groups", Toml::texts(value.split_whitespace())),
-        "DynamicUser" if boolean(value) == Some(true) => {
-            Done::No("taskd makes up no users: it runs as the user of its pool; name one with `user`".to_owned())
-        }
+        "DynamicUser" if boolean(value) == Some(true) => Done::No(
+            "taskd makes up no users: it runs as the user of its pool; name one with `user`".to_owned(),
+        ),
         "DynamicUser" => Done::Fine("as taskd"),
         "EnvironmentFile" => match value.strip_prefix('-') {
             Some(file) => Done::Keys(vec![("environment_file", Toml::text(file))]),
@@ -245,13 +258,16 @@ fn one(setting: &Setting, service: &Unit, unit: &str, root: bool) -> Done {
             false => Done::Fine("without a time limit nothing sends it"),
         },
         "Nice" => number("nice"),
-        "IOSchedulingClass" => key("io_class", Toml::text(match value {
-            "0" => "none",
-            "1" => "realtime",
-            "2" => "best-effort",
-            "3" => "idle",
-            other => other,
-        })),
+        "IOSchedulingClass" => key(
+            "io_class",
+            Toml::text(match value {
+                "0" => "none",
+                "1" => "realtime",
+                "2" => "best-effort",
+                "3" => "idle",
+                other => other,
+            }),
+        ),
         "MemoryMax" | "MemoryLimit" if value == "infinity" => Done::Fine("as taskd"),
         "MemoryMax" | "MemoryLimit" => key("memory_max", Toml::text(value)),
         "CPUQuota" => key("cpu_quota", Toml::text(value)),
@@ -276,20 +292,27 @@ fn one(setting: &Setting, service: &Unit, unit: &str, root: bool) -> Done {
             key("read_write_paths", Toml::texts(paths))
         }
         "SuccessExitStatus" => success(value),
-        "StandardOutput" | "StandardError" if matches!(value, "journal" | "inherit" | "journal+console" | "syslog") => {
+        "StandardOutput" | "StandardError"
+            if matches!(value, "journal" | "inherit" | "journal+console" | "syslog") =>
+        {
             Done::Fine("output goes to the journal")
         }
-        "StandardOutput" | "StandardError" => Done::No("output goes to the journal and to `taskd logs`".to_owned()),
+        "StandardOutput" | "StandardError" => {
+            Done::No("output goes to the journal and to `taskd logs`".to_owned())
+        }
         "StandardInput" if value == "null" => Done::Fine("as taskd"),
         "SyslogIdentifier" => Done::Fine("entries of the journal have TASKD_TASK"),
         "RemainAfterExit" if boolean(value) == Some(false) => Done::Fine("as taskd"),
         "KillMode" if value == "control-group" || value == "mixed" => Done::Fine("nothing outlives a task"),
         "KillMode" => Done::No("nothing outlives a task".to_owned()),
         "Restart" if value == "no" => Done::Fine("as taskd"),
-        "Restart" | "RestartSec" => Done::No(format!("for a task that failed set max_retries and retry_delay ({value})")),
-        "LoadCredential" | "LoadCredentialEncrypted" | "SetCredential" => {
-            Done::No("write it to taskd.service (`systemctl edit taskd`), and `credentials = [\"NAME\"]` here".to_owned())
+        "Restart" | "RestartSec" => {
+            Done::No(format!("for a task that failed set max_retries and retry_delay ({value})"))
         }
+        "LoadCredential" | "LoadCredentialEncrypted" | "SetCredential" => Done::No(
+            "write it to taskd.service (`systemctl edit taskd`), and `credentials = [\"NAME\"]` here"
+                .to_owned(),
+        ),
         "RuntimeDirectory" | "StateDirectory" | "CacheDirectory" | "LogsDirectory" => {
             Done::No("taskd makes no directories: let the command or tmpfiles.d make it".to_owned())
         }
@@ -297,7 +320,19 @@ fn one(setting: &Setting, service: &Unit, unit: &str, root: bool) -> Done {
             || name.starts_with("Restrict")
             || name.starts_with("Private")
             || name.starts_with("SystemCall")
-            || matches!(name, "CapabilityBoundingSet" | "AmbientCapabilities" | "LockPersonality" | "MemoryDenyWriteExecute" | "ReadOnlyPaths" | "InaccessiblePaths" | "DevicePolicy" | "DeviceAllow" | "BindPaths" | "RemoveIPC") =>
+            || matches!(
+                name,
+                "CapabilityBoundingSet"
+                    | "AmbientCapabilities"
+                    | "LockPersonality"
+                    | "MemoryDenyWriteExecute"
+                    | "ReadOnlyPaths"
+                    | "InaccessiblePaths"
+                    | "DevicePolicy"
+                    | "DeviceAllow"
+                    | "BindPaths"
+                    | "RemoveIPC"
+            ) =>
         {
             Done::No("not among the sandbox keys of a task; taskd.service bounds all tasks alike".to_owned())
         }
@@ -349,8 +384,21 @@ fn limit(setting: &Setting, service: &Unit) -> Done {
 /// Exit codes by number, or by the names that systemd.exec(5) has for those of sysexits.h.
 fn success(value: &str) -> Done {
     const NAMES: [&str; 15] = [
-        "USAGE", "DATAERR", "NOINPUT", "NOUSER", "NOHOST", "UNAVAILABLE", "SOFTWARE", "OSERR", "OSFILE", "CANTCREAT",
-        "IOERR", "TEMPFAIL", "PROTOCOL", "NOPERM", "CONFIG",
+        "USAGE",
+        "DATAERR",
+        "NOINPUT",
+        "NOUSER",
+        "NOHOST",
+        "UNAVAILABLE",
+        "SOFTWARE",
+        "OSERR",
+        "OSFILE",
+        "CANTCREAT",
+        "IOERR",
+        "TEMPFAIL",
+        "PROTOCOL",
+        "NOPERM",
+        "CONFIG",
     ];
     let mut codes = Vec::new();
     for word in value.split_whitespace() {
@@ -358,9 +406,10 @@ fn success(value: &str) -> Done {
         match word.parse::<i64>().ok().or(named) {
             Some(0) => {}
             Some(n) => codes.push(Toml::Int(n)),
-            None => return Done::No(format!("{word} is no exit code; an end by a signal is always a failure")),
+            None => {
+                return Done::No(format!("{word} is no exit code; an end by a signal is always a failure"));
+            }
         }
     }
     Done::Keys(if codes.is_empty() { Vec::new() } else { vec![("success_on", Toml::List(codes))] })
 }
-

@@ -32,12 +32,17 @@ pub(super) fn translate(doc: &mut Document, timer: &Unit, task: &str) -> Vec<Tab
     }
     for table in &mut out {
         if let Some(text) = delay.and_then(Span::show).filter(|_| delay != Some(Span::Millis(0))) {
-            let said = if fixed { "RandomizedDelaySec=" } else { "RandomizedDelaySec=, the same each time as with FixedRandomDelay=" };
+            let said = if fixed {
+                "RandomizedDelaySec="
+            } else {
+                "RandomizedDelaySec=, the same each time as with FixedRandomDelay="
+            };
             table.say("splay", Toml::text(text), said);
         }
         table.say("overlap", Toml::text("skip"), "as systemd, which starts no unit that runs");
         if table.has("cron") {
-            let said = format!("Persistent={}", timer.get("Timer", "Persistent").unwrap_or("no, the default"));
+            let said =
+                format!("Persistent={}", timer.get("Timer", "Persistent").unwrap_or("no, the default"));
             table.say("catch_up", Toml::text(catch_up), said);
         } else {
             table.set("catch_up", Toml::text("none"));
@@ -55,7 +60,8 @@ fn one(doc: &mut Document, setting: &Setting, timer: &Unit, task: &str, out: &mu
             let mut table = Table::new("schedules", "");
             table.set("task", Toml::text(task));
             table.say("every", Toml::text(text), source.clone());
-            let said = if align { "from start to start" } else { "from the end of a run to the start of the next" };
+            let said =
+                if align { "from start to start" } else { "from the end of a run to the start of the next" };
             table.say("align", Toml::Bool(align), said);
             out.push(table);
         }
@@ -80,7 +86,9 @@ fn one(doc: &mut Document, setting: &Setting, timer: &Unit, task: &str, out: &mu
             let why = if interval("OnUnitActiveSec") || interval("OnUnitInactiveSec") {
                 "the first run is not set apart from the others: `every` says when it comes".to_owned()
             } else {
-                format!("once after a start is no schedule: `taskd enqueue {task}` in a unit after taskd.service does it")
+                format!(
+                    "once after a start is no schedule: `taskd enqueue {task}` in a unit after taskd.service does it"
+                )
             };
             doc.left(&source, &why);
         }
@@ -92,7 +100,11 @@ fn one(doc: &mut Document, setting: &Setting, timer: &Unit, task: &str, out: &mu
             if !fine {
                 doc.left(&source, "the value is not understood");
             } else if setting.key != "RandomizedDelaySec" {
-                let what = if setting.key == "Persistent" { "catch_up" } else { "splay is always the same for a node" };
+                let what = if setting.key == "Persistent" {
+                    "catch_up"
+                } else {
+                    "splay is always the same for a node"
+                };
                 doc.comment(&format!("{source}  ({what})"));
             } else {
                 doc.comment(&format!("{source}  (splay)"));
@@ -122,7 +134,19 @@ pub(super) fn beside(doc: &mut Document, setting: &Setting) {
         (_, key) if key.starts_with("Condition") || key.starts_with("Assert") => {
             doc.left(&source, "taskd checks no conditions: let the command look, and exit 0");
         }
-        ("Unit", "DefaultDependencies" | "Before" | "After" | "Wants" | "Requires" | "RequiresMountsFor" | "PartOf" | "BindsTo" | "Conflicts" | "Requisite") => {
+        (
+            "Unit",
+            "DefaultDependencies"
+            | "Before"
+            | "After"
+            | "Wants"
+            | "Requires"
+            | "RequiresMountsFor"
+            | "PartOf"
+            | "BindsTo"
+            | "Conflicts"
+            | "Requisite",
+        ) => {
             doc.left(&source, "taskd starts tasks when they are due, in no order with units; write it to taskd.service if need be");
         }
         _ => doc.left(&source, "taskd has no such setting"),

@@ -109,7 +109,8 @@ impl Unit {
             let same = old.key == key || (empties && timer(key) && timer(&old.key));
             old.gone |= same && (empties || !is_list(key));
         }
-        let setting = Setting { section: section.into(), key: key.into(), value: value.into(), gone: empties };
+        let setting =
+            Setting { section: section.into(), key: key.into(), value: value.into(), gone: empties };
         self.settings.push(setting);
     }
 

@@ -347,16 +347,34 @@ mod tests {
         assert!(matches!(node("(1)"), Node::Int(1)));
         assert!(matches!(node("()"), Node::List(l) if l.is_empty()));
         assert!(matches!(node("{'a': 1, **b}"), Node::Dict(d) if d.len() == 2));
-        assert!(matches!(node("a.b(1, c=2, **d)"), Node::Call(n, p, k) if n == "a.b" && p.len() == 1 && k.len() == 2));
-        for odd in ["1 if x else 2", "a[0]", "f()()", "lambda: 1", "[x for x in y]", "a and b", "not x", "f'{x}'", "*a"] {
+        assert!(
+            matches!(node("a.b(1, c=2, **d)"), Node::Call(n, p, k) if n == "a.b" && p.len() == 1 && k.len() == 2)
+        );
+        for odd in [
+            "1 if x else 2",
+            "a[0]",
+            "f()()",
+            "lambda: 1",
+            "[x for x in y]",
+            "a and b",
+            "not x",
+            "f'{x}'",
+            "*a",
+        ] {
             let found = node(odd);
-            assert!(matches!(found, Node::Unknown) || matches!(&found, Node::List(l) if l.iter().all(|e| e.node == Node::Unknown)), "{odd}: {found:?}");
+            assert!(
+                matches!(found, Node::Unknown)
+                    || matches!(&found, Node::List(l) if l.iter().all(|e| e.node == Node::Unknown)),
+                "{odd}: {found:?}"
+            );
         }
     }
 
     #[test]
     fn what_is_unknown_does_not_hide_its_neighbors() {
-        let Node::Dict(entries) = node("{'a': x[1], 'b': [i for i in range(3)], 'c': lambda x, y: 1, 'd': 4}") else {
+        let Node::Dict(entries) =
+            node("{'a': x[1], 'b': [i for i in range(3)], 'c': lambda x, y: 1, 'd': 4}")
+        else {
             panic!()
         };
         assert_eq!(entries.last().unwrap().1.node, Node::Int(4));

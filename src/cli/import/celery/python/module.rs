@@ -276,8 +276,27 @@ mod tests {
              app.conf.update(timezone='UTC', **{'b': 1})\nCELERYBEAT_SCHEDULE['x'] = {}\nbeat_schedule.update({'y': {}})\n\
              class Config:\n    A = B = 1, 2\nif x == 1:\n    print('x')\n",
         );
-        let names: Vec<String> = found.settings.iter().map(|s| format!("{}{}{}", s.name, if s.of_conf { "*" } else { "" }, if s.adds { "+" } else { "" })).collect();
-        assert_eq!(names, ["CELERY_TIMEZONE", "beat_schedule*", "task_routes*", "timezone*", "b*", "CELERYBEAT_SCHEDULE+", "beat_schedule+", "A", "B"]);
+        let names: Vec<String> = found
+            .settings
+            .iter()
+            .map(|s| {
+                format!("{}{}{}", s.name, if s.of_conf { "*" } else { "" }, if s.adds { "+" } else { "" })
+            })
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "CELERY_TIMEZONE",
+                "beat_schedule*",
+                "task_routes*",
+                "timezone*",
+                "b*",
+                "CELERYBEAT_SCHEDULE+",
+                "beat_schedule+",
+                "A",
+                "B"
+            ]
+        );
         assert_eq!(found.names.whole("ct"), "celery.schedules.crontab");
         assert_eq!(found.names.whole("add"), "tasks.add");
         assert_eq!(found.names.whole("dt.timedelta"), "datetime.timedelta");
@@ -289,7 +308,8 @@ mod tests {
             "@app.task(bind=True, rate_limit='10/m')\n@other\nasync def a(self): pass\n@shared_task\ndef b(): pass\n@property\ndef c(): pass\n\
              @app.on_after_configure.connect\ndef setup(sender, **kw):\n    sender.add_periodic_task(10.0, add.s(1), name='x')\n",
         );
-        let tasks: Vec<(&str, usize)> = found.tasks.iter().map(|t| (t.function.as_str(), t.options.len())).collect();
+        let tasks: Vec<(&str, usize)> =
+            found.tasks.iter().map(|t| (t.function.as_str(), t.options.len())).collect();
         assert_eq!(tasks, [("a", 2), ("b", 0)]);
         assert_eq!((found.periodic.len(), found.periodic[0].positional.len()), (1, 2));
     }

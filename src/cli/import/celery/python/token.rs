@@ -40,15 +40,16 @@ pub struct Tokens {
 }
 
 const OPERATORS: &[&str] = &[
-    "**=", "//=", ">>=", "<<=", "...", "**", "//", ">>", "<<", "<=", ">=", "==", "!=", "->", "+=", "-=", "*=", "/=", "%=",
-    "&=", "|=", "^=", "@=", ":=", "(", ")", "[", "]", "{", "}", ",", ":", ".", ";", "@", "=", "+", "-", "*", "/", "%", "&",
-    "|", "^", "~", "<", ">",
+    "**=", "//=", ">>=", "<<=", "...", "**", "//", ">>", "<<", "<=", ">=", "==", "!=", "->", "+=", "-=",
+    "*=", "/=", "%=", "&=", "|=", "^=", "@=", ":=", "(", ")", "[", "]", "{", "}", ",", ":", ".", ";", "@",
+    "=", "+", "-", "*", "/", "%", "&", "|", "^", "~", "<", ">",
 ];
 
 /// Cuts a text into tokens. What Python would refuse is passed over, so that the rest can still be read.
 #[must_use]
 pub fn tokens(text: &str) -> Tokens {
-    let mut reader = Reader { text, at: 0, line: 1, depth: 0, out: Tokens::default(), now: Vec::new(), indent: 0 };
+    let mut reader =
+        Reader { text, at: 0, line: 1, depth: 0, out: Tokens::default(), now: Vec::new(), indent: 0 };
     reader.run();
     reader.out
 }
@@ -122,7 +123,8 @@ impl<'a> Reader<'a> {
 
     fn token(&mut self, c: char) {
         let (start, line) = (self.at, self.line);
-        if c.is_ascii_digit() || (c == '.' && self.rest().chars().nth(1).is_some_and(|d| d.is_ascii_digit())) {
+        if c.is_ascii_digit() || (c == '.' && self.rest().chars().nth(1).is_some_and(|d| d.is_ascii_digit()))
+        {
             let kind = self.number();
             return self.push(kind, start, line);
         }
@@ -131,7 +133,8 @@ impl<'a> Reader<'a> {
             return self.push(kind, start, line);
         }
         if c.is_alphabetic() || c == '_' {
-            let len = self.rest().find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(self.rest().len());
+            let len =
+                self.rest().find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(self.rest().len());
             let name = self.rest().get(..len).unwrap_or_default();
             self.at += len;
             let prefix = name.len() <= 2 && name.chars().all(|c| "rRbBuUfF".contains(c));
@@ -273,12 +276,31 @@ mod tests {
     #[test]
     fn strings_numbers_and_lines() {
         let text = |t: &str| Kind::Text(t.to_owned());
-        assert_eq!(kinds("'a' \"b\\n\" r'\\d' u'é' '''x\ny''' b'z' f'{q}' f'w'")[0], [
-            text("a"), text("b\n"), text("\\d"), text("é"), text("x\ny"), Kind::Unknown, Kind::Unknown, text("w")
-        ]);
-        assert_eq!(kinds("1_000 0x10 1.5 1e3 .5 3j 99999999999999999999")[0], [
-            Kind::Int(1_000), Kind::Int(16), Kind::Float(1.5), Kind::Float(1_000.0), Kind::Float(0.5), Kind::Unknown, Kind::Unknown
-        ]);
+        assert_eq!(
+            kinds("'a' \"b\\n\" r'\\d' u'é' '''x\ny''' b'z' f'{q}' f'w'")[0],
+            [
+                text("a"),
+                text("b\n"),
+                text("\\d"),
+                text("é"),
+                text("x\ny"),
+                Kind::Unknown,
+                Kind::Unknown,
+                text("w")
+            ]
+        );
+        assert_eq!(
+            kinds("1_000 0x10 1.5 1e3 .5 3j 99999999999999999999")[0],
+            [
+                Kind::Int(1_000),
+                Kind::Int(16),
+                Kind::Float(1.5),
+                Kind::Float(1_000.0),
+                Kind::Float(0.5),
+                Kind::Unknown,
+                Kind::Unknown
+            ]
+        );
         assert_eq!(kinds("a = (1,\n 2) # c\nb; c\\\n d").len(), 3);
         let found = tokens("# one\nx = 1  # two\n  # three\n  y\n");
         assert_eq!(found.comments, [(1, "# one".to_owned()), (3, "# three".to_owned())]);
@@ -287,7 +309,8 @@ mod tests {
 
     #[test]
     fn what_is_no_python_is_passed_over() {
-        for odd in ["'", "\"\"\"", "'\\", "'\\x", "?$`", "'\\N{X}'", "((((", "))))", "\\", "é'", "0x", "1e"] {
+        for odd in ["'", "\"\"\"", "'\\", "'\\x", "?$`", "'\\N{X}'", "((((", "))))", "\\", "é'", "0x", "1e"]
+        {
             let _ = tokens(odd);
         }
     }

@@ -94,9 +94,9 @@ impl Value {
             Self::Float(f) => Toml::Float(*f),
             Self::Text(t) => Toml::text(t),
             Self::List(list) => Toml::List(list.iter().map(Self::toml).collect::<Result<_, _>>()?),
-            Self::Dict(map) => Toml::Map(
-                map.iter().map(|(k, v)| Ok((k.clone(), v.toml()?))).collect::<Result<_, String>>()?,
-            ),
+            Self::Dict(map) => {
+                Toml::Map(map.iter().map(|(k, v)| Ok((k.clone(), v.toml()?))).collect::<Result<_, String>>()?)
+            }
             Self::Call(name, ..) => return Err(format!("{name}(…) is no value of JSON")),
         })
     }
@@ -107,7 +107,9 @@ impl From<&Json> for Value {
         match json {
             Json::Null => Self::None,
             Json::Bool(b) => Self::Bool(*b),
-            Json::Number(n) => n.as_i64().map_or_else(|| Self::Float(n.as_f64().unwrap_or(f64::MAX)), Self::Int),
+            Json::Number(n) => {
+                n.as_i64().map_or_else(|| Self::Float(n.as_f64().unwrap_or(f64::MAX)), Self::Int)
+            }
             Json::String(s) => Self::Text(s.clone()),
             Json::Array(list) => Self::List(list.iter().map(Self::from).collect()),
             Json::Object(map) => Self::Dict(map.iter().map(|(k, v)| (k.clone(), Self::from(v))).collect()),
@@ -149,7 +151,10 @@ impl Names {
     ///
     /// # Errors
     /// It is no dict that is written out.
-    pub fn entries<'e>(&'e self, expression: &'e Expression) -> Result<Vec<(String, &'e Expression)>, String> {
+    pub fn entries<'e>(
+        &'e self,
+        expression: &'e Expression,
+    ) -> Result<Vec<(String, &'e Expression)>, String> {
         let mut out = Vec::new();
         let mut budget = ENTRIES;
         self.entries_within(expression, 0, &mut budget, &mut out)?;
@@ -203,7 +208,12 @@ impl Names {
         }
     }
 
-    fn value_within(&self, expression: &Expression, depth: usize, budget: &mut usize) -> Result<Value, String> {
+    fn value_within(
+        &self,
+        expression: &Expression,
+        depth: usize,
+        budget: &mut usize,
+    ) -> Result<Value, String> {
         *budget = budget.checked_sub(1).ok_or("it has too many values")?;
         if depth > FURTHEST {
             return Err("it is nested too deeply".to_owned());
@@ -221,7 +231,10 @@ impl Names {
                     let last = name.rsplit('.').next().unwrap_or(name);
                     let found = self.constants.get(name).or_else(|| {
                         // `self.X`, `Config.X`: the class stands in this file.
-                        name.contains('.').then(|| self.constants.get(last)).flatten().filter(|_| last.chars().any(|c| c.is_ascii_uppercase()))
+                        name.contains('.')
+                            .then(|| self.constants.get(last))
+                            .flatten()
+                            .filter(|_| last.chars().any(|c| c.is_ascii_uppercase()))
                     });
                     let found = found.ok_or_else(|| format!("{name} is not written out in this file"))?;
                     inner(found)?
@@ -287,7 +300,9 @@ fn add<'e>(out: &mut Vec<(String, &'e Expression)>, name: String, value: &'e Exp
 fn call(name: String, positional: Vec<Value>, named: Vec<(String, Value)>) -> Result<Value, String> {
     match (name.as_str(), positional.as_slice()) {
         ("dict", []) => Ok(Value::Dict(named)),
-        ("list" | "tuple" | "set" | "frozenset", [Value::List(list)]) if named.is_empty() => Ok(Value::List(list.clone())),
+        ("list" | "tuple" | "set" | "frozenset", [Value::List(list)]) if named.is_empty() => {
+            Ok(Value::List(list.clone()))
+        }
         ("float", [one]) if one.number().is_some() => Ok(Value::Float(one.number().unwrap_or_default())),
         ("int", [Value::Int(n)]) => Ok(Value::Int(*n)),
         ("str", [Value::Text(t)]) => Ok(Value::Text(t.clone())),
@@ -376,10 +391,24 @@ mod tests {
         assert_eq!(of("2 * HOUR", &names), Ok(Value::Int(7_200)));
         assert_eq!(of("-1.5 / 2", &names), Ok(Value::Float(-0.75)));
         assert_eq!(of("'a' + 'b'", &names), Ok(Value::Text("ab".into())));
-        assert_eq!(of("dict(a=1, **{'b': 2})", &names), Ok(Value::Dict(vec![("a".into(), Value::Int(1)), ("b".into(), Value::Int(2))])));
-        assert_eq!(of("ct(hour=3)", &names), Ok(Value::Call("crontab".into(), vec![], vec![("hour".into(), Value::Int(3))])));
+        assert_eq!(
+            of("dict(a=1, **{'b': 2})", &names),
+            Ok(Value::Dict(vec![("a".into(), Value::Int(1)), ("b".into(), Value::Int(2))]))
+        );
+        assert_eq!(
+            of("ct(hour=3)", &names),
+            Ok(Value::Call("crontab".into(), vec![], vec![("hour".into(), Value::Int(3))]))
+        );
         assert_eq!(of("range(0, 6, 2)", &names).unwrap(), Value::List([0, 2, 4].map(Value::Int).to_vec()));
-        for bad in ["LOOP", "X", "os.environ.get('a')", "9223372036854775807 + 1", "'a' * 3", "1 / 0", "x if y else z"] {
+        for bad in [
+            "LOOP",
+            "X",
+            "os.environ.get('a')",
+            "9223372036854775807 + 1",
+            "'a' * 3",
+            "1 / 0",
+            "x if y else z",
+        ] {
             assert!(of(bad, &names).is_err(), "{bad}");
         }
     }
