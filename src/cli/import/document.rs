@@ -147,13 +147,15 @@ impl Table {
     /// What taskd's own check says of it, by key; what a later version brings is no fault of it.
     fn faults(&self, around: &str) -> Vec<(String, String)> {
         let mut lines = Vec::new();
-        let stub = if matches!(self.kind, "defaults" | "routes" | "results") { "" } else { "x" };
-        self.show(stub, &mut lines);
+        self.show(&self.name, &mut lines);
         let text = format!("{}\n{around}", lines.join("\n"));
         let Err(report) = config::load_texts(&[("imported", &text)], &Env::elsewhere()) else {
             return Vec::new();
         };
-        let prefix = if stub.is_empty() { self.kind.to_owned() } else { format!("{}.{stub}", self.kind) };
+        let prefix = match self.name.as_str() {
+            "" => self.kind.to_owned(),
+            name => format!("{}.{}", self.kind, toml_value::key(name)),
+        };
         let of = |key: &str| -> Option<String> {
             let rest = key.strip_prefix(&prefix)?;
             let rest = rest.trim_start_matches(|c: char| c == '[' || c == ']' || c.is_ascii_digit());

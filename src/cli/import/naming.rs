@@ -47,6 +47,17 @@ pub fn slug(text: &str) -> String {
     if trimmed.is_empty() { "task".to_owned() } else { trimmed.to_owned() }
 }
 
+/// A queue of Celery's under the name that it has here: taskd's own `default` is for commands, and a worker that
+/// drained it would take them.
+#[must_use]
+pub fn queue(name: &str) -> &str {
+    if name == "default" { "celery-default" } else { name }
+}
+
+/// What there is to say where [`queue`] changed a name.
+pub const RENAMED: &str =
+    "The queue `default` is `celery-default` here: taskd's own queue of that name is for commands.";
+
 #[cfg(test)]
 mod tests {
     use super::*;

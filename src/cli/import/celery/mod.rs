@@ -1,6 +1,7 @@
 //! `taskd import celery-beat`: periodic tasks, routes, annotations and settings of a Celery app, read without running
 //! anything of it.
 
+mod draft;
 mod from_json;
 mod from_python;
 mod project;

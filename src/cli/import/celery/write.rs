@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::draft::{Draft, draft_options, duration, rate, task_option};
 use super::project::{Entry, Maybe, Part, Project, Task};
 use super::python::value::Value;
 use super::schedule;
 use super::settings::{Form, Known};
 use crate::cli::import::document::{Document, Imported, Table};
-use crate::cli::import::naming::Names;
+use crate::cli::import::naming::{self, Names};
 use crate::cli::import::toml_value::{self, Toml};
-use crate::config::values::show_duration;
 use crate::model::name;
 
 /// The pool that runs what Celery's workers ran.
@@ -45,36 +45,6 @@ pub(super) fn write(source: &str, project: &Project) -> Imported {
     writer.doc.finish()
 }
 
-/// A task while it is put together.
-#[derive(Clone, Debug, Default)]
-struct Draft {
-    keys: Vec<(&'static str, Toml, String)>,
-    comments: Vec<String>,
-    left: Vec<(String, String)>,
-}
-
-impl Draft {
-    /// Sets a key; two sources that differ cannot both be right.
-    fn set(&mut self, key: &'static str, value: Toml, said: &str) {
-        match self.keys.iter().find(|(k, ..)| *k == key) {
-            Some((_, known, _)) if *known == value => {}
-            Some((_, known, by)) => {
-                let why = format!(
-                    "{key} = {} stands already{}",
-                    known.show(),
-                    if by.is_empty() { String::new() } else { format!(", by {by}") }
-                );
-                self.left.push((format!("{key} = {}  ({said})", value.show()), why));
-            }
-            None => self.keys.push((key, value, said.to_owned())),
-        }
-    }
-
-    fn leave(&mut self, source: impl Into<String>, why: impl Into<String>) {
-        self.left.push((source.into(), why.into()));
-    }
-}
-
 struct Writer {
     doc: Document,
     default_queue: String,
@@ -85,53 +55,6 @@ struct Writer {
     world: String,
 }
 
-/// A duration of seconds, or of a timedelta.
-fn duration(value: &Value) -> Result<Toml, String> {
-    let seconds = match value {
-        Value::Call(name, positional, named) if name == "timedelta" => {
-            schedule::timedelta(positional, named)?
-        }
-        other => other.number().ok_or("it is no number of seconds")?,
-    };
-    let ms = (seconds * 1_000.0).round();
-    if (1.0..1e15).contains(&ms) {
-        // Within the bounds above.
-        Ok(Toml::text(show_duration(ms as u64)))
-    } else {
-        Err(format!("{seconds} seconds is no duration"))
-    }
-}
-
-/// `"10/m"`, or a number a second; fractions in a longer period. None where there is no limit.
-fn rate(value: &Value) -> Result<Option<Toml>, String> {
-    let (count, unit) = match value {
-        Value::None => return Ok(None),
-        Value::Int(_) | Value::Float(_) => (value.number().unwrap_or_default(), "s".to_owned()),
-        Value::Text(text) => {
-            let (count, unit) = text.split_once('/').unwrap_or((text, "s"));
-            let count = count.trim().parse::<f64>().map_err(|_| format!("{text:?} is no rate"))?;
-            (count, unit.trim().chars().next().unwrap_or('s').to_string())
-        }
-        _ => return Err("it is no rate".to_owned()),
-    };
-    if count == 0.0 {
-        return Ok(None);
-    }
-    let units = [("s", 1.0), ("m", 60.0), ("h", 3_600.0), ("d", 86_400.0)];
-    let from = units
-        .iter()
-        .find(|(u, _)| *u == unit)
-        .map(|(_, n)| *n)
-        .ok_or_else(|| format!("{unit:?} is no period"))?;
-    // The shortest period in which the number is whole.
-    let found = units.iter().filter(|(_, n)| *n >= from).find_map(|(u, n)| {
-        let scaled = count * n / from;
-        ((scaled - scaled.round()).abs() < 1e-9 && (1.0..4e9).contains(&scaled))
-            .then(|| format!("{}/{u}", scaled.round()))
-    });
-    found.map(|rate| Some(Toml::text(rate))).ok_or_else(|| "it is no whole number in any period".to_owned())
-}
-
 impl Writer {
     /// What tasks and queues there are, by everything that names them.
     fn collect(&mut self, project: &Project) {
@@ -139,7 +62,7 @@ impl Writer {
             if let (Known::DefaultQueue, Ok(Value::Text(queue))) = (known, &part.value)
                 && name::check(queue).is_ok()
             {
-                self.default_queue.clone_from(queue);
+                naming::queue(queue).clone_into(&mut self.default_queue);
             }
         }
         self.queues.insert(self.default_queue.clone());
@@ -169,6 +92,9 @@ impl Writer {
                     self.queues.insert(queue.clone());
                 }
             }
+        }
+        if self.queues.contains(naming::queue("default")) {
+            self.doc.remark(naming::RENAMED);
         }
         for (known, part) in &project.settings {
             if *known == Known::Queues {
@@ -204,6 +130,7 @@ impl Writer {
             Some(queue)
                 if name::check(&queue).is_ok() && name::check(&pattern.replace(['*', '?'], "x")).is_ok() =>
             {
+                let queue = naming::queue(&queue).to_owned();
                 self.queues.insert(queue.clone());
                 self.routes.push((pattern, queue));
             }
@@ -250,7 +177,7 @@ impl Writer {
                 .unwrap_or_else(|| "no name of a queue is in it".to_owned());
             self.doc.left(&part.source, &why);
         }
-        self.queues.extend(found);
+        self.queues.extend(found.iter().map(|q| naming::queue(q).to_owned()));
     }
 
     fn decorated(&mut self, task: &Task) {
@@ -457,7 +384,9 @@ impl Writer {
                 self.doc.comment(comment);
             }
             let world = self.world.clone();
-            self.doc.table(&table, &world);
+            if !self.doc.table(&table, &world) {
+                self.tasks.remove(&task);
+            }
             for (source, why) in &draft.left {
                 self.doc.left(source, why);
             }
@@ -533,7 +462,10 @@ impl Writer {
         table.set("overlap", Toml::text("allow"));
         table.say("catch_up", Toml::text("last"), "beat sends what was due while it was off, once");
         let world = format!("[tasks.{}]\ncommand = \"true\"\n", toml_value::key(&task));
-        if !self.tasks.contains_key(&task) || !self.doc.table(&table, &world) {
+        if !self.tasks.contains_key(&task) {
+            return self.doc.left(&table.text(), "its task was not carried over");
+        }
+        if !self.doc.table(&table, &world) {
             return;
         }
         for (source, why) in left {
@@ -561,134 +493,5 @@ fn field_of(table: &mut Table, field: &str, value: &Maybe, left: &mut Vec<(Strin
         ("enabled", Value::Bool(false)) => table.set("enabled", Toml::Bool(false)),
         ("description", Value::Text(text)) => table.comment(text.clone()),
         _ => left.push((format!("{field} = {value:?}"), "a schedule of taskd has no such key".to_owned())),
-    }
-}
-
-/// `options` of an entry become the task's.
-fn draft_options(draft: &mut Draft, entry: &str, options: &Maybe) {
-    let map = match options {
-        Ok(Value::Dict(map)) => map,
-        Ok(_) => return draft.leave(format!("options of {entry}"), "it is no dict"),
-        Err(why) => return draft.leave(format!("options of {entry}"), why.clone()),
-    };
-    for (option, value) in map {
-        let said = format!("options of {entry}");
-        match (option.as_str(), value) {
-            ("queue" | "routing_key", Value::Text(queue)) if name::check(queue).is_ok() => {
-                if option == "queue" {
-                    draft.set("queue", Toml::text(queue), &said);
-                }
-            }
-            ("priority", Value::Int(n)) => draft.set("priority", Toml::Int(*n), &said),
-            ("expires", value) => match duration(value) {
-                Ok(text) => draft.set("expires", text, &said),
-                Err(why) => draft.leave(format!("expires of {entry}"), why),
-            },
-            ("exchange", _) => {}
-            _ => draft.leave(
-                format!("{option} = {value:?} ({said})"),
-                "neither a schedule nor a task of taskd has such a key",
-            ),
-        }
-    }
-}
-
-/// An option of a decorator or an annotation.
-fn task_option(draft: &mut Draft, option: &str, value: &Maybe, retries: bool) {
-    let value = match (option, value) {
-        // Classes of exceptions: which ones cannot be said, that there are some can.
-        ("autoretry_for", _) => {
-            return draft.comments.push("  (autoretry_for: every failure is tried again here)".to_owned());
-        }
-        (_, Ok(value)) => value,
-        (_, Err(why)) => return draft.leave(option.to_owned(), why.clone()),
-    };
-    let shown = || format!("{option} = {value:?}");
-    let mut duration_of = |key: &'static str| match duration(value) {
-        Ok(text) => draft.set(key, text, ""),
-        Err(why) => draft.leave(shown(), why),
-    };
-    match (option, value) {
-        (
-            "bind"
-            | "serializer"
-            | "shared"
-            | "typing"
-            | "track_started"
-            | "store_errors_even_if_ignored"
-            | "base"
-            | "trail"
-            | "send_events"
-            | "pydantic",
-            _,
-        ) => {}
-        (_, Value::None) => {}
-        ("rate_limit", value) => match rate(value) {
-            Ok(Some(rate)) => draft.set("rate_limit", rate, ""),
-            Ok(None) => {}
-            Err(why) => draft.leave(shown(), why),
-        },
-        ("time_limit", _) => duration_of("time_limit"),
-        ("soft_time_limit", _) => duration_of("soft_time_limit"),
-        ("expires", _) => duration_of("expires"),
-        ("queue", Value::Text(queue)) if name::check(queue).is_ok() => {
-            draft.set("queue", Toml::text(queue), "")
-        }
-        ("priority", Value::Int(n)) => draft.set("priority", Toml::Int(*n), ""),
-        ("ignore_result", Value::Bool(b)) => draft.set("ignore_result", Toml::Bool(*b), ""),
-        ("acks_late", Value::Bool(late)) => {
-            draft.set("acks", Toml::text(if *late { "late" } else { "early" }), "")
-        }
-        ("max_retries", Value::Int(n)) if retries => draft.set("max_retries", Toml::Int(*n), ""),
-        ("default_retry_delay" | "countdown", _) if retries => duration_of("retry_delay"),
-        ("retry_backoff", Value::Bool(on)) if retries => {
-            draft.set("retry_backoff", Toml::Bool(*on), "");
-            if *on {
-                draft.set("retry_delay", Toml::text("1s"), "Celery's first delay");
-            }
-        }
-        ("retry_backoff", Value::Int(_)) if retries => {
-            duration_of("retry_delay");
-            draft.set("retry_backoff", Toml::Bool(true), "");
-        }
-        ("retry_backoff_max", _) if retries => duration_of("retry_backoff_max"),
-        ("retry_jitter", Value::Bool(b)) if retries => draft.set("retry_jitter", Toml::Bool(*b), ""),
-        ("retry_kwargs", Value::Dict(map)) if retries => {
-            for (name, value) in map {
-                task_option(draft, name, &Ok(value.clone()), retries);
-            }
-        }
-        ("max_retries" | "default_retry_delay", _) => {
-            draft.leave(
-                shown(),
-                "the function asks for its retries itself; with max_retries taskd tries every failure again",
-            );
-        }
-        _ => draft.leave(shown(), "a task of taskd has no such key"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_are_whole_numbers_in_some_period() {
-        let of = |v: Value| rate(&v).map(|r| r.map(|t| t.show()));
-        assert_eq!(of(Value::Text("10/m".into())), Ok(Some("\"10/m\"".into())));
-        assert_eq!(of(Value::Text("0.5/s".into())), Ok(Some("\"30/m\"".into())));
-        assert_eq!(of(Value::Int(5)), Ok(Some("\"5/s\"".into())));
-        assert_eq!(of(Value::Text("100".into())), Ok(Some("\"100/s\"".into())));
-        assert_eq!(of(Value::Int(0)), Ok(None));
-        assert!(of(Value::Text("x".into())).is_err() && of(Value::Float(1e-9)).is_err());
-    }
-
-    #[test]
-    fn two_sources_that_differ_are_said() {
-        let mut draft = Draft::default();
-        draft.set("queue", Toml::text("a"), "x");
-        draft.set("queue", Toml::text("a"), "y");
-        draft.set("queue", Toml::text("b"), "z");
-        assert_eq!((draft.keys.len(), draft.left.len()), (1, 1));
     }
 }

@@ -7,7 +7,7 @@ mod ini;
 use std::collections::BTreeSet;
 
 use super::document::{Document, Imported, Table};
-use super::naming::Names;
+use super::naming::{self, Names};
 use super::shell;
 use super::toml_value::{self, Toml};
 use celery_worker::{Kind, Worker, kind};
@@ -153,6 +153,7 @@ impl File {
             Ok(argv) => table.set("worker", Toml::texts(argv)),
             Err(why) => return self.doc.left(&whole(section), &why),
         }
+        self.doc.comment(&format!("[{}]", section.name));
         self.of_pool(section, &name, 1, &mut table, &mut left);
         self.doc.table(&table, "");
         self.remains(left);
@@ -202,7 +203,11 @@ impl File {
 
     /// The queues of a worker, and the tasks that go there.
     fn queues(&mut self, pool: &str, package: &str, worker: &Worker) {
-        let queues = if worker.queues.is_empty() { vec!["celery".to_owned()] } else { worker.queues.clone() };
+        let given = if worker.queues.is_empty() { vec!["celery".to_owned()] } else { worker.queues.clone() };
+        let queues: Vec<String> = given.iter().map(|q| naming::queue(q).to_owned()).collect();
+        if queues != given {
+            self.doc.remark(naming::RENAMED);
+        }
         let mut first = None;
         for queue in &queues {
             if queue.contains("%(") {
@@ -266,7 +271,7 @@ impl File {
                             format!("{} times {processes}", key.source),
                         );
                     }
-                    Ok(1) => {}
+                    Ok(1) => self.doc.comment(&format!("{}  (as a pool)", key.source)),
                     Ok(n) if n > 1 => left.push((
                         key.source.clone(),
                         "`processes` of the pool is the number of CPUs: multiply it yourself".to_owned(),
@@ -403,10 +408,8 @@ fn expand(value: &str, name: &str) -> Result<String, String> {
 
 /// The unit that a daemon would be.
 fn unit(section: &Section, name: &str, command: &str) -> String {
-    let mut lines = vec![
-        format!("  /etc/systemd/system/{}.service", super::naming::slug(name)),
-        "  [Service]".to_owned(),
-    ];
+    let mut lines =
+        vec![format!("  /etc/systemd/system/{}.service", naming::slug(name)), "  [Service]".to_owned()];
     let mut add = |key: &str, value: &str| lines.push(format!("  {key}={}", value.replace('\n', " ")));
     add("ExecStart", command);
     for (key, systemd) in [

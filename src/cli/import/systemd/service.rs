@@ -92,7 +92,14 @@ pub(super) fn translate(doc: &mut Document, pair: &Pair, service: &Unit, name: &
     if !environment.is_empty() {
         table.set("environment", Toml::Map(environment));
     }
-    let written = program.is_ok() && doc.table(&table, "");
+    let written = match &program {
+        Ok(_) => doc.table(&table, ""),
+        Err(_) => {
+            // What it would have been says more than nothing.
+            doc.comment(&table.text());
+            false
+        }
+    };
     for (source, why) in left {
         doc.left(&source, &why);
     }
