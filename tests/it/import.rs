@@ -49,7 +49,7 @@ fn a_file_is_never_written_over() {
     let dir = tempfile::tempdir().unwrap();
     let crontab = file(dir.path(), "tab", "0 3 * * * x\n");
     let out = dir.path().join("out.toml").display().to_string();
-    let ran = taskd(&["import", "-o", &out, "crontab", &crontab]).code(0);
+    let ran = taskd(&["import", "crontab", "-o", &out, &crontab]).code(0);
     assert_eq!(ran.out, "");
     let written = std::fs::read_to_string(&out).unwrap();
     assert!(written.contains("[schedules.x]"));

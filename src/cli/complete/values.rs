@@ -44,9 +44,9 @@ fn kind(arg: &Arg) -> Option<Kind> {
         "ZONE" => Kind::Zone,
         "KEY=VALUE" => Kind::Pair,
         "N" if arg.get_id() == "priority" => Kind::Priority,
-        "PATH" | "FILE" | "POSITIONAL" => Kind::File,
+        "PATH" | "FILE" | "POSITIONAL" | "UNIT" => Kind::File,
         "DIR" => Kind::Directory,
-        "ID" | "TIME" | "JSON" | "N" => Kind::Free,
+        "ID" | "TIME" | "JSON" | "N" | "USER" => Kind::Free,
         _ => return None,
     })
 }

@@ -110,6 +110,16 @@ impl Table {
         self.lines.iter().filter_map(pair).collect()
     }
 
+    /// Why the table would mean nothing to taskd, if it would not.
+    #[must_use]
+    pub fn refused(&self, around: &str) -> Option<String> {
+        let faults = self.faults(around);
+        faults
+            .into_iter()
+            .find(|(key, _)| self.essential.contains(&key.as_str()) || !self.has(key))
+            .map(|(_, why)| why)
+    }
+
     /// The table as it stands in the file.
     #[must_use]
     pub fn text(&self) -> String {

@@ -53,8 +53,13 @@ pub struct Args {
     /// Where it comes from.
     #[command(subcommand)]
     pub source: Source,
+}
+
+/// Where the config goes.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Target {
     /// Write to this new file (mode 0600) instead of stdout
-    #[arg(short, long, global = true, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 
@@ -88,6 +93,9 @@ EXIT CODES
         /// Whose crontab it is: each task gets this `user`
         #[arg(long, value_name = "USER")]
         run_as: Option<String>,
+        /// Where it goes.
+        #[command(flatten)]
+        target: Target,
     },
     /// Periodic tasks, routes, limits and settings of a Celery app
     #[command(after_help = "\
@@ -110,6 +118,9 @@ EXIT CODES
         /// A module of Python, or JSON; - is stdin
         #[arg(value_name = "FILE")]
         file: String,
+        /// Where it goes.
+        #[command(flatten)]
+        target: Target,
     },
     /// Programs of supervisord
     #[command(after_help = "\
@@ -130,6 +141,9 @@ EXIT CODES
         /// The file; - is stdin
         #[arg(value_name = "FILE")]
         file: String,
+        /// Where it goes.
+        #[command(flatten)]
+        target: Target,
     },
     /// A timer of systemd and the service it starts
     #[command(after_help = "\
@@ -154,6 +168,9 @@ EXIT CODES
         /// The service's file
         #[arg(long, value_name = "FILE")]
         service: Option<PathBuf>,
+        /// Where it goes.
+        #[command(flatten)]
+        target: Target,
     },
 }
 
@@ -163,7 +180,11 @@ EXIT CODES
 /// A file cannot be read or written; there is nothing in it.
 pub fn run(args: &Args, context: &Context) -> Ending {
     let done = import(&args.source)?;
-    match &args.output {
+    let (Source::Crontab { target, .. }
+    | Source::CeleryBeat { target, .. }
+    | Source::Supervisor { target, .. }
+    | Source::SystemdTimer { target, .. }) = &args.source;
+    match &target.output {
         Some(path) => create(path, &done.text)?,
         None if context.json => {}
         None => output::bytes(false, done.text.as_bytes())?,
@@ -180,14 +201,14 @@ pub fn run(args: &Args, context: &Context) -> Ending {
 
 fn import(source: &Source) -> Result<Imported, Failure> {
     Ok(match source {
-        Source::Crontab { file, system, run_as } => {
+        Source::Crontab { file, system, run_as, .. } => {
             let reading = crontab::Reading { system: *system, run_as: run_as.clone() };
             crontab::import(&shown(file), &read(file)?, &reading)
         }
-        Source::CeleryBeat { file } => celery::import(&shown(file), &read(file)?)
+        Source::CeleryBeat { file, .. } => celery::import(&shown(file), &read(file)?)
             .map_err(|why| Failure::data(format!("{file}: {why}")))?,
-        Source::Supervisor { file } => supervisor::import(&shown(file), &read(file)?),
-        Source::SystemdTimer { unit, service } => {
+        Source::Supervisor { file, .. } => supervisor::import(&shown(file), &read(file)?),
+        Source::SystemdTimer { unit, service, .. } => {
             systemd::import(unit, &systemd::find::pair(Path::new("/"), unit, service.as_deref())?)
         }
     })

@@ -85,6 +85,9 @@ const INTERPRETERS: &[&str] = &[
     "service",
 ];
 
+/// Programs whose `exec` runs a command in a container.
+const CONTAINERS: &[&str] = &["docker", "docker-compose", "podman"];
+
 /// Scripts that take a subcommand, which says more than they do.
 const DISPATCHERS: &[&str] =
     &["manage.py", "artisan", "console", "wp", "drush", "occ", "odoo-bin", "wp-cli.phar", "rails", "celery"];
@@ -105,7 +108,7 @@ pub fn of(command: &str) -> String {
     for part in all.split(Piece::separates) {
         let words: Vec<&str> = words_of(part);
         let Some(name) = of_simple(&words) else { continue };
-        if NOISE.contains(&name.as_str()) {
+        if NOISE.contains(&name.as_str()) || INTERPRETERS.contains(&name.as_str()) {
             fallback.get_or_insert(name);
         } else {
             return name;
@@ -157,6 +160,14 @@ fn of_simple(words: &[&str]) -> Option<String> {
         if NOISE.contains(&program) {
             return Some(program.to_owned());
         }
+        if CONTAINERS.contains(&program) && rest.peek().is_some_and(|w| matches!(*w, "exec" | "compose")) {
+            let mut inside: Vec<&str> = rest.collect();
+            let at = inside.iter().position(|w| *w == "exec")?;
+            let mut inner = inside.split_off(at + 1).into_iter().peekable();
+            skip_options(program, &mut inner);
+            let container = inner.next()?;
+            return of_simple(&inner.collect::<Vec<_>>()).or_else(|| Some(stem(container)));
+        }
         if INTERPRETERS.contains(&program) || program.starts_with("python") || program.starts_with("php") {
             return Some(interpreted(program, &rest.collect::<Vec<_>>()));
         }
@@ -169,8 +180,12 @@ fn of_simple(words: &[&str]) -> Option<String> {
 
 fn skip_options<'a>(program: &str, rest: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>) {
     while let Some(option) = rest.next_if(|w| w.starts_with('-') && w.len() > 1 && *w != "-c") {
-        // flock's -n is a word alone.
-        if WITH_VALUE.contains(&option) && !(program == "flock" && option == "-n") {
+        // flock's -n and docker's -t are words alone.
+        let alone = match program {
+            "flock" => option == "-n",
+            _ => CONTAINERS.contains(&program) && option == "-t",
+        };
+        if WITH_VALUE.contains(&option) && !alone {
             rest.next();
         }
     }
@@ -252,7 +267,10 @@ mod tests {
             ("flock -n /tmp/x.lock timeout -k 5 60 nice -n 10 /opt/sync.py", "sync"),
             ("flock /tmp/x -c 'cd /a && ./job.rb'", "job"),
             ("bash -c 'source ~/.profile; /opt/thing'", "thing"),
-            ("docker exec -t db pg_dump shop", "db"),
+            ("docker exec -t -u postgres db pg_dump shop", "pg_dump"),
+            ("docker compose exec -T web ./manage.py cleanup", "cleanup"),
+            ("docker run --rm image/x", "x"),
+            ("test -x /a && perl -e 'sleep 3' && renew", "renew"),
             ("sleep 5", "sleep"),
             ("'unclosed", "'unclosed"),
             ("", "task"),

@@ -36,7 +36,38 @@ impl Draft {
         }
     }
 
-    fn leave(&mut self, source: impl Into<String>, why: impl Into<String>) {
+    /// Adds what holds for every task where nothing else is said, but no pair of limits that contradict each other.
+    pub(super) fn fill(&mut self, keys: &[(String, Toml)]) {
+        let millis = |keys: &[(&'static str, Toml, String)], wanted: &str| {
+            let found = keys.iter().find(|(k, ..)| *k == wanted)?;
+            if let (_, Toml::Text(text), _) = found {
+                crate::config::values::duration(text).ok()
+            } else {
+                None
+            }
+        };
+        for (key, value) in keys {
+            let known = ["soft_time_limit", "time_limit", "rate_limit", "acks", "ignore_result", "priority"];
+            let Some(key) = known.into_iter().find(|k| k == key) else { continue };
+            if self.keys.iter().any(|(k, ..)| *k == key) {
+                continue;
+            }
+            let mut with = self.keys.clone();
+            with.push((key, value.clone(), "for every task".to_owned()));
+            match (millis(&with, "soft_time_limit"), millis(&with, "time_limit")) {
+                (Some(soft), Some(hard)) if soft >= hard => {
+                    self.comments.push(format!(
+                        "  ({key} = {} for every task does not fit its own limit)",
+                        value.show()
+                    ));
+                }
+                _ => self.keys = with,
+            }
+        }
+    }
+
+    /// Notes what could not be carried over.
+    pub(super) fn leave(&mut self, source: impl Into<String>, why: impl Into<String>) {
         self.left.push((source.into(), why.into()));
     }
 }
@@ -88,32 +119,23 @@ pub(super) fn rate(value: &Value) -> Result<Option<Toml>, String> {
     found.map(|rate| Some(Toml::text(rate))).ok_or_else(|| "it is no whole number in any period".to_owned())
 }
 
-/// `options` of an entry become the task's.
-pub(super) fn draft_options(draft: &mut Draft, entry: &str, options: &Maybe) {
-    let map = match options {
-        Ok(Value::Dict(map)) => map,
-        Ok(_) => return draft.leave(format!("options of {entry}"), "it is no dict"),
-        Err(why) => return draft.leave(format!("options of {entry}"), why.clone()),
-    };
-    for (option, value) in map {
-        let said = format!("options of {entry}");
-        match (option.as_str(), value) {
-            ("queue" | "routing_key", Value::Text(queue)) if name::check(queue).is_ok() => {
-                if option == "queue" {
-                    draft.set("queue", Toml::text(naming::queue(queue)), &said);
-                }
-            }
-            ("priority", Value::Int(n)) => draft.set("priority", Toml::Int(*n), &said),
-            ("expires", value) => match duration(value) {
-                Ok(text) => draft.set("expires", text, &said),
-                Err(why) => draft.leave(format!("expires of {entry}"), why),
-            },
-            ("exchange", _) => {}
-            _ => draft.leave(
-                format!("{option} = {value:?} ({said})"),
-                "neither a schedule nor a task of taskd has such a key",
-            ),
+/// An option of an entry becomes the task's.
+pub(super) fn draft_option(draft: &mut Draft, entry: &str, option: &str, value: &Value) {
+    let said = format!("options of {entry}");
+    match (option, value) {
+        ("queue", Value::Text(queue)) if name::check(queue).is_ok() => {
+            draft.set("queue", Toml::text(naming::queue(queue)), &said);
         }
+        ("priority", Value::Int(n)) => draft.set("priority", Toml::Int(*n), &said),
+        ("expires", value) => match duration(value) {
+            Ok(text) => draft.set("expires", text, &said),
+            Err(why) => draft.leave(format!("expires of {entry}"), why),
+        },
+        ("exchange" | "routing_key", _) | (_, Value::None) => {}
+        _ => draft.leave(
+            format!("{option} = {value}  ({said})"),
+            "neither a schedule nor a task of taskd has such a key",
+        ),
     }
 }
 
@@ -127,7 +149,7 @@ pub(super) fn task_option(draft: &mut Draft, option: &str, value: &Maybe, retrie
         (_, Ok(value)) => value,
         (_, Err(why)) => return draft.leave(option.to_owned(), why.clone()),
     };
-    let shown = || format!("{option} = {value:?}");
+    let shown = || format!("{option} = {value}");
     let mut duration_of = |key: &'static str| match duration(value) {
         Ok(text) => draft.set(key, text, ""),
         Err(why) => draft.leave(shown(), why),

@@ -92,7 +92,12 @@ impl Reader<'_> {
             Known::Schedule => self.schedule(setting, project),
             Known::Routes => self.routes(&setting.value, project),
             Known::Annotations => match self.module.names.entries(&setting.value) {
-                Ok(entries) => project.annotations.extend(entries.into_iter().map(|(n, v)| self.part(n, v))),
+                Ok(entries) => {
+                    for (name, value) in entries {
+                        let part = self.annotation(name, value, project);
+                        project.annotations.push(part);
+                    }
+                }
                 Err(why) => {
                     project.odd.push((format!("{} = {}", setting.name, self.of(&setting.value)), why))
                 }
@@ -110,6 +115,22 @@ impl Reader<'_> {
     fn part(&self, name: String, value: &Expression) -> Part {
         let source = format!("{name}: {}", self.of(value));
         Part { name, value: self.value(value), source }
+    }
+
+    /// An annotation as far as it is known; the rest of it is told.
+    fn annotation(&self, name: String, value: &Expression, project: &mut Project) -> Part {
+        let mut part = self.part(name, value);
+        if let (Err(_), Ok(entries)) = (&part.value, self.module.names.entries(value)) {
+            let mut known = Vec::new();
+            for (key, value) in entries {
+                match self.value(value) {
+                    Ok(value) => known.push((key, value)),
+                    Err(why) => project.odd.push((format!("{} {key}: {}", part.name, self.of(value)), why)),
+                }
+            }
+            part.value = Ok(Value::Dict(known));
+        }
+        part
     }
 
     fn schedule(&self, setting: &Setting, project: &mut Project) {

@@ -45,7 +45,7 @@ mod tests {
              app.conf.task_annotations = {'proj.tasks.add': {'rate_limit': '10/m'}, '*': {'time_limit': 60}}\n\
              app.conf.beat_schedule = {\n  # every night\n  'nightly report': {'task': 'proj.tasks.report', 'schedule': crontab(hour=3, minute=30), 'args': (1, 'x')},\n\
              'add': {'task': 'proj.tasks.add', 'schedule': HOUR, 'kwargs': {'a': 1}, 'options': {'expires': 10, 'queue': 'mail'}},\n\
-             'odd': {'task': 'proj.tasks.add', 'schedule': get()},\n}\n",
+             'odd': {'task': 'proj.tasks.odd', 'schedule': get()},\n}\n",
         );
         assert_eq!(done.entries, 3);
         assert_eq!(t["schedules"]["nightly-report"]["cron"].as_str(), Some("30 3 * * *"));
@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(t["tasks"]["proj.tasks.add"]["rate_limit"].as_str(), Some("10/m"));
         assert_eq!(t["tasks"]["proj.tasks.add"]["queue"].as_str(), Some("mail"));
         assert_eq!(t["tasks"]["proj.tasks.add"]["expires"].as_str(), Some("10s"));
-        assert_eq!(t["defaults"]["time_limit"].as_str(), Some("1m"));
+        assert_eq!(t["tasks"]["proj.tasks.report"]["time_limit"].as_str(), Some("1m"));
         assert_eq!(t["routes"][0]["queue"].as_str(), Some("mail"));
         assert!(done.text.contains("# every night\n"), "{}", done.text);
         assert!(done.text.contains("NOT CARRIED OVER: \"odd\""), "{}", done.text);

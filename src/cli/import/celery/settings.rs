@@ -19,7 +19,7 @@ pub enum Known {
     DefaultQueue,
     /// `include`, `imports`
     Modules,
-    /// A key of `[defaults]`, `[results]` or of the pool.
+    /// A key of every task, of `[results]` or of the pool.
     Key(&'static str, &'static str, Form),
     /// It has no counterpart, and needs none: why.
     Needless(&'static str),
@@ -162,7 +162,8 @@ pub fn known(name: &str, of_conf: bool) -> Option<Known> {
 pub fn is_celerys(name: &str, of_conf: bool) -> bool {
     let lower = name.to_ascii_lowercase();
     let prefixes = ["celery_", "celeryd_", "celerybeat_", "celerymon_"];
-    of_conf || prefixes.iter().any(|p| lower.starts_with(p))
+    // A variable `celery_app` is nobody's setting.
+    of_conf || (name.starts_with('C') && prefixes.iter().any(|p| lower.starts_with(p)))
 }
 
 #[cfg(test)]
@@ -180,6 +181,6 @@ mod tests {
         assert_eq!(known("timezone", false), Some(Known::Timezone));
         assert_eq!(known("TIMEZONE", false), None);
         assert_eq!(known("DEBUG", false), None);
-        assert!(is_celerys("CELERY_ODD", false) && !is_celerys("DEBUG", false) && is_celerys("x", true));
+        assert!(is_celerys("CELERY_ODD", false) && !is_celerys("celery_app", false) && is_celerys("x", true));
     }
 }

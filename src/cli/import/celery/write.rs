@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::draft::{Draft, draft_options, duration, rate, task_option};
+use super::draft::{Draft, draft_option, duration, rate, task_option};
 use super::project::{Entry, Maybe, Part, Project, Task};
 use super::python::value::Value;
 use super::schedule;
@@ -75,17 +75,7 @@ impl Writer {
         for part in project.annotations.iter().filter(|p| p.name != "*") {
             self.annotation(part);
         }
-        for entry in &project.entries {
-            if let Some(Ok(Value::Text(task))) = entry.get("task")
-                && name::check(task).is_ok()
-            {
-                let options = entry.get("options").cloned();
-                let draft = self.tasks.entry(task.clone()).or_default();
-                if let Some(options) = options {
-                    draft_options(draft, &entry.name, &options);
-                }
-            }
-        }
+        self.options(project);
         for draft in self.tasks.values() {
             for (key, value, _) in &draft.keys {
                 if let ("queue", Toml::Text(queue)) = (*key, value) {
@@ -103,6 +93,41 @@ impl Writer {
         }
     }
 
+    /// Options of entries become keys of their task, which all entries of it must agree on.
+    fn options(&mut self, project: &Project) {
+        let task_of = |entry: &Entry| match entry.get("task") {
+            Some(Ok(Value::Text(task))) if name::check(task).is_ok() => Some(task.clone()),
+            _ => None,
+        };
+        let mut all: BTreeMap<String, Vec<&Entry>> = BTreeMap::new();
+        for entry in &project.entries {
+            if let Some(task) = task_of(entry) {
+                all.entry(task).or_default().push(entry);
+            }
+        }
+        for (task, entries) in all {
+            let draft = self.tasks.entry(task).or_default();
+            for entry in &entries {
+                match entry.get("options") {
+                    None => {}
+                    Some(Ok(Value::Dict(map))) => {
+                        for (option, value) in map {
+                            let same = |other: &&Entry| matches!(other.get("options"), Some(Ok(dict)) if dict.get(option) == Some(value));
+                            if entries.iter().all(same) {
+                                draft_option(draft, &entry.name, option, value);
+                            } else {
+                                let why = "it would hold for the other schedules of that task too; declare a task of its own for this one";
+                                draft.leave(format!("{option} = {value}  (options of {})", entry.name), why);
+                            }
+                        }
+                    }
+                    Some(Ok(_)) => draft.leave(format!("options of {}", entry.name), "it is no dict"),
+                    Some(Err(why)) => draft.leave(format!("options of {}", entry.name), why.clone()),
+                }
+            }
+        }
+    }
+
     fn route(&mut self, part: &Part) {
         let target = match &part.value {
             Ok(Value::Text(queue)) => Some(queue.clone()),
@@ -111,7 +136,7 @@ impl Writer {
                     map.iter().find(|(n, _)| n == "queue").and_then(|(_, v)| v.text().map(str::to_owned));
                 for (key, value) in map.iter().filter(|(n, _)| n != "queue") {
                     let (source, why) = (
-                        format!("{}: {key} = {value:?}", part.name),
+                        format!("{}: {key} = {value}", part.name),
                         "a route of taskd names a queue and nothing else",
                     );
                     match key.as_str() {
@@ -340,32 +365,35 @@ impl Writer {
                 Err(why) => self.doc.left(&part.source, why),
             }
         }
-        for section in ["defaults", "results"] {
-            let mut table = Table::new(section, "");
-            let of = |k: &Known| matches!(k, Known::Key(s, ..) if *s == section);
-            let settings = project.settings.iter().filter(|(k, _)| of(k));
-            for (known, part) in settings {
-                if let Known::Key(_, key, form) = known {
-                    self.key(&mut table, key, *form, part);
-                }
+        let mut every_task = Table::new("defaults", "");
+        let mut results = Table::new("results", "");
+        for (known, part) in &project.settings {
+            match known {
+                Known::Key("defaults", key, form) => self.key(&mut every_task, key, *form, part),
+                Known::Key("results", key, form) => self.key(&mut results, key, *form, part),
+                _ => {}
             }
-            for part in every.iter().filter(|_| section == "defaults") {
-                match part.name.rsplit(' ').next().unwrap_or_default() {
-                    "rate_limit" => self.key(&mut table, "rate_limit", Form::Rate, part),
-                    "time_limit" => self.key(&mut table, "time_limit", Form::Seconds, part),
-                    "soft_time_limit" => self.key(&mut table, "soft_time_limit", Form::Seconds, part),
-                    "acks_late" => self.key(&mut table, "acks", Form::Late, part),
-                    "ignore_result" => self.key(&mut table, "ignore_result", Form::Flag, part),
-                    _ => self.doc.left(&part.source, "taskd has no such key of a task"),
-                }
+        }
+        for part in &every {
+            match part.name.rsplit(' ').next().unwrap_or_default() {
+                "rate_limit" => self.key(&mut every_task, "rate_limit", Form::Rate, part),
+                "time_limit" => self.key(&mut every_task, "time_limit", Form::Seconds, part),
+                "soft_time_limit" => self.key(&mut every_task, "soft_time_limit", Form::Seconds, part),
+                "acks_late" => self.key(&mut every_task, "acks", Form::Late, part),
+                "ignore_result" => self.key(&mut every_task, "ignore_result", Form::Flag, part),
+                _ => self.doc.left(&part.source, "taskd has no such key of a task"),
             }
-            if !table.keys().is_empty() {
-                self.doc.blank();
-                if section == "defaults" {
-                    self.doc.comment("For every task of this taskd; put it under single tasks where others share the file.");
-                }
-                self.doc.table(&table, "");
-            }
+        }
+        if !results.keys().is_empty() {
+            self.doc.blank();
+            self.doc.table(&results, "");
+        }
+        let keys = every_task.keys();
+        if !keys.is_empty() && self.tasks.is_empty() {
+            self.doc.left(&every_task.text(), "no task is known here: write these keys at each task");
+        }
+        for draft in self.tasks.values_mut() {
+            draft.fill(&keys);
         }
     }
 
@@ -486,12 +514,12 @@ fn field_of(table: &mut Table, field: &str, value: &Maybe, left: &mut Vec<(Strin
         ("kwargs", Value::Dict(map)) if map.is_empty() => {}
         ("args", Value::List(_)) | ("kwargs", Value::Dict(_)) => match value.toml() {
             Ok(toml) => table.set(if field == "args" { "args" } else { "kwargs" }, toml),
-            Err(why) => left.push((format!("{field} = {value:?}"), why)),
+            Err(why) => left.push((format!("{field} = {value}"), why)),
         },
         ("args" | "kwargs", Value::None) | ("relative", _) => {}
         ("enabled", Value::Bool(true)) => {}
         ("enabled", Value::Bool(false)) => table.set("enabled", Toml::Bool(false)),
         ("description", Value::Text(text)) => table.comment(text.clone()),
-        _ => left.push((format!("{field} = {value:?}"), "a schedule of taskd has no such key".to_owned())),
+        _ => left.push((format!("{field} = {value}"), "a schedule of taskd has no such key".to_owned())),
     }
 }

@@ -194,6 +194,10 @@ impl File {
         if command.is_empty() {
             return self.doc.left(text, "the command is empty");
         }
+        if stdin.is_some() && shell::pieces(&command).is_none() {
+            let why = "the first % that is not written \\% ends the command, and what stands before it is no whole command: cron fails here too";
+            return self.doc.left(text, why);
+        }
         let locks = &self.locks;
         let once = |file: &str| locks.get(file).is_none_or(|n| *n < 2);
         let unwrapped = wrapper::unwrap(&command, &once);
@@ -225,17 +229,26 @@ impl File {
         if let Some(mail) = &self.mail {
             task.set("on_failure", Toml::Map(vec![("mail".to_owned(), Toml::text(mail))]));
         }
+        let schedule = keys.map(|keys| self.schedule(keys, unwrapped.schedule));
+        if let Some(why) = schedule.as_ref().and_then(|s| s.refused(&around("x"))) {
+            return self.doc.left(text, &why);
+        }
         self.doc.comment(text.trim());
         for sentence in &said {
             self.doc.comment(&format!("  {sentence}"));
         }
         let Some(task) = self.task(&name, &task) else { return };
-        match keys {
+        match schedule {
             None => self.doc.left(
                 "@reboot",
                 &format!("nothing fires when taskd starts: `taskd enqueue {task}` in a unit after taskd.service does it"),
             ),
-            Some(keys) => self.schedule(&task, keys, unwrapped.schedule),
+            Some(mut table) => {
+                table.replace("task", Toml::text(&task), "");
+                let name = self.schedules.give(&task);
+                self.doc.blank();
+                self.doc.table(&table.named(&name), &around(&task));
+            }
         }
     }
 
@@ -254,9 +267,10 @@ impl File {
         Some(name)
     }
 
-    fn schedule(&mut self, task: &str, keys: Vec<(&'static str, Toml)>, more: Vec<(&'static str, Toml)>) {
-        let mut table = Table::new("schedules", &self.schedules.give(task));
-        table.set("task", Toml::text(task));
+    /// The schedule of an entry, for the task `x`.
+    fn schedule(&self, keys: Vec<(&'static str, Toml)>, more: Vec<(&'static str, Toml)>) -> Table {
+        let mut table = Table::new("schedules", "x");
+        table.set("task", Toml::text("x"));
         for (key, value) in keys {
             table.set(key, value);
         }
@@ -273,8 +287,7 @@ impl File {
             table.set("overlap", Toml::text("allow"));
         }
         table.set("catch_up", Toml::text("none"));
-        self.doc.blank();
-        self.doc.table(&table, &format!("[tasks.{}]\ncommand = \"true\"\n", super::toml_value::key(task)));
+        table
     }
 
     /// cron starts in the home directory: a command that needs it goes there itself.
@@ -304,6 +317,11 @@ impl File {
     }
 }
 
+/// The task that a schedule speaks of, for taskd's check.
+fn around(task: &str) -> String {
+    format!("[tasks.{}]\ncommand = \"true\"\n", super::toml_value::key(task))
+}
+
 /// Whether a command names a file below the directory it starts in, as far as can be seen.
 fn is_relative(command: &str) -> bool {
     let Some(pieces) = shell::pieces(command) else { return false };
@@ -321,14 +339,20 @@ fn is_relative(command: &str) -> bool {
         let plain = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '.' || c == '_');
         let path =
             text.contains('/') && !text.contains("://") && !text.contains([':', '=', '@', ' ', ',', '\\']);
-        let script = [".sh", ".py", ".pl", ".php", ".rb", ".js"].iter().any(|e| text.ends_with(e));
-        let bare = script && i > 0 && !text.contains([' ', '=', '@', ':']);
+        let bare = i > 0 && has_extension(text) && !text.contains([' ', '=', '@', ':', ',', '\\']);
         if plain && (target || path || bare) && !is_place(text) {
             return true;
         }
         target = false;
     }
     false
+}
+
+/// `numbers.txt`, `job.py`; no number.
+fn has_extension(text: &str) -> bool {
+    text.rsplit_once('.').is_some_and(|(name, end)| {
+        !name.is_empty() && end.starts_with(|c: char| c.is_ascii_alphabetic()) && end.len() <= 5
+    })
 }
 
 /// A word with a slash that is no file: a fraction, a MIME type, a date.
@@ -406,6 +430,8 @@ mod tests {
             ("echo 1/2", false),
             ("~/bin/x", false),
             ("backup", false),
+            ("awk '{ s += $1 }' numbers.txt", true),
+            ("sleep 0.5", false),
         ] {
             assert_eq!(is_relative(command), relative, "{command}");
         }

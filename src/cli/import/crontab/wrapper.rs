@@ -33,12 +33,38 @@ pub fn unwrap(command: &str, locked_once: &dyn Fn(&str) -> bool) -> Unwrapped {
 /// `sleep $((RANDOM % 600)); command`, `perl -e 'sleep int(rand(3600))' && command`.
 fn sleep(out: &mut Unwrapped) {
     let Some(pieces) = shell::pieces(&out.command) else { return };
-    let end = pieces.iter().position(|p| p.operator && matches!(p.raw.as_str(), ";" | "&&"));
-    let (Some(end), true) = (end, pieces.iter().filter(|p| p.operator).take(1).all(Piece::separates)) else {
-        return;
-    };
-    let head = pieces.get(..end).unwrap_or_default();
-    let texts: Vec<&str> = head.iter().map(Piece::text).collect();
+    let mut from = 0;
+    loop {
+        let rest = pieces.get(from..).unwrap_or_default();
+        let Some(length) = rest.iter().position(|p| p.operator && matches!(p.raw.as_str(), ";" | "&&"))
+        else {
+            return;
+        };
+        let head = rest.get(..length).unwrap_or_default();
+        let (Some(first), Some(end)) = (head.first(), rest.get(length)) else { return };
+        if head.iter().any(|p| p.operator) {
+            return;
+        }
+        if let Some(seconds) = slept(head) {
+            let cut = |from: usize, to: usize| out.command.get(from..to).unwrap_or_default().trim();
+            let taken = cut(first.start, end.end).to_owned();
+            let (before, after) = (cut(0, first.start), cut(end.end, out.command.len()));
+            out.command = format!("{before} {after}").trim().to_owned();
+            out.schedule.push(("splay", Toml::text(duration(seconds))));
+            out.said.push(format!("`{taken}` became splay, which shifts by the same part of it each time"));
+            return;
+        }
+        // What only asks may stand before it.
+        if !(matches!(first.text(), "test" | "[") && end.raw == "&&") {
+            return;
+        }
+        from += length + 1;
+    }
+}
+
+/// The longest time that a command sleeps, where it draws it.
+fn slept(command: &[Piece]) -> Option<u64> {
+    let texts: Vec<&str> = command.iter().map(Piece::text).collect();
     let seconds = match texts.as_slice() {
         [program, arithmetic] if *program == "sleep" || program.ends_with("/sleep") => {
             random(arithmetic, &["$RANDOM%", "RANDOM%", "${RANDOM}%"])
@@ -51,11 +77,7 @@ fn sleep(out: &mut Unwrapped) {
         }
         _ => None,
     };
-    let (Some(seconds), Some(cut)) = (seconds.filter(|n| *n > 0), pieces.get(end)) else { return };
-    let taken = out.command.get(..cut.end).unwrap_or_default().trim().to_owned();
-    out.command = out.command.get(cut.end..).unwrap_or_default().trim().to_owned();
-    out.schedule.push(("splay", Toml::text(duration(seconds))));
-    out.said.push(format!("`{taken}` became splay, which shifts by the same part of it each time"));
+    seconds.filter(|n| *n > 0)
 }
 
 /// The bound of `$((RANDOM % N))` and its kin, in seconds.
@@ -328,6 +350,7 @@ mod tests {
             ("nice -19 a", "nice=19 | a"),
             ("sleep $((RANDOM % 600)); a && b", "splay=\"10m\" | a && b"),
             ("perl -e 'sleep int(rand(3600))' && certbot -q renew", "splay=\"1h\" | certbot -q renew"),
+            ("test -x /a && perl -e 'sleep int(rand(60))' && /a", "splay=\"1m\" | test -x /a && /a"),
         ] {
             assert_eq!(shown(command), wanted);
         }

@@ -123,13 +123,15 @@ pub fn kind(words: &[String]) -> Kind {
                 let glued = word
                     .strip_prefix(short)
                     .filter(|v| !short.is_empty() && !v.is_empty() && !word.starts_with("--"));
+                let apart = attached.is_none() && glued.is_none();
                 let value = match (attached, glued) {
                     (Some(value), _) => Some(value),
                     (None, Some(value)) => Some(value.trim_start_matches('=').to_owned()),
                     (None, None) => rest.next().cloned(),
                 };
                 let value = value.unwrap_or_default();
-                pairs.push(((*long).to_owned(), value.clone(), format!("{word} {value}")));
+                let source = if apart { format!("{word} {value}") } else { word.clone() };
+                pairs.push(((*long).to_owned(), value, source));
             }
             None => pairs.push((name.to_owned(), String::new(), word.clone())),
         }

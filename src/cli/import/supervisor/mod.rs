@@ -55,6 +55,11 @@ pub fn import(source: &str, text: &str) -> Imported {
     file.doc.finish()
 }
 
+/// The line of the command.
+fn command_line(section: &Section) -> String {
+    section.keys.iter().rfind(|k| k.name == "command").map(|k| k.source.clone()).unwrap_or_default()
+}
+
 /// A section as it stands in the file.
 fn whole(section: &Section) -> String {
     let mut lines = vec![format!("[{}]", section.name)];
@@ -112,8 +117,7 @@ impl File {
     fn task(&mut self, section: &Section, name: &str, words: Vec<String>) {
         let name = self.names.give(name);
         let mut table = Table::new("tasks", &name);
-        let command =
-            section.keys.iter().rfind(|k| k.name == "command").map(|k| k.source.clone()).unwrap_or_default();
+        let command = command_line(section);
         let mut left = Vec::new();
         let argv = words.iter().map(|w| expand(w, &name).map(|w| w.replace('{', "{{").replace('}', "}}")));
         match argv.collect::<Result<Vec<_>, _>>() {
@@ -125,6 +129,15 @@ impl File {
         for key in &section.keys {
             match key.name.as_str() {
                 "command" => {}
+                "autostart" if is(&key.value, false) => {
+                    self.doc.comment(&format!("{}  (a task)", key.source))
+                }
+                "autostart" => {
+                    let why = format!(
+                        "nothing runs when taskd starts: `taskd enqueue {name}` in a unit after taskd.service does it"
+                    );
+                    left.push((key.source.clone(), why));
+                }
                 "startsecs" | "autorestart" => self.doc.comment(&format!("{}  (a task)", key.source)),
                 "stopwaitsecs" => {
                     self.doc.comment(&format!("{}  (shutdown_grace of [taskd] is for all)", key.source))
@@ -149,11 +162,11 @@ impl File {
         let name = self.names.give(name);
         let mut table = Table::new("pools", &name);
         let mut left = Vec::new();
+        self.doc.comment(&format!("[{}]", section.name));
         match words.iter().map(|w| expand(w, &name)).collect::<Result<Vec<_>, _>>() {
-            Ok(argv) => table.set("worker", Toml::texts(argv)),
+            Ok(argv) => table.say("worker", Toml::texts(argv), command_line(section)),
             Err(why) => return self.doc.left(&whole(section), &why),
         }
-        self.doc.comment(&format!("[{}]", section.name));
         self.of_pool(section, &name, 1, &mut table, &mut left);
         self.doc.table(&table, "");
         self.remains(left);
@@ -164,6 +177,7 @@ impl File {
         let name = self.names.give(name);
         let mut table = Table::new("pools", &name);
         let mut left = Vec::new();
+        self.doc.comment(&format!("[{}]", section.name));
         let app = worker.app.clone().unwrap_or_else(|| "tasks".to_owned());
         let package = package_of(&app);
         let module = if worker.app.is_some() { format!("{package}.tasks") } else { package.clone() };
@@ -183,9 +197,7 @@ impl File {
             table.say("working_directory", Toml::text(directory), "--workdir");
         }
         self.of_pool(section, &name, processes, &mut table, &mut left);
-        self.doc.comment(&format!("[{}]", section.name));
-        let command =
-            section.keys.iter().rfind(|k| k.name == "command").map(|k| k.source.clone()).unwrap_or_default();
+        let command = command_line(section);
         let why = format!(
             "a pool runs a program that speaks taskd's protocol, not a Celery app. Below is one with the module taskd_worker \
              (packaging/python): give the functions its @task, and check that their module is {module:?}"
@@ -297,6 +309,9 @@ impl File {
     /// Keys that mean the same for every program.
     fn surrounding(&mut self, key: &Key, name: &str, table: &mut Table, left: &mut Vec<(String, String)>) {
         let source = key.source.clone();
+        if matches!(key.name.as_str(), "process_name" | "priority") {
+            return self.doc.comment(&format!("{source}  (taskd starts everything at once and names it)"));
+        }
         let value = match expand(&key.value, name) {
             Ok(value) => value,
             Err(why) => return left.push((source, why)),
@@ -330,9 +345,6 @@ impl File {
             }
             "stopasgroup" | "killasgroup" => {
                 self.doc.comment(&format!("{source}  (nothing outlives a task or worker)"))
-            }
-            "process_name" | "priority" => {
-                self.doc.comment(&format!("{source}  (taskd starts everything at once and names it)"))
             }
             "redirect_stderr" => {
                 self.doc.comment(&format!("{source}  (the journal has both, and says which is which)"))

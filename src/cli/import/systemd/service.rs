@@ -79,6 +79,8 @@ pub(super) fn translate(doc: &mut Document, pair: &Pair, service: &Unit, name: &
                     for (key, value) in keys {
                         if table.has(key) {
                             left.push((source.clone(), format!("`{key}` can be said once only")));
+                        } else if setting.value.starts_with('-') && key == "environment_file" {
+                            table.say(key, value, format!("{source}, which must be there for a task"));
                         } else {
                             table.say(key, value, source.clone());
                         }

@@ -134,19 +134,12 @@ pub(super) fn beside(doc: &mut Document, setting: &Setting) {
         (_, key) if key.starts_with("Condition") || key.starts_with("Assert") => {
             doc.left(&source, "taskd checks no conditions: let the command look, and exit 0");
         }
-        (
-            "Unit",
-            "DefaultDependencies"
-            | "Before"
-            | "After"
-            | "Wants"
-            | "Requires"
-            | "RequiresMountsFor"
-            | "PartOf"
-            | "BindsTo"
-            | "Conflicts"
-            | "Requisite",
-        ) => {
+        ("Unit", "DefaultDependencies" | "Before" | "After" | "Wants" | "PartOf") => {
+            doc.comment(&format!(
+                "{source}  (a task runs when it is due; order taskd.service itself if need be)"
+            ));
+        }
+        ("Unit", "Requires" | "RequiresMountsFor" | "BindsTo" | "Conflicts" | "Requisite") => {
             doc.left(&source, "taskd starts tasks when they are due, in no order with units; write it to taskd.service if need be");
         }
         _ => doc.left(&source, "taskd has no such setting"),

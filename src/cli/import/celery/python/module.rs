@@ -68,7 +68,10 @@ pub fn read(text: &str) -> Module {
     let Tokens { lines, comments } = tokens(text);
     let mut module = Module { comments, ..Module::default() };
     let mut decorators: Vec<Decorated> = Vec::new();
-    for (_, line) in &lines {
+    // The class that a line is in, and how far that is indented.
+    let mut class: Option<(usize, String)> = None;
+    for (indent, line) in &lines {
+        class = class.filter(|(of, _)| indent > of);
         let word = |i: usize| match line.get(i).map(|t| &t.kind) {
             Some(Kind::Name(name)) => name.as_str(),
             _ => "",
@@ -81,14 +84,16 @@ pub fn read(text: &str) -> Module {
                     name.clone_into(&mut decorated.function);
                     module.tasks.push(decorated);
                 }
-                // `class Config: x = 1` on one line.
+                if word(0) == "class" {
+                    class = Some((*indent, name.to_owned()));
+                }
             }
             _ if matches!(line.first().map(|t| &t.kind), Some(Kind::Op("@"))) => {
                 decorators.extend(decorator(line));
             }
             _ => {
                 decorators.clear();
-                statement(line, &mut module);
+                statement(line, class.as_ref().map(|(_, name)| name.as_str()), &mut module);
             }
         }
     }
@@ -144,7 +149,7 @@ fn import(line: &[Token], names: &mut Names) {
 }
 
 /// `target = value`, `target: type = value`, `call(…)`.
-fn statement(line: &[Token], module: &mut Module) {
+fn statement(line: &[Token], class: Option<&str>, module: &mut Module) {
     let mut parser = Parser::new(line, 0);
     let mut targets: Vec<(String, Option<Expression>)> = Vec::new();
     loop {
@@ -182,7 +187,7 @@ fn statement(line: &[Token], module: &mut Module) {
     }
     let value = tuple(&mut parser);
     for (name, key) in targets {
-        assign(&name, key, value.clone(), module);
+        assign(&name, class, key, value.clone(), module);
     }
 }
 
@@ -207,7 +212,7 @@ fn tuple(parser: &mut Parser<'_>) -> Expression {
 }
 
 /// The setting that a target names: `app.conf.x`, `app.conf['x']`, `X`.
-fn assign(name: &str, key: Option<Expression>, value: Expression, module: &mut Module) {
+fn assign(name: &str, class: Option<&str>, key: Option<Expression>, value: Expression, module: &mut Module) {
     let last = name.rsplit('.').next().unwrap_or(name);
     if (last == "conf" || last == "config")
         && let Some(Node::Text(setting)) = key.as_ref().map(|k| &k.node)
@@ -217,6 +222,9 @@ fn assign(name: &str, key: Option<Expression>, value: Expression, module: &mut M
         return;
     }
     if key.is_none() {
+        if let Some(class) = class {
+            module.names.constants.insert(format!("{class}.{name}"), value.clone());
+        }
         module.names.constants.insert(name.to_owned(), value.clone());
     }
     let of_conf = name.rsplit('.').nth(1) == Some("conf");

@@ -102,6 +102,32 @@ impl Value {
     }
 }
 
+/// As Python would write it, about.
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |items: Vec<String>| items.join(", ");
+        match self {
+            Self::None => f.write_str("None"),
+            Self::Bool(b) => f.write_str(if *b { "True" } else { "False" }),
+            Self::Int(n) => write!(f, "{n}"),
+            Self::Float(n) => write!(f, "{n:?}"),
+            Self::Text(t) => write!(f, "{t:?}"),
+            Self::List(items) => write!(f, "[{}]", list(items.iter().map(ToString::to_string).collect())),
+            Self::Dict(map) => {
+                write!(f, "{{{}}}", list(map.iter().map(|(k, v)| format!("{k:?}: {v}")).collect()))
+            }
+            Self::Call(name, positional, named) => {
+                let named = named.iter().map(|(k, v)| format!("{k}={v}"));
+                write!(
+                    f,
+                    "{name}({})",
+                    list(positional.iter().map(ToString::to_string).chain(named).collect())
+                )
+            }
+        }
+    }
+}
+
 impl From<&Json> for Value {
     fn from(json: &Json) -> Self {
         match json {
@@ -136,6 +162,13 @@ impl Names {
             (Some(from), None) => from.clone(),
             (None, _) => name.to_owned(),
         }
+    }
+
+    /// What was assigned to a name; `self.X` and `Config.X` are the class's that stands in this file.
+    fn constant(&self, name: &str) -> Option<&Expression> {
+        let (owner, last) = name.rsplit_once('.').unwrap_or(("", name));
+        let of_class = !owner.contains('.') && last.chars().all(|c| !c.is_ascii_lowercase());
+        self.constants.get(name).or_else(|| self.constants.get(last).filter(|_| of_class))
     }
 
     /// What an expression stands for.
@@ -200,7 +233,7 @@ impl Names {
                 self.entries_within(left, depth + 1, budget, out)?;
                 self.entries_within(right, depth + 1, budget, out)
             }
-            Node::Name(name) => match self.constants.get(name) {
+            Node::Name(name) => match self.constant(name) {
                 Some(found) => self.entries_within(found, depth + 1, budget, out),
                 None => Err(format!("{name} is not written out in this file")),
             },
@@ -228,14 +261,7 @@ impl Names {
                 "True" => Value::Bool(true),
                 "False" => Value::Bool(false),
                 _ => {
-                    let last = name.rsplit('.').next().unwrap_or(name);
-                    let found = self.constants.get(name).or_else(|| {
-                        // `self.X`, `Config.X`: the class stands in this file.
-                        name.contains('.')
-                            .then(|| self.constants.get(last))
-                            .flatten()
-                            .filter(|_| last.chars().any(|c| c.is_ascii_uppercase()))
-                    });
+                    let found = self.constant(name);
                     let found = found.ok_or_else(|| format!("{name} is not written out in this file"))?;
                     inner(found)?
                 }
@@ -352,6 +378,15 @@ fn binary(op: &str, left: Value, right: Value) -> Result<Value, String> {
         ("*", Value::Int(a), Value::Int(b)) => a.checked_mul(b).map(Value::Int).ok_or_else(large),
         ("//", Value::Int(a), Value::Int(b)) if a >= 0 && b > 0 => Ok(Value::Int(a / b)),
         ("%", Value::Int(a), Value::Int(b)) if a >= 0 && b > 0 => Ok(Value::Int(a % b)),
+        // `'*/%d' % 5`, with one place for a value.
+        ("%", Value::Text(form), value @ (Value::Int(_) | Value::Text(_)))
+            if form.matches('%').count() == 1 =>
+        {
+            let shown = value.text().map_or_else(|| value.to_string(), str::to_owned);
+            let found = ["%d", "%s"].into_iter().find(|place| form.contains(place));
+            let place = found.ok_or("its value is only known when the program runs")?;
+            Ok(Value::Text(form.replace(place, &shown)))
+        }
         (op, a, b) => {
             let (a, b) = a.number().zip(b.number()).ok_or("its value is only known when the program runs")?;
             let n = match op {
