@@ -67,7 +67,6 @@ pub fn pieces(line: &str) -> Option<Vec<Piece>> {
                 }
                 let raw = line.get(start..end)?.to_owned();
                 // `>&2`: the descriptor belongs to it.
-                let mut end = end;
                 if raw.ends_with('&') && raw.contains(['<', '>']) {
                     while let Some((i, n)) = chars.next_if(|(_, n)| n.is_ascii_digit() || *n == '-') {
                         end = i + n.len_utf8();
@@ -102,7 +101,7 @@ pub fn pieces(line: &str) -> Option<Vec<Piece>> {
             }
             _ => {
                 let w = word.get_or_insert_with(|| Word::at(at));
-                w.known &= !matches!(c, '*' | '?' | '[') && !(c == '~' && w.text.is_empty());
+                w.known &= !(matches!(c, '*' | '?' | '[') || c == '~' && w.text.is_empty());
                 w.text.push(c);
             }
         }

@@ -198,6 +198,12 @@ impl File {
             let why = "the first % that is not written \\% ends the command, and what stands before it is no whole command: cron fails here too";
             return self.doc.left(text, why);
         }
+        if stdin.is_some() && self.shell.ends_with("fish") | self.shell.ends_with("csh") {
+            return self.doc.left(
+                text,
+                "what follows the first % is its stdin, which this shell has no here-document for",
+            );
+        }
         let locks = &self.locks;
         let once = |file: &str| locks.get(file).is_none_or(|n| *n < 2);
         let unwrapped = wrapper::unwrap(&command, &once);

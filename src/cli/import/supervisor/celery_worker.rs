@@ -4,7 +4,7 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `celery … worker`
-    Worker(Worker),
+    Worker(Box<Worker>),
     /// `celery … beat`
     Beat,
     /// Flower, or another of Celery's subcommands.
@@ -145,7 +145,7 @@ pub fn kind(words: &[String]) -> Kind {
     for (name, value, source) in pairs {
         option(&mut worker, &name, value, source);
     }
-    Kind::Worker(worker)
+    Kind::Worker(Box::new(worker))
 }
 
 /// The interpreter: the one that runs it, or the one beside the program.
@@ -235,7 +235,7 @@ mod tests {
 
     fn worker(line: &str) -> Worker {
         match of(line) {
-            Kind::Worker(worker) => worker,
+            Kind::Worker(worker) => *worker,
             other => panic!("{line}: {other:?}"),
         }
     }

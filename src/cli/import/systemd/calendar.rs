@@ -102,13 +102,12 @@ fn weekdays(list: &str) -> Option<String> {
             Some((from, to)) => (day(from)?, day(to)?),
             None => (day(item)?, day(item)?),
         };
-        let mut at = from;
-        loop {
+        // systemd takes no range over the end of the week.
+        for at in from..=to {
             *on.get_mut(at)? = true;
-            if at == to {
-                break;
-            }
-            at = (at + 1) % 7;
+        }
+        if to < from {
+            return None;
         }
     }
     if on == [true; 7] {
@@ -205,6 +204,9 @@ fn field(text: &str, first: u32, last: u32) -> Result<String, String> {
             None if range == "*" => (first, None),
             None => (number(range)?, None),
         };
+        if range == "*" && step.is_some() {
+            return Err(format!("{item:?} has a step without a first value; systemd refuses it"));
+        }
         if to.is_some_and(|to| to < from) {
             return Err(format!("{range:?} ends before it begins"));
         }
@@ -246,7 +248,7 @@ mod tests {
             ("Mon..Fri 9..17:30", "30 9-17 * * mon-fri", None),
             ("Mon..Fri *-*-* 04:00:00 Europe/Berlin", "0 4 * * mon-fri", Some("Europe/Berlin")),
             ("Sat,Sun 20:00", "0 20 * * sat,sun", None),
-            ("Fri..Mon 8:00", "0 8 * * mon,fri-sat,sun", None),
+            ("Fri..Sun 8:00", "0 8 * * fri-sat,sun", None),
             ("Mon-Fri 8:00", "0 8 * * mon-fri", None),
             ("mon", "0 0 * * mon", None),
             ("*-*-01 03:00", "0 3 1 * *", None),
@@ -268,6 +270,8 @@ mod tests {
             "*:*:0/0.5",
             "25:00",
             "foo",
+            "Fri..Mon 8:00",
+            "*:*/5",
             "Mon Tue",
             "1:2:3:4",
             "@5",

@@ -37,7 +37,7 @@ pub(super) fn translate(doc: &mut Document, pair: &Pair, service: &Unit, name: &
             root |= program.as_root;
             let said = program.said.clone();
             match &program.exec {
-                Some(argv) => table.say("exec", Toml::texts(argv.iter().map(braces)), said),
+                Some(argv) => table.say("exec", Toml::texts(argv.iter().map(|word| braces(word))), said),
                 None => table.say("command", Toml::text(&program.command), said),
             }
             if program.as_root && !pair.of_user {
@@ -113,7 +113,7 @@ fn dynamic(service: &Unit) -> bool {
 }
 
 /// A text in which no brace is a placeholder.
-fn braces(text: &String) -> String {
+fn braces(text: &str) -> String {
     text.replace('{', "{{").replace('}', "}}")
 }
 
