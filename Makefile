@@ -6,9 +6,9 @@ CARGO ?= cargo
 TASKD := target/release/taskd
 QUICK := target/quickstart
 FIGURES := exec_true enqueue_cli enqueue_concurrent latency backlog idle \
-	resident recycle sleepers
+	resident recycle sleepers cron chord limits
 
-.PHONY: help run test test-boot test-qemu check package deb reproducible soak bench bench-boot clean
+.PHONY: help run test test-boot test-qemu check package deb reproducible soak bench bench-boot bench-chord bench-cron bench-limits bench-schedules clean
 
 help:
 	@echo 'make run    build taskd and start it with config/quickstart.toml (Ctrl-C stops it)'
@@ -85,6 +85,26 @@ bench:
 	@for figure in $(FIGURES); do $(CARGO) bench --quiet --bench $$figure || echo "$$figure ended with $$?"; done; \
 	$(CARGO) bench --quiet --bench table
 	@$(MAKE) --no-print-directory bench-boot
+
+# The figures of schedules alone: some eight minutes.
+bench-schedules:
+	@bash tests/needs.sh bench
+	$(CARGO) build --release --bins --benches
+	$(CARGO) bench --quiet --bench schedules
+
+# Planned times beside Debian's cron and croner, around changes of the clocks; a part of `make bench`.
+bench-cron:
+	$(CARGO) bench --quiet --bench cron
+
+bench-chord:
+	$(CARGO) build --release --bins --benches --examples
+	$(CARGO) bench --quiet --bench chord
+
+# Alone: what limits that never bind cost.
+bench-limits:
+	@bash tests/needs.sh bench
+	$(CARGO) build --release --bins
+	$(CARGO) bench --quiet --bench limits
 
 # Figures of the installed package, in a container.
 bench-boot: package

@@ -5,7 +5,7 @@
 //!
 //! | floor | modules | what stands there |
 //! |---|---|---|
-//! | F0 | [`model`] | what everything speaks of; pure |
+//! | F0 | [`model`], [`cron`] | what everything speaks of; when something is planned; pure |
 //! | F1 | [`engine`], [`config`] | decisions and settings; no tokio, no clock (the engine), no I/O (the engine) |
 //! | F2 | [`link`], [`observe`] | connections; logs and notifications |
 //! | F3 | [`broker`], [`process`], [`control`] | the store seam; children; the control API |
@@ -17,6 +17,7 @@ pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod cron;
 pub mod daemon;
 pub mod engine;
 pub mod link;

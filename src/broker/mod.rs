@@ -4,6 +4,8 @@
 
 use crate::model::op::{Caps, Fault, Op, Reply, Ticket};
 
+pub mod admission;
+pub mod joins;
 pub mod model;
 pub mod rules;
 pub mod sqlite;

@@ -3,9 +3,14 @@
 //! Deterministic, in memory, no clock of its own; what it answers is what every other store must answer.
 
 mod broker;
+mod claims;
+mod joins;
+mod lanes;
+mod letters;
 mod lives;
 mod shelf;
 mod sweep;
+mod ticks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +20,9 @@ use shelf::{Row, Shelf};
 use super::rules;
 use crate::model::message::{Delivery, Message, Record};
 use crate::model::name::MessageId;
-use crate::model::op::{Caps, Fault, Filter, Op, Permit, QueueCount, Reply};
+use crate::model::op::{Caps, Fault, Filter, MAX_MEMOS, Memo, Op, QueueCount, Reply};
 use crate::model::time::Wall;
+use crate::model::workflow::{Fallout, Workflow};
 
 /// What [`Model`], and every store that holds all its data in one place, can do.
 pub const CAPS: Caps = Caps { atomic_settle: true, permits: true, ticks: true, listing: true, shared: false };
@@ -30,9 +36,11 @@ pub struct Model {
     /// The store's clock: the latest time at which a message became ready; never goes back.
     clock: Wall,
     paused: BTreeSet<String>,
-    permits: BTreeMap<String, BTreeSet<String>>,
-    ticks: BTreeMap<String, BTreeSet<Wall>>,
+    schedules: ticks::Schedules,
+    taken: lanes::Taken,
     nodes: BTreeMap<String, (String, Wall)>,
+    memos: BTreeMap<String, String>,
+    flows: joins::Flows,
 }
 
 impl Model {
@@ -57,24 +65,33 @@ impl Model {
     /// # Errors
     /// [`Fault::Refused`] for an operation that makes no sense; nothing took place then.
     pub fn apply(&mut self, op: Op) -> Result<Reply, Fault> {
+        self.flows.fallout = Fallout::default();
+        let reply = self.perform(op)?;
+        Ok(rules::with(reply, std::mem::take(&mut self.flows.fallout)))
+    }
+
+    fn perform(&mut self, op: Op) -> Result<Reply, Fault> {
         Ok(match op {
             Op::Publish { messages, max_length, now } => return self.publish(messages, &max_length, now),
-            Op::Lease { queue, credit, now } => self.lease(&queue, credit, now),
-            Op::Start { id, token, now } => self.start(&id, token, now),
+            Op::Lease { queue, credit, now, skip } => self.lease(&queue, credit, now, &skip),
+            Op::Start { id, token, now, takes } => self.start(&id, token, now, &takes),
+            Op::Aside { id, token, lane, blocked, now } => self.aside(&id, token, lane, &blocked, now),
+            Op::Open { task } => self.open_lanes(task.as_deref()),
             Op::Settle(settle) => return self.settle(*settle),
-            Op::Defer { id, token, until, counted, lost, now } => {
-                self.defer(&id, token, until, counted, lost, now)
+            Op::Defer { id, token, until, counted, lost, takes, now } => {
+                self.defer(&id, token, until, (counted, lost), &takes, now)
             }
             Op::Extend { leases } => self.extend(leases),
-            Op::Revoke { id, now } => self.revoke(&id, now),
+            Op::Revoke { id, now } => return self.revoke(&id, now),
             Op::Requeue { id, now } => return self.requeue(&id, now),
+            Op::Letters(step) => Reply::Letters(Box::new(self.letters(&step))),
             Op::Get { id } => self.answer(&id),
             Op::List(filter) => self.list(&filter),
             Op::Count => self.count(),
-            Op::Purge { queue, now } => self.purge(&queue, now),
+            Op::Purge { queue, now } => return self.purge(&queue, now),
             Op::Move { id, token, unknown, now: _ } => self.relocate(&id, token, unknown),
             Op::Known { tasks, now: _ } => self.known(&tasks),
-            Op::Sweep { now, retention } => self.sweep(now, retention),
+            Op::Sweep { now, retention } => return self.sweep(now, retention),
             Op::Recover => Reply::Deliveries(
                 self.shelf
                     .leased
@@ -91,12 +108,31 @@ impl Model {
                 }
                 Reply::Done
             }
-            Op::Acquire(permit) => self.acquire(permit),
-            Op::Release(permit) => {
-                self.release(&permit);
-                Reply::Permit(true)
+            Op::Once { key, at, message } => return self.once(key, at, message),
+            Op::Tick(tick) => return self.tick(*tick),
+            Op::Schedules { after } => self.schedule_rows(&after),
+            Op::Schedule(changes) => {
+                self.change_schedules(changes);
+                Reply::Done
             }
-            Op::Tick { schedule, planned, message } => self.tick(schedule, planned, message),
+            Op::Remember(memos) => {
+                self.remember(memos);
+                Reply::Done
+            }
+            Op::Recall { prefix, after } => self.recall(&prefix, &after),
+            Op::Launch { workflow, max_length, now } => {
+                if let Some(full) = self.no_room(&workflow, &max_length) {
+                    return Ok(full);
+                }
+                Reply::Launched(crate::broker::joins::launch(self, &workflow, now)?.map(Box::new))
+            }
+            Op::Look(look) => Reply::Seen(crate::broker::joins::look(self, &look)?.map(Box::new)),
+            Op::CancelFlow { id, from, now } => {
+                Reply::Flowed(crate::broker::joins::cancel(self, &id, from, now)?)
+            }
+            Op::RetryFlow { id, from, now } => {
+                Reply::Flowed(crate::broker::joins::retry(self, &id, from, now)?)
+            }
             Op::Node { name, announce, now } => self.node(name, announce, now),
         })
     }
@@ -127,6 +163,7 @@ impl Model {
                 && filter.queue.as_ref().is_none_or(|q| *q == r.message.queue)
                 && filter.since.is_none_or(|s| r.message.enqueued >= s)
                 && filter.uid.is_none_or(|u| r.message.uid == Some(u))
+                && filter.letters.as_ref().is_none_or(|l| l.fits(r))
         };
         let rows = self.shelf.rows().rev().filter(|row| !row.slim && fits(&row.record));
         Reply::Records(rows.take(limit).map(|row| row.record.clone()).collect())
@@ -142,37 +179,30 @@ impl Model {
         Reply::Counts(all.into_values().collect())
     }
 
-    fn acquire(&mut self, permit: Permit) -> Reply {
-        let holders = self.permits.entry(permit.key).or_default();
-        let held = holders.contains(&permit.holder);
-        let free = holders.len() < permit.limit as usize;
-        if !held && free {
-            holders.insert(permit.holder);
+    /// Whether the first steps of a workflow would pass a bound: looked at before anything is written.
+    fn no_room(&self, workflow: &Workflow, max_length: &BTreeMap<String, u64>) -> Option<Reply> {
+        if max_length.is_empty() || self.flows.all().any(|f| f.head.id == workflow.id) {
+            return None;
         }
-        Reply::Permit(held || free)
+        let new = |m: &&Message| self.shelf.get(&m.id).is_none();
+        let messages = workflow.roots().map(|s| &s.message).filter(new);
+        rules::no_room(messages, max_length, |queue| self.shelf.length(queue))
     }
 
-    fn release(&mut self, permit: &Permit) {
-        if let Some(holders) = self.permits.get_mut(&permit.key) {
-            holders.remove(&permit.holder);
-            if holders.is_empty() {
-                self.permits.remove(&permit.key);
-            }
+    fn remember(&mut self, memos: Vec<Memo>) {
+        for memo in memos {
+            match memo.value {
+                Some(value) => self.memos.insert(memo.key, value),
+                None => self.memos.remove(&memo.key),
+            };
         }
     }
 
-    fn tick(&mut self, schedule: String, planned: Wall, message: Message) -> Reply {
-        let fired = self.ticks.entry(schedule).or_default();
-        let forgotten = fired.len() >= rules::TICKS_KEPT && fired.first().is_some_and(|f| planned < *f);
-        if forgotten || !fired.insert(planned) {
-            return Reply::Ticked(false);
-        }
-        if fired.len() > rules::TICKS_KEPT {
-            fired.pop_first();
-        }
-        let now = message.enqueued;
-        self.store(message, now);
-        Reply::Ticked(true)
+    fn recall(&self, prefix: &str, after: &str) -> Reply {
+        let known = self.memos.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+        let behind = known.filter(|(key, _)| key.as_str() > after);
+        let memo = |(key, value): (&String, &String)| Memo { key: key.clone(), value: Some(value.clone()) };
+        Reply::Memos(behind.take(MAX_MEMOS).map(memo).collect())
     }
 
     fn node(&mut self, name: String, announce: String, now: Wall) -> Reply {

@@ -9,7 +9,11 @@
 //! the operations before it are committed; export, backup and verify run on their caller's thread alike.
 
 mod admin;
+mod claims;
+mod joins;
+mod lanes;
 mod ledger;
+mod letters;
 mod lives;
 mod open;
 mod reader;
@@ -18,6 +22,7 @@ mod schema;
 mod shelf;
 mod side;
 mod sweep;
+mod ticks;
 mod writer;
 
 use std::path::Path;

@@ -93,9 +93,25 @@ fn accepted(text: &str) -> Result<(), String> {
 
 /// One `key=value` or `key:=json`. The first `=` ends the key; a colon before it means JSON.
 fn split(pair: &str) -> Result<(&str, Value), Failure> {
-    let Some((key, value)) = pair.split_once('=') else {
+    if !pair.contains('=') {
         return Err(Failure::usage(format!("the argument {pair:?} is not KEY=VALUE"))
             .hint(format!("positional arguments stand after --: -- {pair}")));
+    }
+    let (key, value) = split_any(pair)?;
+    if key.is_empty() {
+        return Err(Failure::usage(format!("the argument {pair:?} has no name before =")));
+    }
+    Ok((key, value))
+}
+
+/// The same where the key may be empty: a positional argument.
+///
+/// # Errors
+/// No `=`; JSON that is none.
+pub(super) fn split_any(pair: &str) -> Result<(&str, Value), Failure> {
+    let Some((key, value)) = pair.split_once('=') else {
+        return Err(Failure::usage(format!("the argument {pair:?} is not KEY=VALUE"))
+            .hint(format!("a positional argument stands behind =: ={pair}")));
     };
     let (key, value) = match key.strip_suffix(':') {
         None => (key, Value::String(value.to_owned())),
@@ -111,9 +127,6 @@ fn split(pair: &str) -> Result<(&str, Value), Failure> {
             (key, parsed)
         }
     };
-    if key.is_empty() {
-        return Err(Failure::usage(format!("the argument {pair:?} has no name before =")));
-    }
     Ok((key, value))
 }
 

@@ -15,6 +15,7 @@ EXAMPLES
   taskd cancel 0198f0aa-7c1e-7b5e-9f3a-2f6b1c9d8e7f
   taskd list --state waiting --task send_email --json | jq -r '.[].id' | xargs taskd cancel
 
+The id may be that of a workflow: everything of it that is not over is ended, and nothing more begins.
 A waiting message becomes REVOKED at once; a running one is ended with everything it started.
 Every id is tried; the exit code is the highest of all.
 

@@ -1,7 +1,7 @@
 //! What a message's end means for the exit code of whoever waited for it.
 
 use crate::control::api::MessageView;
-use crate::model::outcome::Cause;
+use crate::model::outcome::{Cause, Outcome};
 use crate::model::state::State;
 
 use super::output::clean;
@@ -11,7 +11,7 @@ pub const CODES: &str =
     "  0-255    the task's own exit code, whether its declaration calls it a success or not
   128+n    it died of signal n; 137: it went beyond memory_max
   65       its output is not the JSON that its declaration promises
-  69       it never ran to its end: canceled, expired, or its arguments do not fit any more
+  69       it never ran to its end: canceled, expired, arguments that do not fit, a failed step before it
   70       DEAD: its attempts kept killing their child
   75       it is not final after --timeout; it goes on
   124      a time limit ended it
@@ -50,7 +50,7 @@ pub fn code_of(cause: &Cause, success: bool) -> u8 {
         Cause::TimeLimit { .. } => 124,
         Cause::Memory => 137,
         Cause::SpawnFailed => 126,
-        Cause::Revoked | Cause::Expired | Cause::Rejected => 69,
+        Cause::Revoked | Cause::Expired | Cause::Rejected | Cause::Upstream { .. } => 69,
         Cause::WorkerLost | Cause::Interrupted => 70,
     }
 }
@@ -63,11 +63,15 @@ fn low_byte(code: i32) -> u8 {
 /// One line about a message that did not succeed; none for a success.
 #[must_use]
 pub fn sentence(view: &MessageView) -> Option<String> {
-    if view.state == State::Success {
-        return None;
-    }
-    let mut text = format!("{} {} is {}", clean(&view.task), clean(&view.id), view.state);
-    if let Some(outcome) = view.outcome.as_ref().filter(|_| view.state.is_final()) {
+    let success = view.state == State::Success;
+    (!success).then(|| ended(&view.task, &view.id, view.state, view.outcome.as_ref(), view.attempt))
+}
+
+/// The same of its parts.
+#[must_use]
+pub fn ended(task: &str, id: &str, state: State, outcome: Option<&Outcome>, attempt: u32) -> String {
+    let mut text = format!("{} {} is {state}", clean(task), clean(id));
+    if let Some(outcome) = outcome.filter(|_| state.is_final() && state != State::Success) {
         let cause = clean(&outcome.reason());
         text.push_str(&format!(": {cause}"));
         let message = outcome.failure.as_ref().map(|f| f.message.trim());
@@ -75,10 +79,10 @@ pub fn sentence(view: &MessageView) -> Option<String> {
             text.push_str(&format!(" ({})", clean(message)));
         }
     }
-    if view.attempt > 1 {
-        text.push_str(&format!(", attempt {}", view.attempt));
+    if attempt > 1 {
+        text.push_str(&format!(", attempt {attempt}"));
     }
-    Some(text)
+    text
 }
 
 /// One line about output that nobody copied; none where all of it was.
@@ -93,7 +97,6 @@ pub fn dropped(view: &MessageView) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::outcome::Outcome;
 
     fn view(state: State, cause: Option<Cause>) -> MessageView {
         let success = state == State::Success;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::control::api::{Enqueue, Enqueued};
+use crate::control::api::{Enqueue, Enqueued, StepBody};
 use crate::control::client::{Client, ClientError};
 use crate::control::route::Method;
 use crate::model::message::MAX_BYTES;
@@ -24,10 +24,13 @@ EXAMPLES
   taskd enqueue report 'columns:=[\"name\",\"sum\"]' limit:=100 --at 03:00
   taskd enqueue resize -- photo.jpg 800
   taskd enqueue backup --wait
+  taskd enqueue render file=a.svg --link publish --link-error tell_me
   printf '%s\\n' '{{\"task\":\"send_email\",\"kwargs\":{{\"user_id\":7}}}}' | taskd enqueue --batch -
 
 It prints the message's id once taskd has stored the message durably. The id is made here, so that a
-request whose connection breaks is repeated safely; repeating a command with its --id is as safe.
+request whose connection breaks is repeated safely; repeating a command with its --id is as safe: the answer
+is the message that has the id, and a remark on stderr says where that is another call. Where the task is unique
+and another message holds its key, that one's id is printed (on_conflict = \"return\"), and --wait waits for it.
 With --wait the task's output comes to stdout and stderr as it is printed, and the exit code is the task's.
 
 EXIT CODES
@@ -36,6 +39,7 @@ EXIT CODES
   65       arguments do not fit the task; too large
   66       a file cannot be read
   69       no such task or queue; taskd is not running
+  73       the task is disabled; another message holds its key (on_conflict = \"error\") or its id
   75       the queue is full, or no answer in time; try again
   77       not permitted: needs [access] enqueue, or a place in the task's allow
 EXIT CODES WITH --wait
@@ -68,13 +72,19 @@ pub struct Args {
     /// The message's id; one that taskd knows already is not enqueued again
     #[arg(long, value_name = "ID")]
     pub id: Option<String>,
+    /// Run this task with its result once it succeeded; may be given more than once
+    #[arg(long, value_name = "TASK")]
+    pub link: Vec<String>,
+    /// Run this task with its id as the first argument when it failed; may be given more than once
+    #[arg(long, value_name = "TASK")]
+    pub link_error: Vec<String>,
     /// Wait for its end: print its output, exit with its code
     #[arg(long)]
     pub wait: bool,
     /// Enqueue many: one JSON object a line, as POST /v1/messages takes it; - is stdin
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "pairs", "positional", "json_args", "args_file", "delay", "at", "expires", "timezone", "queue",
-        "priority", "id", "wait",
+        "priority", "id", "wait", "link", "link_error",
     ])]
     pub batch: Option<String>,
 }
@@ -152,11 +162,19 @@ pub fn message(args: Args, now: i64) -> Result<Enqueue, Failure> {
         eta,
         expires,
         headers: serde_json::Map::new(),
+        link: args.link.into_iter().map(links).collect::<Result<_, _>>()?,
+        link_error: args.link_error.into_iter().map(links).collect::<Result<_, _>>()?,
     })
 }
 
+/// The step of a link.
+fn links(task: String) -> Result<StepBody, Failure> {
+    checked("task name", &task)?;
+    Ok(StepBody { task, ..StepBody::default() })
+}
+
 /// Ordered by time, so that the store's index over ids grows at its end.
-fn new_id() -> String {
+pub(super) fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
@@ -189,13 +207,27 @@ async fn single(
     let Some(first) = enqueued.first() else {
         return Err(ClientError::Strange("no message in the answer".to_owned()).into());
     };
-    if first.known {
-        output::note(format_args!("{} was enqueued before; it is {}", first.id, first.state));
-    }
+    remark(first);
     if !wait {
         show(std::slice::from_ref(first), context)?;
     }
     Ok(first.id.clone())
+}
+
+/// What there is to say of a message that was not simply stored.
+fn remark(one: &Enqueued) {
+    let (id, state) = (&one.id, one.state);
+    if one.differs {
+        output::note(format_args!(
+            "{id} was enqueued before as another call, which stays as it is ({state}); nothing was stored"
+        ));
+    } else if one.known {
+        output::note(format_args!("{id} was enqueued before; it is {state}"));
+    } else if one.unique {
+        output::note(format_args!("not enqueued: the task is unique, and {id} ({state}) holds the key"));
+    } else if let Some(old) = &one.replaced {
+        output::note(format_args!("{old} had the same key and waited; it is REVOKED"));
+    }
 }
 
 fn show(enqueued: &[Enqueued], context: &Context) -> Result<(), Failure> {
@@ -212,7 +244,7 @@ fn show(enqueued: &[Enqueued], context: &Context) -> Result<(), Failure> {
 }
 
 /// Prints a message's output until its end, and ends as it did.
-async fn wait_for(client: &mut Client, id: &str, context: &Context) -> Ending {
+pub(super) async fn wait_for(client: &mut Client, id: &str, context: &Context) -> Ending {
     let waiting = async {
         if !context.json {
             follow::print(client, id, true, follow::To::Both).await?;
@@ -259,6 +291,8 @@ async fn batch(source: &mut Source, context: &Context) -> Ending {
         let enqueued: Vec<Enqueued> = answer.map_err(|e| {
             Failure::from(e).context(format_args!("{} and what follows", source.place(&batch)))
         })?;
+        // Of messages whose ids were made here, none was known before; a repeat of the request is no news.
+        enqueued.iter().filter(|one| one.differs || one.unique || one.replaced.is_some()).for_each(remark);
         show(&enqueued, context)?;
     }
     Ok(0)

@@ -92,13 +92,8 @@ fn exec(args: Args, context: &Context) -> Ending {
         args: values.args,
         kwargs: values.kwargs,
         priority: task.priority,
-        eta: None,
-        expires: None,
         enqueued: clock::now().wall,
-        uid: None,
-        retries: 0,
-        memory_retries: 0,
-        headers: serde_json::Map::new(),
+        ..Message::default()
     };
     let outcome = run_once(task, &message, &settings.taskd.node, "exec", &held);
     // Not at the end: what follows may find that nobody listens any more.

@@ -115,7 +115,7 @@ pub fn text(messages: &[MessageView], now: i64) -> String {
         vec![
             m.id.clone(),
             m.state.to_string(),
-            m.task.clone(),
+            m.schedule.as_ref().map_or_else(|| m.task.clone(), |s| format!("{} ({s})", m.task)),
             moment::relative(at.unwrap_or(m.enqueued), now),
         ]
     });

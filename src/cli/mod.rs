@@ -20,15 +20,20 @@ use output::{Color, Ending, Failure};
 
 pub mod arguments;
 pub mod cancel;
+pub mod chain;
 pub mod check;
+pub mod chord;
 pub mod complete;
 pub mod completion;
 pub mod config;
+pub mod dead;
 pub mod drain;
 pub mod ending;
 pub mod enqueue;
 pub mod exec;
 pub mod follow;
+pub mod graph;
+pub mod group;
 pub mod home;
 pub mod import;
 pub mod list;
@@ -36,23 +41,30 @@ pub mod logs;
 pub mod manual;
 pub mod moment;
 pub mod ndjson;
+pub mod notify;
 pub mod openapi;
 pub mod output;
 pub mod pause;
 pub mod purge;
 pub mod queues;
+pub mod rate;
 pub mod reload;
 pub mod result;
 pub mod resume;
 pub mod retry;
 pub mod roles;
 pub mod run;
+pub mod schedules;
+pub mod segments;
+pub mod show;
 pub mod status;
 pub mod stop;
 pub mod store;
 pub mod table;
 pub mod tasks;
+pub mod telling;
 pub mod why;
+pub mod workflow;
 
 /// How long an answer is waited for when `--timeout` is not given.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -101,7 +113,19 @@ pub enum Command {
     Config(config::Args),
     /// Enqueue a task
     Enqueue(enqueue::Args),
-    /// Print a message's result
+    /// Enqueue steps one after the other, each with the result of the one before
+    Chain(chain::Args),
+    /// Enqueue steps all at once, as one workflow
+    Group(group::Args),
+    /// Enqueue steps all at once, and one with the list of their results
+    Chord(chord::Args),
+    /// Launch or list the workflows that the config declares
+    Workflow(workflow::Args),
+    /// Show a workflow with the states of its steps
+    Show(show::Args),
+    /// Draw a workflow
+    Graph(graph::Args),
+    /// Print the result of a message or a workflow
     Result(result::Args),
     /// Show this node, or one message
     Status(status::Args),
@@ -109,16 +133,22 @@ pub enum Command {
     List(list::Args),
     /// Print what a message's attempts printed
     Logs(logs::Args),
-    /// Cancel messages, whether they wait or run
+    /// Cancel messages and workflows, whether they wait or run
     Cancel(cancel::Args),
-    /// Put finished messages back into their queues
+    /// Put finished messages back into their queues, begin what failed of a workflow anew
     Retry(retry::Args),
+    /// List, retry, purge or export messages that were given up on
+    Dead(dead::Args),
     /// Say in a sentence why a message is not running yet
     Why(why::Args),
     /// Show the queues
     Queues(queues::Args),
     /// Show the declared tasks
     Tasks(tasks::Args),
+    /// Explain when an expression of crontab(5) fires
+    Schedules(schedules::Args),
+    /// Show or change how often a task's or a queue's messages start
+    Rate(rate::Args),
     /// Take nothing more off a queue
     Pause(pause::Args),
     /// Take messages off a paused queue again
@@ -133,6 +163,8 @@ pub enum Command {
     Stop(stop::Args),
     /// Run a declared task once in the foreground, without the daemon
     Exec(exec::Args),
+    /// Try whether people are told of failures
+    Notify(notify::Args),
     /// Back up, check, export or import the store
     Store(store::Args),
     /// Turn a crontab, a Celery app, Supervisor's programs or a systemd timer into a config
@@ -336,6 +368,7 @@ const fn alone(command: &Command) -> Option<&'static str> {
         Command::Config(_) => "config",
         Command::Exec(_) => "exec",
         Command::Import(_) => "import",
+        Command::Schedules(args) if args.is_alone() => "schedules explain",
         Command::Openapi(_) => "openapi",
         Command::Completion(_) => "completion",
         Command::Manual(_) => "manual",
@@ -364,21 +397,31 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, ExitCode> {
         Command::Config(args) => return Err(config::run(args, context)),
         Command::Exec(args) => return Err(exec::run(args, context)),
         Command::Enqueue(args) => enqueue::run(args, context),
+        Command::Chain(args) => chain::run(&args, context),
+        Command::Group(args) => group::run(&args, context),
+        Command::Chord(args) => chord::run(&args, context),
+        Command::Workflow(args) => workflow::run(&args, context),
+        Command::Show(args) => show::run(&args, context),
+        Command::Graph(args) => graph::run(&args, context),
         Command::Result(args) => result::run(&args, context),
         Command::Status(args) => status::run(&args, context),
         Command::List(args) => list::run(&args, context),
         Command::Logs(args) => logs::run(&args, context),
         Command::Cancel(args) => cancel::run(&args, context),
         Command::Retry(args) => retry::run(&args, context),
+        Command::Dead(args) => dead::run(args, context),
         Command::Why(args) => why::run(&args, context),
         Command::Queues(args) => queues::run(&args, context),
         Command::Tasks(args) => tasks::run(&args, context),
+        Command::Schedules(args) => schedules::run(&args, context),
+        Command::Rate(args) => rate::run(&args, context),
         Command::Pause(args) => pause::run(&args, context),
         Command::Resume(args) => resume::run(&args, context),
         Command::Purge(args) => purge::run(&args, context),
         Command::Reload(args) => reload::run(&args, context),
         Command::Drain(args) => drain::run(&args, context),
         Command::Stop(args) => stop::run(&args, context),
+        Command::Notify(args) => notify::run(args, context),
         Command::Store(args) => store::run(args, context),
         Command::Import(args) => import::run(&args, context),
         Command::Openapi(args) => openapi::run(&args, context),

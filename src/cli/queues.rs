@@ -52,6 +52,9 @@ pub fn text(queues: &[QueueView]) -> String {
         if let Some(n) = q.concurrency {
             notes.push_str(&format!("{name}: at most {n} at once\n"));
         }
+        if let Some(rate) = &q.rate {
+            notes.push_str(&format!("{name}: {} start at most\n", clean(rate)));
+        }
         if let Some(n) = q.max_length {
             notes.push_str(&format!("{name}: at most {n} may wait\n"));
         }
@@ -60,6 +63,9 @@ pub fn text(queues: &[QueueView]) -> String {
                 "{name}: {} of tasks that are not declared; they come back when a reload declares them\n",
                 q.unknown
             ));
+        }
+        if q.dead > 0 {
+            notes.push_str(&format!("{name}: {} dead (taskd dead list --queue {name})\n", q.dead));
         }
         if gone {
             notes.push_str(&format!("{name}: not declared any more; declare it again to drain it\n"));
@@ -102,8 +108,10 @@ mod tests {
             scheduled: 0,
             running: 0,
             unknown: 0,
+            dead: 0,
             paused: false,
             concurrency: None,
+            rate: None,
             max_length: None,
         }
     }
@@ -120,6 +128,7 @@ mod tests {
                 unknown: 3,
                 paused: true,
                 concurrency: Some(1),
+                rate: Some("10/m".into()),
                 ..queue("low_priority")
             },
             QueueView { waiting: 10, max_length: Some(10), weight: 10, ..queue("mail") },
@@ -135,6 +144,7 @@ mail          default      10       10          0        0  full
 old                         0        2          0        0  gone
 
 low_priority: at most 1 at once
+low_priority: 10/m start at most
 low_priority: 3 of tasks that are not declared; they come back when a reload declares them
 mail: at most 10 may wait
 old: not declared any more; declare it again to drain it

@@ -18,6 +18,7 @@ EXAMPLES
   taskd result 0198f0aa-7c1e-7b5e-9f3a-2f6b1c9d8e7f
   taskd result 0198f0aa-7c1e-7b5e-9f3a-2f6b1c9d8e7f --wait --timeout 5m
 
+The result of a workflow (by its id) is that of its last step, or the list of those of its last steps.
 A result that is a string is printed as it is, another one as JSON; of what did not succeed, the error is
 printed to stderr.
 
@@ -55,7 +56,11 @@ pub fn run(args: &Args, context: &Context) -> Ending {
     })
 }
 
-fn show(answer: &Bytes, view: &MessageView, context: &Context) -> Result<(), Failure> {
+/// Prints what became of a message or a workflow.
+///
+/// # Errors
+/// stdout cannot be written.
+pub fn show(answer: &Bytes, view: &MessageView, context: &Context) -> Result<(), Failure> {
     if context.json {
         return output::json(answer);
     }

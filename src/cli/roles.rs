@@ -1,13 +1,13 @@
 //! The hidden roles that the launcher starts this program in: `@daemon`, `@runner`, `@worker`, and
-//! `@upgrade-check`, in which it is tried before it replaces a running one. And `@complete`, in which a shell
-//! asks it.
+//! `@upgrade-check`, in which it is tried before it replaces a running one. `@notify`, in which a runner starts
+//! it to tell somebody of a task. And `@complete`, in which a shell asks it.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use super::{Cli, Command, Context, complete, run};
+use super::{Cli, Command, Context, complete, run, telling};
 use crate::daemon;
 use crate::observe::log;
 use crate::process::{launcher, runner, title};
@@ -23,6 +23,7 @@ pub fn play(role: &str) -> ExitCode {
             runner::serve(start.part, start.held, start.socket, start.launcher, &mut title::set)
         }),
         "worker" => return launcher::worker_main(),
+        "notify" => return telling::play(),
         "upgrade-check" => return check(),
         "complete" => {
             let words = std::env::args_os().skip(2);

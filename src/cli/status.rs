@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use crate::control::api::{ChildView, MessageView, StatusView};
+use crate::control::api::{ChildView, MessageView, SchedulesView, StatusView, UniqueView};
 use crate::control::route::Method;
 use crate::model::state::State;
+use crate::model::unique::Holds;
 
 use super::output::{self, BOLD, Ending, Failure, RESET, YELLOW, clean};
 use super::table::{Column, pairs, render, size};
@@ -70,7 +71,10 @@ pub fn node(view: &StatusView, now: i64, zone: &TimeZone) -> String {
         clean(&view.node)
     );
     let c = &view.counts;
-    let unknown = if c.unknown > 0 { format!(", {} unknown", c.unknown) } else { String::new() };
+    let mut unknown = if c.unknown > 0 { format!(", {} unknown", c.unknown) } else { String::new() };
+    if c.dead > 0 {
+        unknown.push_str(&format!(", {} dead", c.dead));
+    }
     let mut facts = vec![
         ("Store", view.broker.clone()),
         ("Processes", view.supervision.clone()),
@@ -85,6 +89,7 @@ pub fn node(view: &StatusView, now: i64, zone: &TimeZone) -> String {
         ),
         ("Attempts", format!("{} succeeded, {} failed since the daemon started", c.succeeded, c.failed)),
     ]);
+    facts.extend(view.schedules.as_ref().map(|s| ("Schedules", schedules(s, now, zone))));
     text.push_str(&pairs(&facts));
     let pools = view.pools.iter().map(|p| {
         vec![
@@ -136,6 +141,16 @@ pub fn node(view: &StatusView, now: i64, zone: &TimeZone) -> String {
     text
 }
 
+/// How many there are, and which fires next.
+fn schedules(view: &SchedulesView, now: i64, zone: &TimeZone) -> String {
+    let paused = if view.paused > 0 { format!(", {} paused", view.paused) } else { String::new() };
+    let next = match (&view.next_name, view.next) {
+        (Some(name), Some(at)) => format!(", next {name} at {}", moment::both(at, now, zone)),
+        _ => ", none waits for its time".to_owned(),
+    };
+    format!("{}{paused}{next}", view.count)
+}
+
 /// The children, the first ones where there are many.
 fn children(view: &StatusView) -> String {
     let all: Vec<&ChildView> = view.pools.iter().flat_map(|p| &p.children).collect();
@@ -167,6 +182,16 @@ fn children(view: &StatusView) -> String {
     text
 }
 
+/// What a message claims.
+fn unique(claim: &UniqueView) -> String {
+    let holds = match claim.holds {
+        Holds::Both => "queued and running",
+        other => other.word(),
+    };
+    let period = claim.period_ms.map(|ms| format!(", {} at most", moment::span(ms))).unwrap_or_default();
+    format!("{} while {holds}{period}", claim.key)
+}
+
 /// One message.
 #[must_use]
 pub fn message(view: &MessageView, now: i64, zone: &TimeZone) -> String {
@@ -180,6 +205,11 @@ pub fn message(view: &MessageView, now: i64, zone: &TimeZone) -> String {
     if !view.args.is_empty() || !view.kwargs.is_empty() {
         lines.push(("Arguments", arguments(view)));
     }
+    if let Some(schedule) = &view.schedule {
+        let planned =
+            view.planned.map_or_else(|| ", by hand".to_owned(), |ms| format!(", planned {}", at(ms)));
+        lines.push(("Schedule", format!("{schedule}{planned}")));
+    }
     let by = view.uid.map_or_else(String::new, |uid| format!(" by uid {uid}"));
     lines.push(("Enqueued", format!("{}{by}", at(view.enqueued))));
     let times = [
@@ -189,6 +219,9 @@ pub fn message(view: &MessageView, now: i64, zone: &TimeZone) -> String {
         ("Finished", view.finished),
     ];
     lines.extend(times.into_iter().filter_map(|(name, ms)| Some((name, at(ms?)))));
+    if let Some(claim) = &view.unique {
+        lines.push(("Unique", unique(claim)));
+    }
     if let Some(ms) = view.waited_ms {
         lines.push(("Waited", moment::span(ms)));
     }
@@ -305,6 +338,12 @@ mod tests {
             supervision: "process groups".into(),
             users: "all as uid 1000".into(),
             confinement: None,
+            schedules: Some(SchedulesView {
+                count: 3,
+                paused: 1,
+                next: Some(7_260_000),
+                next_name: Some("nightly".into()),
+            }),
             pools: vec![PoolView {
                 name: "default".into(),
                 processes: 2,
@@ -318,6 +357,7 @@ mod tests {
                 scheduled: 3,
                 running: 1,
                 unknown: 0,
+                dead: 0,
                 succeeded: 120,
                 failed: 4,
             },

@@ -6,7 +6,7 @@ use crate::control::api::TaskView;
 use crate::control::route::Method;
 
 use super::Context;
-use super::output::Ending;
+use super::output::{Ending, clean};
 use super::table::{Column, render};
 
 /// Options of `taskd tasks`.
@@ -45,9 +45,25 @@ pub fn text(tasks: &[TaskView]) -> String {
         let kind = if t.enabled { t.kind.clone() } else { format!("{}, disabled", t.kind) };
         vec![t.name.clone(), kind, t.queue.clone(), t.params.join(" ")]
     });
+    let unique: String = tasks
+        .iter()
+        .filter_map(|t| Some(format!("{}: unique by {}\n", clean(&t.name), clean(t.unique.as_ref()?))))
+        .collect();
     let columns =
         [Column::Text("TASK"), Column::Text("KIND"), Column::Text("QUEUE"), Column::Text("PARAMETERS")];
-    render(&columns, rows.collect())
+    let mut shown = render(&columns, rows.collect());
+    if !unique.is_empty() {
+        shown.push('\n');
+        shown.push_str(&unique);
+    }
+    let limited: Vec<&TaskView> = tasks.iter().filter(|t| !t.limits.is_empty()).collect();
+    if !limited.is_empty() {
+        shown.push('\n');
+    }
+    for task in limited {
+        shown.push_str(&format!("{}: at most {}\n", clean(&task.name), clean(&task.limits.join(", "))));
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -62,7 +78,13 @@ mod tests {
             queue: "default".into(),
             params: params.iter().map(|p| (*p).to_owned()).collect(),
             one_of: std::collections::BTreeMap::new(),
+            limits: if name == "old" {
+                vec!["10/m for each customer".into(), "2 at once".into()]
+            } else {
+                vec![]
+            },
             enabled,
+            unique: None,
         };
         let shown = text(&[
             task("send_email", true, &["user_id=int", "template=string=welcome"]),
@@ -72,7 +94,8 @@ mod tests {
             anstream::adapter::strip_str(&shown).to_string(),
             "TASK        KIND            QUEUE    PARAMETERS\n\
              send_email  exec            default  user_id=int template=string=welcome\n\
-             old         exec, disabled  default\n"
+             old         exec, disabled  default\n\n\
+             old: at most 10/m for each customer, 2 at once\n"
         );
         let long = text(&[task(&"x".repeat(128), false, &["y".repeat(100).as_str(); 3])]);
         assert!(anstream::adapter::strip_str(&long).to_string().lines().all(|l| l.len() <= 80), "{long}");

@@ -9,7 +9,7 @@ use super::keys::{self, Shape, TABLES, TableSpec, suggest};
 use super::origin::Origins;
 use super::report::{Fault, FaultKind};
 use super::section::{Section, Set};
-use super::settings::{Access, DEFAULT, Pool, Queue, Results, Route, Settings, Taskd};
+use super::settings::{Access, DEFAULT, Dead, Pool, Queue, Results, Route, Settings, Taskd};
 use super::tree::{At, Table, quote};
 use super::users::Users;
 
@@ -130,6 +130,7 @@ impl<'a> Builder<'a, '_> {
         self.notes.extend(users.notes(self.check.env));
         let taskd = self.taskd(&users)?;
         let results = self.results()?;
+        let dead = self.dead()?;
         let access = self.access()?;
         let pools = self.pools(&users)?;
         let queues = self.queues(&pools)?;
@@ -138,15 +139,21 @@ impl<'a> Builder<'a, '_> {
             generation: 1,
             taskd,
             results,
+            dead,
             access,
             pools,
             queues,
             routes,
             tasks: BTreeMap::new(),
+            schedules: BTreeMap::new(),
+            workflows: BTreeMap::new(),
+            notify: super::settings::Notify::default(),
             hard_nofile: None,
         };
         self.tasks(&mut settings, &users)?;
-        self.schedules(&settings);
+        self.workflows(&mut settings)?;
+        self.schedules(&mut settings)?;
+        self.notices(&mut settings)?;
         Some(settings)
     }
 
@@ -179,6 +186,12 @@ impl<'a> Builder<'a, '_> {
             output_max_size: at.number("output_max_size")?,
             output_rate: at.number("output_rate")?,
         })
+    }
+
+    fn dead(&mut self) -> Option<Dead> {
+        let at = self.one(&keys::DEAD)?;
+        self.origins.table("[dead]", &at, &[]);
+        Some(Dead { expires_ms: at.number("expires")?, max_records: at.number("max_records")? })
     }
 
     fn access(&mut self) -> Option<Access> {
@@ -219,9 +232,15 @@ impl<'a> Builder<'a, '_> {
                 weight: at.small("weight").unwrap_or(1),
                 strict: at.flag("strict"),
                 concurrency: at.small("concurrency"),
+                rate: super::throttle::rate(&at),
                 max_length: at.number("max_length"),
                 name: name.clone(),
             };
+            if let Some(section) = own.filter(|s| s.get("rate_limit_burst").is_some() && queue.rate.is_none())
+            {
+                self.notes
+                    .push(format!("{}: has no effect without rate_limit", section.path("rate_limit_burst")));
+            }
             queues.insert(name, queue);
         }
         Some(queues)
@@ -276,26 +295,6 @@ impl<'a> Builder<'a, '_> {
         };
         let path = section.path(key);
         self.check.fault(Fault::new(FaultKind::Reference, section.place(key), path, message).help(help));
-    }
-
-    fn schedules(&mut self, settings: &Settings) {
-        for section in self.all("schedules") {
-            if let Some(task) = section.get("task").and_then(Set::text)
-                && !settings.tasks.contains_key(task)
-            {
-                self.missing(section, "task", "task", task, settings.tasks.keys());
-            }
-            let times = ["cron", "every", "solar"].into_iter().filter(|k| section.has(k)).count();
-            if times != 1 {
-                let message = if times == 0 {
-                    "the schedule says no time"
-                } else {
-                    "the schedule says more than one time"
-                };
-                let fault = Fault::new(FaultKind::Reference, &section.at, section.path(""), message);
-                self.check.fault(fault.help("give exactly one of `cron`, `every` and `solar`"));
-            }
-        }
     }
 }
 

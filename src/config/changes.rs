@@ -34,6 +34,7 @@ pub fn changes(old: &Settings, new: &Settings) -> Result<Vec<String>, Vec<String
     for (table, was, is) in [
         ("[taskd]", json(a), json(b)),
         ("[results]", json(&old.results), json(&new.results)),
+        ("[dead]", json(&old.dead), json(&new.dead)),
         ("[access]", json(&old.access), json(&new.access)),
     ] {
         out.extend(differences(&was, &is).map(|d| format!("{table} {d}")));
@@ -44,6 +45,7 @@ pub fn changes(old: &Settings, new: &Settings) -> Result<Vec<String>, Vec<String
         out.push(format!("routes: {} -> {}", old.routes.len(), new.routes.len()));
     }
     named("task", &old.tasks, &new.tasks, &mut out);
+    named("schedule", &old.schedules, &new.schedules, &mut out);
     Ok(out)
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::name;
+use crate::model::notice::RESERVED;
 
 use super::env::Env;
 use super::keys::{Key, Shape, TABLES, TableSpec, When, suggest};
@@ -109,6 +110,10 @@ impl Check<'_> {
             // Whether its pool has a worker is looked at when all pools are known.
         } else if let Err(why) = name::check(&entry.key) {
             self.bad(&entry.key_at, &path, format!("the {singular} name {} {why}", quote(&entry.key)), "");
+        }
+        if entry.key.starts_with(RESERVED) {
+            let message = format!("names that begin with `{RESERVED}` are taskd's own");
+            self.bad(&entry.key_at, &path, message, "choose another name");
         }
     }
 

@@ -26,7 +26,15 @@ impl Check<'_> {
                     self.texts_of(&path, &entry.node);
                 }
             }
-            (Kind::Address(..), _) => self.texts_of(path, node),
+            (Kind::Address(..) | Kind::Webhook | Kind::Secret, _) => self.texts_of(path, node),
+            (Kind::TableOrFalse(keys), Value::Table(table)) => {
+                for entry in &table.entries {
+                    let path = format!("{path}.{}", super::tree::quote_key(&entry.key));
+                    if let Some(key) = keys.iter().find(|k| k.name == entry.key) {
+                        self.credentials_of(key.kind, key.name, &path, &entry.node);
+                    }
+                }
+            }
             (Kind::Credentials, Value::Array(items)) => {
                 for item in items {
                     // A bad name is told where the value is parsed.

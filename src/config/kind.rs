@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use crate::cron::Expr;
 use crate::model::name;
 use crate::model::task::Raise;
 
 use super::check::{Check, unknown};
 use super::credential;
 use super::credential_source::DIRECTORY;
-use super::crontab;
 use super::keys::{Key, Kind};
 use super::params;
 use super::report::{Fault, FaultKind};
 use super::section::Parsed;
+use super::told;
 use super::tree::{At, Node, Table, Value, quote, quote_key};
 use super::values::{self, Wrong};
+use super::workflow;
 
 /// Longest path that `bind` takes for a unix socket, in bytes (sun_path of unix(7), less its NUL).
 pub(super) const MAX_SOCKET_PATH: usize = 107;
@@ -42,9 +44,10 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
         },
         Kind::Int(min, max) => int(check, path, node, min, max).map(Parsed::Number),
         Kind::Number(min, max) => number(check, path, node, min, max).map(hundredths),
+        Kind::Degrees(most) => number(check, path, node, -most, most).map(|n| Parsed::Text(n.to_string())),
         Kind::Duration(min, max) => duration(check, path, node, min, max).map(Parsed::Number),
         Kind::Size(min, max) => size(check, path, node, min, max).map(Parsed::Number),
-        Kind::Rate => by(check, path, node, |s| values::rate(s).map(|_| Parsed::Checked)),
+        Kind::Rate => by(check, path, node, |s| values::rate(s).map(|(n, ms)| Parsed::Rate(n, ms))),
         Kind::Choice(words) => choice(check, path, node, words).map(Parsed::Text),
         Kind::Address(words, schemes) => address(check, path, node, words, schemes).map(Parsed::Text),
         Kind::Argv => argv(check, path, node).map(Parsed::Many),
@@ -71,8 +74,13 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
         }
         Kind::Credentials => credentials(check, path, node).map(Parsed::Many),
         Kind::Params => params::parse(check, path, node).map(Parsed::Params),
-        Kind::Cron => by(check, path, node, |s| crontab::check(s).map(|()| Parsed::Checked)),
-        Kind::TimeOfDay => by(check, path, node, |s| values::time_of_day(s).map(|_| Parsed::Checked)),
+        Kind::Cron => by(check, path, node, |s| match Expr::parse(s) {
+            Ok(expr) => Ok(Parsed::Text(expr.text().to_owned())),
+            Err(wrong) => Err(Wrong { message: wrong.message, help: wrong.help }),
+        }),
+        Kind::TimesOfDay | Kind::Program | Kind::Webhook | Kind::Secret | Kind::Mail | Kind::Mails => {
+            told::parse(check, kind, path, node)
+        }
         Kind::Percent => by(check, path, node, |s| values::percent(s).map(|n| Parsed::Number(n.into()))),
         Kind::SizeOrTimes => match &node.value {
             Value::Text(s) if s.ends_with('x') => {
@@ -85,14 +93,29 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
             Value::Bool(b) => Some(Parsed::Flag(b)),
             _ => choice(check, path, node, words).map(Parsed::Text),
         },
-        Kind::List => items(check, path, node).map(|_| Parsed::Checked),
-        Kind::Dict => table(check, path, node).map(|_| Parsed::Checked),
-        Kind::Table(keys) => inner(check, path, node, keys),
-        Kind::Tables => {
+        Kind::List => {
             let items = items(check, path, node)?;
-            let good = items.iter().filter(|n| table(check, path, n).is_some()).count();
-            (good == items.len()).then_some(Parsed::Checked)
+            let good = items.iter().filter(|n| is_json(check, path, n)).count();
+            (good == items.len()).then(|| Parsed::List(items.iter().map(|n| n.value.to_json()).collect()))
         }
+        Kind::Dict => {
+            let table = table(check, path, node)?;
+            let good = table.entries.iter().filter(|e| is_json(check, path, &e.node)).count();
+            let pair = |e: &super::tree::Entry| (e.key.clone(), e.node.value.to_json());
+            (good == table.entries.len()).then(|| Parsed::Dict(table.entries.iter().map(pair).collect()))
+        }
+        Kind::Table(keys) => inner(check, path, node, keys),
+        Kind::BoolOrTable(keys) => match node.value {
+            Value::Bool(b) => Some(Parsed::Flag(b)),
+            Value::Table(_) => inner(check, path, node, keys),
+            _ => mistyped(check, path, node, "true, false or a table"),
+        },
+        Kind::TableOrFalse(keys) => match node.value {
+            Value::Bool(false) => Some(Parsed::Flag(false)),
+            Value::Bool(true) => mistyped(check, path, node, "a table, or false"),
+            _ => inner(check, path, node, keys),
+        },
+        Kind::Steps => workflow::parse(check, path, node).map(Parsed::Steps),
     }
 }
 
@@ -117,7 +140,7 @@ pub(super) fn mistyped<T>(check: &mut Check<'_>, path: &str, node: &Node, wanted
 }
 
 /// The key of a path, as it is called in a sentence.
-fn last(path: &str) -> String {
+pub(super) fn last(path: &str) -> String {
     // A quoted key may hold dots: what follows the last quote then is the key, or the quoted part is.
     let key = match path.strip_suffix('"').and_then(|p| p.rfind('"').and_then(|i| p.get(i + 1..))) {
         Some(quoted) => quoted,
@@ -132,7 +155,7 @@ fn refuse<T>(check: &mut Check<'_>, path: &str, at: &At, wrong: Wrong) -> Option
     None
 }
 
-fn by<T>(
+pub(super) fn by<T>(
     check: &mut Check<'_>,
     path: &str,
     node: &Node,
@@ -337,10 +360,30 @@ fn address(
     None
 }
 
-fn items<'n>(check: &mut Check<'_>, path: &str, node: &'n Node) -> Option<&'n [Node]> {
+pub(super) fn items<'n>(check: &mut Check<'_>, path: &str, node: &'n Node) -> Option<&'n [Node]> {
     match &node.value {
         Value::Array(items) => Some(items),
         _ => mistyped(check, path, node, "a list in [ ]"),
+    }
+}
+
+/// Whether JSON can say this, and means the same.
+fn is_json(check: &mut Check<'_>, path: &str, node: &Node) -> bool {
+    match &node.value {
+        Value::Int(None) | Value::Float(None) => {
+            check.bad(&node.at, path, "a number that does not fit 64 bits".to_owned(), "write it as a text");
+            false
+        }
+        Value::Time(text) => {
+            let help = format!("write a text: {}", quote(text));
+            check.bad(&node.at, path, "JSON has no dates and times".to_owned(), &help);
+            false
+        }
+        Value::Array(items) => items.iter().filter(|n| is_json(check, path, n)).count() == items.len(),
+        Value::Table(t) => {
+            t.entries.iter().filter(|e| is_json(check, path, &e.node)).count() == t.entries.len()
+        }
+        Value::Text(_) | Value::Bool(_) | Value::Int(_) | Value::Float(_) => true,
     }
 }
 
@@ -359,7 +402,7 @@ fn texts(check: &mut Check<'_>, path: &str, node: &Node) -> Option<Vec<(String, 
 }
 
 /// A program and its arguments: arguments may be empty, the program may not.
-fn argv(check: &mut Check<'_>, path: &str, node: &Node) -> Option<Vec<(String, At)>> {
+pub(super) fn argv(check: &mut Check<'_>, path: &str, node: &Node) -> Option<Vec<(String, At)>> {
     if let Value::Text(_) = node.value {
         let help =
             "write a list, as [\"/usr/bin/program\", \"argument\"], or use `command` for a shell's text";

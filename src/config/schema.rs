@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::check::NOT_YET;
-use super::keys::{Key, Kind, Shape, TABLES, TableSpec, When};
+use super::keys::{Key, Kind, STEP, Shape, TABLES, TableSpec, When};
 use super::params::{PARAM, TYPE_NAMES};
 
 const DURATION: &str = r"^\s*([0-9]+(\.[0-9]+)?\s*[a-z]+\s*)+$";
@@ -108,12 +108,27 @@ fn of_kind(kind: Kind) -> Value {
         Kind::Umask => json!({"type": "string", "pattern": "^[0-7]{1,4}$"}),
         Kind::Environment => json!({"type": "object", "additionalProperties": {"type": "string"}}),
         Kind::Params => params(),
-        Kind::TimeOfDay => json!({"type": "string", "pattern": "^[0-2]?[0-9]:[0-5][0-9]$"}),
+        Kind::TimesOfDay => {
+            let time = json!({"type": "string", "pattern": "^[0-2]?[0-9]:[0-5][0-9]$"});
+            json!({"anyOf": [time, list(time.clone())]})
+        }
+        Kind::Program => json!({"type": "array", "items": {"type": "string"}, "minItems": 1}),
+        Kind::Webhook => json!({"type": "string", "pattern": r"^(https?://|\$\{credential:)"}),
+        Kind::Secret => json!({"type": "string", "pattern": r"\$\{credential:"}),
+        Kind::Mail => text(),
+        Kind::Mails => json!({"anyOf": [text(), list(text())]}),
         Kind::Percent => json!({"type": "string", "pattern": "^[0-9]+\\s*%$"}),
+        Kind::Degrees(most) => json!({"type": "number", "minimum": -most, "maximum": most}),
         Kind::List => json!({"type": "array"}),
         Kind::Dict => json!({"type": "object"}),
         Kind::Table(keys) => of_keys(keys, false),
-        Kind::Tables => list(json!({"type": "object"})),
+        Kind::BoolOrTable(keys) => json!({"anyOf": [{"type": "boolean"}, of_keys(keys, false)]}),
+        Kind::TableOrFalse(keys) => json!({"anyOf": [of_keys(keys, false), {"const": false}]}),
+        Kind::Steps => {
+            let mut step = of_keys(STEP, false);
+            put(&mut step, "required", json!(["task"]));
+            json!({"type": "array", "items": step, "minItems": 1})
+        }
     }
 }
 

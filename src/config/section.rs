@@ -7,6 +7,7 @@ use crate::model::task::Raise;
 
 use super::keys::TableSpec;
 use super::tree::{At, quote_key};
+use super::workflow::StepSet;
 
 /// A typed value.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +17,8 @@ pub(super) enum Parsed {
     /// Whole numbers, milliseconds, bytes, signals, masks.
     Number(i64),
     Flag(bool),
+    /// So many in so many milliseconds.
+    Rate(u32, u64),
     /// Lists of texts, each with its place.
     Many(Vec<(String, At)>),
     Codes(Vec<i32>),
@@ -23,12 +26,17 @@ pub(super) enum Parsed {
     Map(BTreeMap<String, String>),
     /// Parameters, each with its place.
     Params(Vec<(Param, At)>),
+    /// Anything that JSON can say.
+    List(Vec<serde_json::Value>),
+    Dict(serde_json::Map<String, serde_json::Value>),
     /// A table within a value.
     Table(BTreeMap<&'static str, Parsed>),
     /// A size, or a multiple of one.
     Raise(Raise),
-    /// Checked, and used by no version yet.
-    Checked,
+    /// Minutes since midnight, ascending, each once.
+    Times(Vec<u32>),
+    /// Steps of a workflow.
+    Steps(Vec<StepSet>),
 }
 
 /// A value of the file.
@@ -101,6 +109,10 @@ impl Set {
         if let Parsed::Flag(b) = self.value { Some(b) } else { None }
     }
 
+    pub(super) fn rate(&self) -> Option<(u32, u64)> {
+        if let Parsed::Rate(count, ms) = self.value { Some((count, ms)) } else { None }
+    }
+
     pub(super) fn many(&self) -> Option<&[(String, At)]> {
         if let Parsed::Many(m) = &self.value { Some(m) } else { None }
     }
@@ -115,6 +127,14 @@ impl Set {
 
     pub(super) fn table(&self) -> Option<&BTreeMap<&'static str, Parsed>> {
         if let Parsed::Table(t) = &self.value { Some(t) } else { None }
+    }
+
+    pub(super) fn list(&self) -> Option<&[serde_json::Value]> {
+        if let Parsed::List(list) = &self.value { Some(list) } else { None }
+    }
+
+    pub(super) fn dict(&self) -> Option<&serde_json::Map<String, serde_json::Value>> {
+        if let Parsed::Dict(map) = &self.value { Some(map) } else { None }
     }
 
     pub(super) fn params(&self) -> Option<&[(Param, At)]> {

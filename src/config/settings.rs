@@ -6,8 +6,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cron::{Expr, SolarEvent, Timing, Wrong, Zone};
 use crate::model::name;
+use crate::model::schedule::{CatchUp, Overlap};
 use crate::model::task::{IoClass, Limits, Surroundings, Task};
+use crate::model::workflow::Declared;
 
 /// The name of the pool and of the queue that exist when the config names none.
 pub const DEFAULT: &str = "default";
@@ -21,6 +24,9 @@ pub struct Settings {
     pub taskd: Taskd,
     /// `[results]`.
     pub results: Results,
+    /// `[dead]`.
+    #[serde(default)]
+    pub dead: Dead,
     /// `[access]`.
     pub access: Access,
     /// `[pools.NAME]`; `default` always exists.
@@ -31,6 +37,15 @@ pub struct Settings {
     pub routes: Vec<Route>,
     /// `[tasks.NAME]`.
     pub tasks: BTreeMap<String, Task>,
+    /// `[schedules.NAME]`.
+    #[serde(default)]
+    pub schedules: BTreeMap<String, Schedule>,
+    /// `[workflows.NAME]`.
+    #[serde(default)]
+    pub workflows: BTreeMap<String, Declared>,
+    /// `[notify]`; who is told stands in the tasks.
+    #[serde(default)]
+    pub notify: Notify,
     /// The hard limit of open files of a launcher that is root, filled in by it: what is above must be set
     /// before a runner gives root up. Absent: nothing is above it, or nothing can be done about it.
     #[serde(default)]
@@ -104,6 +119,13 @@ pub struct Taskd {
     pub user: Option<String>,
 }
 
+/// `[notify]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notify {
+    /// Lines of output that a notice repeats; default 50.
+    pub output_lines: u32,
+}
+
 /// `[results]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Results {
@@ -117,6 +139,21 @@ pub struct Results {
     pub output_max_size: u64,
     /// Bytes of output a second that a child may copy to the daemon; default 256 KiB (`output_rate`).
     pub output_rate: u64,
+}
+
+/// `[dead]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dead {
+    /// Dead letters are kept this long, in milliseconds; default 30 days.
+    pub expires_ms: u64,
+    /// At most this many dead letters are kept; default 10,000.
+    pub max_records: u64,
+}
+
+impl Default for Dead {
+    fn default() -> Self {
+        Self { expires_ms: 30 * 86_400_000, max_records: 10_000 }
+    }
 }
 
 /// `[access]`: user names, `@group` names.
@@ -190,6 +227,9 @@ pub struct Queue {
     pub strict: bool,
     /// At most this many run at once.
     pub concurrency: Option<u32>,
+    /// How often they start at most.
+    #[serde(default)]
+    pub rate: Option<crate::model::limit::RateLimit>,
     /// At most this many wait (scheduled ones included); then enqueue is refused.
     pub max_length: Option<u64>,
 }
@@ -201,6 +241,77 @@ pub struct Route {
     pub task: String,
     /// Where they go.
     pub queue: String,
+}
+
+/// `[schedules.NAME]`: exactly one of `cron`, `every_ms` and `solar` is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Its name.
+    pub name: String,
+    /// The task that it enqueues.
+    pub task: String,
+    /// A crontab(5) expression.
+    pub cron: Option<String>,
+    /// How often, in milliseconds.
+    pub every_ms: Option<u64>,
+    /// With `every_ms`: at multiples of it, not after the last end.
+    pub align: bool,
+    /// An event of the sun.
+    pub solar: Option<String>,
+    /// Degrees north.
+    pub latitude: Option<String>,
+    /// Degrees east.
+    pub longitude: Option<String>,
+    /// The zone of `cron`; absent: the system's.
+    pub timezone: Option<String>,
+    /// What happens while a message of it has not ended.
+    pub overlap: Overlap,
+    /// What happens to times that were missed.
+    pub catch_up: CatchUp,
+    /// It fires later by a part of this, in milliseconds.
+    pub splay_ms: u64,
+    /// Positional arguments.
+    pub args: Vec<serde_json::Value>,
+    /// Keyword arguments.
+    pub kwargs: serde_json::Map<String, serde_json::Value>,
+    /// Another queue than the task's.
+    pub queue: Option<String>,
+    /// Another priority than the task's.
+    pub priority: Option<u8>,
+    /// Its messages expire so long after they were stored, in milliseconds.
+    pub expires_ms: Option<u64>,
+    /// Whether it fires.
+    pub enabled: bool,
+    /// It pauses after so many failures in a row.
+    pub pause_after_failures: Option<u32>,
+}
+
+impl Schedule {
+    /// When it is planned; absent for one that follows its own ends. `zone`: that of an expression without one
+    /// of its own; absent too: the system's.
+    ///
+    /// # Errors
+    /// An expression, a zone or an event that the check would have refused, or that the system knows no more.
+    pub fn timing(&self, zone: Option<&str>) -> Result<Option<Timing>, Wrong> {
+        if let Some(text) = &self.cron {
+            let zone = match self.timezone.as_deref().or(zone) {
+                Some(name) => Zone::named(name)?,
+                None => Zone::system(),
+            };
+            return Ok(Some(Timing::Cron { expr: Expr::parse(text)?, zone }));
+        }
+        if let Some(name) = &self.solar {
+            let event = SolarEvent::named(name).ok_or_else(|| Wrong {
+                message: format!("names no event of the sun: {name:?}"),
+                help: "`taskd check` lists them".to_owned(),
+                span: None,
+            })?;
+            let degrees = |text: &Option<String>| text.as_deref().and_then(|t| t.parse().ok()).unwrap_or(0.0);
+            let (latitude, longitude) = (degrees(&self.latitude), degrees(&self.longitude));
+            return Ok(Some(Timing::Solar { event, latitude, longitude }));
+        }
+        Ok(self.every_ms.filter(|_| self.align).map(|ms| Timing::Every { ms }))
+    }
 }
 
 impl Pool {
@@ -279,6 +390,14 @@ impl Settings {
         asked.nice.is_some_and(|n| n < 0)
             || asked.io_class == Some(IoClass::Realtime)
             || asked.limit_nofile.zip(self.hard_nofile).is_some_and(|(wanted, hard)| wanted > hard)
+    }
+
+    /// Whether a message of this task runs as the same user in this queue as in the task's own: no runner takes it
+    /// otherwise.
+    #[must_use]
+    pub fn runs_alike(&self, task: &Task, queue: &str) -> bool {
+        let key = |queue: &str| self.pool_of(queue).map(|pool| self.runner_key(pool, task));
+        key(queue) == key(self.route(task))
     }
 
     /// The pool that drains this queue.

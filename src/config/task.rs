@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::model::limit::Throttle;
+use crate::model::notice::Tell;
 use crate::model::task::{Acks, Program, ResultKind, RetryPolicy, Stdin, Task};
 
 use super::build::{Builder, Layers};
@@ -29,6 +31,7 @@ impl<'a> Builder<'a, '_> {
             {
                 self.worker_task(section, &pool.name);
             }
+            task.throttle = self.throttle(section, &at, &task);
             self.task_notes(section, &at, &task);
             self.task_origins(section, &at, &task, settings);
             settings.tasks.insert(task.name.clone(), task);
@@ -58,10 +61,13 @@ impl<'a> Builder<'a, '_> {
         let mut limits = self.hard_limits(at);
         limits.on_memory = self.on_memory(at, limits.memory_max, settings);
         let params = at.set("params").and_then(Set::params).unwrap_or_default();
+        let params: Vec<_> = params.iter().map(|(p, _)| p.clone()).collect();
+        let unique = self.unique(at, &params);
         Some(Task {
             name: section.name.clone(),
             program: Program::Worker,
-            params: params.iter().map(|(p, _)| p.clone()).collect(),
+            params,
+            unique,
             queue,
             priority: at.number("priority").and_then(|n| u8::try_from(n).ok())?,
             retry,
@@ -85,10 +91,12 @@ impl<'a> Builder<'a, '_> {
             group,
             supplementary_groups,
             limits,
+            throttle: Throttle::default(),
             allow: at.set("allow").is_some().then(|| at.list("allow")),
             remote: at.flag("remote"),
             enabled: at.flag("enabled"),
             surroundings: self.surroundings(at),
+            tell: Tell::default(),
         })
     }
 
@@ -140,7 +148,7 @@ impl<'a> Builder<'a, '_> {
     }
 
     /// Notes two keys that do not fit together; points at both, wherever they stand.
-    fn conflict(
+    pub(super) fn conflict(
         &mut self,
         section: &Section,
         at: &Layers<'_>,

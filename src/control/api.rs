@@ -6,10 +6,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use super::canvas::{LaunchedView, StepBody, StepView, WorkflowBody, WorkflowView};
+pub use super::dead::{DeadBody, DeadDone, DeadHeld, DeadKind, DeadQuery};
+pub use super::error::{Error, ErrorKind};
+pub use super::schedules::{LastFire, PlannedView, RewindBody, RunBody, ScheduleView, SchedulesView};
 pub use super::status::{ChildState, ChildView, CountsView, PoolView, ReplacedView, RunningView, StatusView};
-pub use super::verbs::{BackupPiece, DrainBody, ReloadBody, StopBody};
+pub use super::verbs::{BackupPiece, DrainBody, NotifyBody, RateBody, RateView, ReloadBody, StopBody};
 use crate::model::outcome::Outcome;
 use crate::model::state::State;
+use crate::model::unique::{Holds, OnConflict};
 
 /// Who asks: the peer of the socket, by SO_PEERCRED and SO_PEERGROUPS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,8 +92,41 @@ pub enum Request {
         /// The id.
         id: String,
     },
+    /// `POST /v1/workflows`
+    Launch(Box<WorkflowBody>),
+    /// `GET /v1/workflows/{id}?from=&limit=&results=`
+    Show {
+        /// The workflow, or a step of it.
+        id: String,
+        /// From this step on.
+        from: u32,
+        /// At most this many steps.
+        limit: u32,
+        /// Only the steps whose results are the workflow's, with their outcomes.
+        results: bool,
+    },
+    /// `POST /v1/workflows/{id}/cancel`
+    CancelWorkflow {
+        /// The workflow.
+        id: String,
+    },
+    /// `POST /v1/workflows/{id}/retry`
+    RetryWorkflow {
+        /// The workflow.
+        id: String,
+    },
+    /// `GET /v1/workflows`: those that the config declares.
+    Workflows,
     /// `GET /v1/messages`
     List(ListQuery),
+    /// `GET /v1/dead`
+    Dead(DeadQuery),
+    /// `GET /v1/dead/export`: newline-delimited [`Exported`].
+    DeadExport(DeadQuery),
+    /// `POST /v1/dead/retry`
+    DeadRetry(DeadBody),
+    /// `POST /v1/dead/purge`
+    DeadPurge(DeadBody),
     /// `GET /v1/status`
     Status,
     /// `GET /v1/queues`
@@ -102,11 +140,54 @@ pub enum Request {
         /// Pause or resume.
         paused: bool,
     },
+    /// `GET` and `POST /v1/tasks/{task}/rate` and `/v1/queues/{queue}/rate`
+    Rate {
+        /// The task or queue.
+        name: String,
+        /// A queue.
+        queue: bool,
+        /// What to set; absent: show it.
+        body: Option<RateBody>,
+    },
     /// `POST /v1/queues/{queue}/purge`
     Purge {
         /// The queue.
         queue: String,
     },
+    /// `GET /v1/schedules`
+    Schedules,
+    /// `GET /v1/schedules/next` and `GET /v1/schedules/{name}/next`
+    Planned {
+        /// Only this schedule.
+        name: Option<String>,
+        /// At most so many.
+        most: usize,
+    },
+    /// `POST /v1/schedules/{name}/run`
+    RunSchedule {
+        /// The schedule.
+        name: String,
+        /// The message's id.
+        id: Option<String>,
+    },
+    /// `POST /v1/schedules/{name}/pause` and `/resume`
+    PauseSchedule {
+        /// The schedule.
+        name: String,
+        /// Pause or resume.
+        paused: bool,
+    },
+    /// `POST /v1/schedules/{name}/rewind`
+    Rewind {
+        /// The schedule.
+        name: String,
+        /// Fires after this time are forgotten.
+        to: i64,
+        /// Only say what would fire.
+        dry: bool,
+    },
+    /// `POST /v1/notify`: a sample to everybody who would be told
+    Notify(NotifyBody),
     /// `POST /v1/reload`
     Reload {
         /// Replace the program too, by the one that is installed now.
@@ -142,103 +223,6 @@ pub enum Answer {
     /// 200 with newline-delimited JSON as it comes; the sender bounds it. A line `{"error": Error}` ends
     /// a stream that is not whole.
     Stream(tokio::sync::mpsc::Receiver<String>),
-}
-
-/// The error body: what, why, what to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
-    /// What kind; decides HTTP status and exit code.
-    pub kind: ErrorKind,
-    /// One line for people.
-    pub message: String,
-    /// More lines: every fault, when there are several.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub details: Vec<String>,
-    /// What to do, or the name that was probably meant.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
-}
-
-/// Kinds of errors, their HTTP status and the CLI's exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorKind {
-    /// 400, exit 64: the request cannot be understood.
-    BadRequest,
-    /// 422, exit 65: arguments do not fit the task.
-    BadArguments,
-    /// 403, exit 77.
-    Forbidden,
-    /// 404, exit 69: no such task.
-    UnknownTask,
-    /// 404, exit 69: no such message.
-    UnknownMessage,
-    /// 404, exit 69: no such queue.
-    UnknownQueue,
-    /// 409, exit 73: not possible in this state (cancel of a final message, a queue that is drained, …).
-    Conflict,
-    /// 429, exit 75: the queue is at its `max_length`, or too many requests are under way.
-    Full,
-    /// 413, exit 65: larger than allowed.
-    TooLarge,
-    /// 503, exit 75: the store or the daemon cannot serve this now; try again.
-    Unavailable,
-    /// 503, exit 75: this daemon is ending. Ask again on a new connection, which the next daemon takes; what carries an
-    /// id can be sent again, because whether this daemon did it is not always known.
-    Stopping,
-    /// 422, exit 78: the config has faults.
-    Config,
-    /// 500, exit 70: a fault of taskd.
-    Internal,
-}
-
-impl ErrorKind {
-    /// HTTP status.
-    #[must_use]
-    pub const fn status(self) -> u16 {
-        match self {
-            Self::BadRequest => 400,
-            Self::BadArguments | Self::Config => 422,
-            Self::Forbidden => 403,
-            Self::UnknownTask | Self::UnknownMessage | Self::UnknownQueue => 404,
-            Self::Conflict => 409,
-            Self::Full => 429,
-            Self::TooLarge => 413,
-            Self::Unavailable | Self::Stopping => 503,
-            Self::Internal => 500,
-        }
-    }
-
-    /// Exit code of the command, of sysexits(3).
-    #[must_use]
-    pub const fn exit_code(self) -> u8 {
-        match self {
-            Self::BadRequest => 64,
-            Self::BadArguments | Self::TooLarge => 65,
-            Self::UnknownTask | Self::UnknownMessage | Self::UnknownQueue => 69,
-            Self::Internal => 70,
-            Self::Conflict => 73,
-            Self::Full | Self::Unavailable | Self::Stopping => 75,
-            Self::Forbidden => 77,
-            Self::Config => 78,
-        }
-    }
-}
-
-impl Error {
-    /// An error of one line.
-    #[must_use]
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), details: Vec::new(), hint: None }
-    }
-
-    /// The same with a hint.
-    #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
 }
 
 /// Most messages of one request, enqueued or imported.
@@ -277,6 +261,12 @@ pub struct Enqueue {
     /// Carried along, never interpreted.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub headers: Map<String, Value>,
+    /// Steps that run with its result once it succeeded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link: Vec<StepBody>,
+    /// Steps that run with its id when it failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_error: Vec<StepBody>,
 }
 
 /// What became of one message.
@@ -291,6 +281,16 @@ pub struct Enqueued {
     /// The id was known before; nothing was stored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub known: bool,
+    /// With `known`: what has this id is another call, of another task or with other arguments. It stays as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub differs: bool,
+    /// Nothing was stored: the task is unique, and `id`, `state` and `queue` are those of the message that holds its
+    /// key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unique: bool,
+    /// It was stored; this message had the same key, waited, and was ended for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<String>,
 }
 
 /// What `GET /v1/messages` takes.
@@ -348,6 +348,12 @@ pub struct MessageView {
     /// Uid of who enqueued it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
+    /// The schedule that fired it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// The planned time that it was fired for, milliseconds since the epoch; absent: it was fired by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned: Option<i64>,
     /// Milliseconds since the epoch, as all times below.
     pub enqueued: i64,
     /// When it is to run.
@@ -374,9 +380,30 @@ pub struct MessageView {
     /// How the latest attempt ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+    /// The workflow that it is a step of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
     /// The node that runs or ran it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// What it claims, where its task is unique.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<UniqueView>,
+}
+
+/// What a unique message claims, by the settings at the time when it was accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UniqueView {
+    /// The task and the values of which there is one at a time.
+    pub key: String,
+    /// While what it holds the key.
+    #[serde(rename = "while")]
+    pub holds: Holds,
+    /// It holds it at most this long, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period_ms: Option<u64>,
+    /// What becomes of a second message.
+    pub on_conflict: OnConflict,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
@@ -433,11 +460,17 @@ pub struct QueueView {
     pub running: u64,
     /// In the `unknown` set.
     pub unknown: u64,
+    /// Given up on and kept: `taskd dead list` shows them.
+    #[serde(default)]
+    pub dead: u64,
     /// Paused.
     pub paused: bool,
     /// At most this many run at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// How often they start at most, as `10/m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
     /// At most this many wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_length: Option<u64>,
@@ -457,8 +490,14 @@ pub struct TaskView {
     /// The only values allowed of those parameters that declare such.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub one_of: BTreeMap<String, Vec<Value>>,
+    /// Its limits in words, as `10/m for each customer`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
     /// Whether it may be enqueued.
     pub enabled: bool,
+    /// `unique`, as `key, … while WHAT, PERIOD at most, ON_CONFLICT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<String>,
 }
 
 /// Why a message does not run yet.

@@ -3,10 +3,15 @@
 
 pub mod access;
 pub mod api;
+pub mod canvas;
 pub mod client;
+mod dead;
+mod error;
 pub mod openapi;
 pub mod route;
 mod route_input;
+mod route_table;
+pub mod schedules;
 pub mod server;
 mod server_answer;
 mod server_io;

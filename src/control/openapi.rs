@@ -8,13 +8,14 @@ use super::api::{Error, ErrorKind};
 use super::route::{Need, ROUTES, Route, Shape};
 
 /// Every kind of error, as the document lists them.
-const KINDS: [ErrorKind; 13] = [
+const KINDS: [ErrorKind; 14] = [
     ErrorKind::BadRequest,
     ErrorKind::BadArguments,
     ErrorKind::Forbidden,
     ErrorKind::UnknownTask,
     ErrorKind::UnknownMessage,
     ErrorKind::UnknownQueue,
+    ErrorKind::UnknownSchedule,
     ErrorKind::Conflict,
     ErrorKind::Full,
     ErrorKind::TooLarge,

@@ -1,25 +1,19 @@
 //! The one table of what can be asked: method, path, the right it needs, how it is read. What is not in
 //! it does not exist. The server, the OpenAPI text and the test of all routes against all roles use it.
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{Schema, SchemaGenerator};
 
 use super::access::Policy;
-use super::api::{
-    BackupPiece, Done, DrainBody, Enqueue, Enqueued, Error, ErrorKind, Exported, LogLine, MessageView, Peer,
-    QueueView, ReloadBody, Request, Rights, StatusView, StopBody, TaskView, WhyView,
-};
-use super::route_input as input;
+use super::api::{Error, ErrorKind, Peer, Request, Rights};
 use super::route_input::Input;
 pub use super::route_input::check_json;
+pub use super::route_table::ROUTES;
 
 /// Largest body that holds one message: the message's own bound and its envelope.
 pub const SINGLE: usize = crate::model::message::MAX_BYTES + (64 << 10);
 
 /// Largest body that holds many messages (bulk enqueue, import).
 pub const BULK: usize = 8 << 20;
-
-/// Largest body of a verb with options.
-const SMALL: usize = 64 << 10;
 
 /// The method of a route; no other is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +99,7 @@ pub enum Shape {
 pub struct Route {
     /// Its method.
     pub method: Method,
-    /// Its path; `{id}` or `{queue}` as a whole segment takes a name.
+    /// Its path; `{id}`, `{queue}` or `{task}` as a whole segment takes a name.
     pub path: &'static str,
     /// The right it needs.
     pub need: Need,
@@ -121,233 +115,6 @@ pub struct Route {
     pub answer: Shape,
     pub(super) parse: fn(&Input<'_>) -> Result<Request, Error>,
 }
-
-fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    generator.subschema_for::<T>()
-}
-
-/// One [`Enqueue`] or an array of them.
-fn one_or_many(generator: &mut SchemaGenerator) -> Schema {
-    let (one, many) = (of::<Enqueue>(generator), of::<Vec<Enqueue>>(generator));
-    schemars::json_schema!({ "oneOf": [one, many] })
-}
-
-const BASE: Route = Route {
-    method: Method::Get,
-    path: "/",
-    need: Need::Admin,
-    name: "",
-    about: "",
-    query: &[],
-    body: None,
-    answer: Shape::Json(of::<Done>),
-    parse: input::nothing,
-};
-
-const POST: Route = Route { method: Method::Post, ..BASE };
-
-const fn body<T: JsonSchema>(limit: usize, optional: bool) -> Option<Body> {
-    Some(Body { limit, optional, schema: of::<T> })
-}
-
-/// Everything that can be asked; the most frequent first.
-pub static ROUTES: &[Route] = &[
-    Route {
-        path: "/v1/messages",
-        need: Need::Enqueue,
-        name: "enqueue",
-        about: "Enqueue one message, or an array of them: all or none.",
-        body: Some(Body { limit: BULK, optional: false, schema: one_or_many }),
-        answer: Shape::Json(of::<Vec<Enqueued>>),
-        parse: input::enqueue,
-        ..POST
-    },
-    Route {
-        path: "/v1/messages/{id}/result",
-        need: Need::Own,
-        name: "result",
-        about: "The message once it is final, or as it is after the wait.",
-        query: &[Query {
-            name: "wait_ms",
-            kind: "integer",
-            about: "Wait at most this long for a final state; default 0, at most 60,000.",
-        }],
-        answer: Shape::Json(of::<MessageView>),
-        parse: input::result,
-        ..BASE
-    },
-    Route {
-        path: "/v1/messages/{id}",
-        need: Need::Own,
-        name: "message",
-        about: "Everything about one message.",
-        answer: Shape::Json(of::<MessageView>),
-        parse: input::message,
-        ..BASE
-    },
-    Route {
-        path: "/v1/messages/{id}/logs",
-        need: Need::Own,
-        name: "logs",
-        about: "What its attempts printed.",
-        query: &[Query {
-            name: "follow",
-            kind: "boolean",
-            about: "Go on until the message is final; default false.",
-        }],
-        answer: Shape::Lines(of::<LogLine>),
-        parse: input::logs,
-        ..BASE
-    },
-    Route {
-        path: "/v1/messages/{id}/why",
-        need: Need::Own,
-        name: "why",
-        about: "Why it is not running yet, in a sentence.",
-        answer: Shape::Json(of::<WhyView>),
-        parse: input::why,
-        ..BASE
-    },
-    Route {
-        path: "/v1/messages/{id}/cancel",
-        need: Need::Own,
-        name: "cancel",
-        about: "End it, whether it waits or runs.",
-        parse: input::cancel,
-        ..POST
-    },
-    Route {
-        path: "/v1/messages/{id}/retry",
-        need: Need::Own,
-        name: "retry",
-        about: "Put a message that is final back into its queue, as a new life of the same id.",
-        parse: input::retry,
-        ..POST
-    },
-    Route {
-        path: "/v1/messages",
-        need: Need::Read,
-        name: "list",
-        about: "Messages, newest first.",
-        query: &[
-            Query { name: "state", kind: "string", about: "Comma-separated state names." },
-            Query { name: "task", kind: "string", about: "Only this task." },
-            Query { name: "queue", kind: "string", about: "Only this queue." },
-            Query {
-                name: "since",
-                kind: "integer",
-                about: "Only those enqueued at or after this time, milliseconds since the epoch.",
-            },
-            Query { name: "limit", kind: "integer", about: "At most this many, 1 to 10,000; default 100." },
-        ],
-        answer: Shape::Json(of::<Vec<MessageView>>),
-        parse: input::list,
-        ..BASE
-    },
-    Route {
-        path: "/v1/status",
-        need: Need::Read,
-        name: "status",
-        about: "This node, its pools and counts.",
-        answer: Shape::Json(of::<StatusView>),
-        parse: input::status,
-        ..BASE
-    },
-    Route {
-        path: "/v1/queues",
-        need: Need::Read,
-        name: "queues",
-        about: "Every queue.",
-        answer: Shape::Json(of::<Vec<QueueView>>),
-        parse: input::queues,
-        ..BASE
-    },
-    Route {
-        path: "/v1/tasks",
-        need: Need::Read,
-        name: "tasks",
-        about: "Every declared task.",
-        answer: Shape::Json(of::<Vec<TaskView>>),
-        parse: input::tasks,
-        ..BASE
-    },
-    Route {
-        path: "/v1/queues/{queue}/pause",
-        name: "pause",
-        about: "Take nothing more off this queue until it is resumed; survives restarts.",
-        parse: input::pause,
-        ..POST
-    },
-    Route {
-        path: "/v1/queues/{queue}/resume",
-        name: "resume",
-        about: "Take messages off this queue again.",
-        parse: input::resume,
-        ..POST
-    },
-    Route {
-        path: "/v1/queues/{queue}/purge",
-        name: "purge",
-        about: "Revoke everything that waits or is scheduled in this queue.",
-        parse: input::purge,
-        ..POST
-    },
-    Route {
-        path: "/v1/reload",
-        name: "reload",
-        about: "Read and check the config again, and use it if it has no fault.",
-        body: body::<ReloadBody>(SMALL, true),
-        parse: input::reload,
-        ..POST
-    },
-    Route {
-        path: "/v1/drain",
-        name: "drain",
-        about: "Take nothing new off any queue until a restart, or take that back.",
-        body: body::<DrainBody>(SMALL, true),
-        parse: input::drain,
-        ..POST
-    },
-    Route {
-        path: "/v1/stop",
-        name: "stop",
-        about: "Shut down; the connection is kept open until the daemon is gone.",
-        body: body::<StopBody>(SMALL, true),
-        parse: input::stop,
-        ..POST
-    },
-    Route {
-        path: "/v1/store/verify",
-        name: "verify",
-        about: "Check the store's integrity.",
-        parse: input::verify,
-        ..POST
-    },
-    Route {
-        path: "/v1/store/backup",
-        name: "backup",
-        about: "A consistent copy of the store as it is now, in pieces, while it is in use.",
-        answer: Shape::Lines(of::<BackupPiece>),
-        parse: input::backup,
-        ..BASE
-    },
-    Route {
-        path: "/v1/store/export",
-        name: "export",
-        about: "Every message that is not final.",
-        answer: Shape::Lines(of::<Exported>),
-        parse: input::export,
-        ..BASE
-    },
-    Route {
-        path: "/v1/store/import",
-        name: "import",
-        about: "Take over exported messages; ids that are known are left as they are.",
-        body: body::<Vec<Exported>>(BULK, false),
-        parse: input::import,
-        ..POST
-    },
-];
 
 /// What a path leads to.
 pub enum Found<'a> {

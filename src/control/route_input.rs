@@ -12,7 +12,8 @@ use crate::model::name;
 use crate::model::state::State;
 
 use super::api::{
-    DrainBody, Enqueue, Error, ErrorKind, Exported, ListQuery, MAX_BATCH, ReloadBody, Request, StopBody,
+    DrainBody, Enqueue, Error, ErrorKind, Exported, ListQuery, MAX_BATCH, RateBody, ReloadBody, Request,
+    RewindBody, RunBody, StopBody, WorkflowBody,
 };
 use super::route::{Route, SINGLE};
 
@@ -22,6 +23,9 @@ pub const MAX_DEPTH: usize = 64;
 /// Longest that one request for a result waits, in milliseconds.
 pub const MAX_WAIT_MS: u64 = 60_000;
 
+/// Most planned times of one answer.
+const MAX_PLANNED: usize = 1_000;
+
 /// Most rows of one list.
 const MAX_LIST: u32 = 10_000;
 
@@ -29,7 +33,7 @@ const MAX_LIST: u32 = 10_000;
 pub(super) struct Input<'a> {
     capture: Option<&'a str>,
     query: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    body: &'a [u8],
+    pub(super) body: &'a [u8],
 }
 
 fn bad(message: impl Into<String>) -> Error {
@@ -68,16 +72,16 @@ impl<'a> Input<'a> {
         self.capture.map(str::to_owned).ok_or_else(|| bad("the path lacks a name"))
     }
 
-    fn text(&self, key: &str) -> Option<&str> {
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
         self.query.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_ref())
     }
 
-    fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, Error> {
+    pub(super) fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, Error> {
         let Some(text) = self.text(key) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| bad(format!("{key}={text} is not a whole number in range")))
     }
 
-    fn flag(&self, key: &str) -> Result<bool, Error> {
+    pub(super) fn flag(&self, key: &str) -> Result<bool, Error> {
         match self.text(key) {
             None | Some("false" | "0") => Ok(false),
             Some("" | "true" | "1") => Ok(true),
@@ -115,7 +119,7 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Error> {
     String::from_utf8(out).map(Cow::Owned).map_err(|_| wrong())
 }
 
-fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+pub(super) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     if body.is_empty() {
         return Err(bad("the request has no body; one JSON value is expected"));
     }
@@ -301,6 +305,34 @@ pub(super) fn retry(input: &Input<'_>) -> Result<Request, Error> {
     Ok(Request::Retry { id: input.name()? })
 }
 
+pub(super) fn launch(input: &Input<'_>) -> Result<Request, Error> {
+    let body: WorkflowBody = json(input.body)?;
+    for (what, name) in [("id", &body.id), ("name", &body.name)] {
+        if let Some(name) = name {
+            name::check(name).map_err(|e| bad(format!("the {what} {name:?} {e}")))?;
+        }
+    }
+    Ok(Request::Launch(Box::new(body)))
+}
+
+pub(super) fn workflows(_: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Workflows)
+}
+
+pub(super) fn show(input: &Input<'_>) -> Result<Request, Error> {
+    let limit = input.number("limit")?.unwrap_or(1_000);
+    let from = input.number("from")?.unwrap_or(0);
+    Ok(Request::Show { id: input.name()?, from, limit, results: input.flag("results")? })
+}
+
+pub(super) fn cancel_workflow(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::CancelWorkflow { id: input.name()? })
+}
+
+pub(super) fn retry_workflow(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::RetryWorkflow { id: input.name()? })
+}
+
 pub(super) fn list(input: &Input<'_>) -> Result<Request, Error> {
     let state = input.text("state").filter(|s| !s.is_empty());
     if let Some(wrong) = state.and_then(|s| s.split(',').map(str::trim).find(|s| State::parse(s).is_none())) {
@@ -345,8 +377,78 @@ pub(super) fn resume(input: &Input<'_>) -> Result<Request, Error> {
     Ok(Request::Pause { queue: input.name()?, paused: false })
 }
 
+fn rate_body(input: &Input<'_>) -> Result<Option<RateBody>, Error> {
+    let body: RateBody = json(input.body)?;
+    if body.burst.is_some_and(|n| !(1..=1_000_000).contains(&n)) {
+        return Err(bad("burst is not between 1 and 1,000,000"));
+    }
+    Ok(Some(body))
+}
+
+pub(super) fn task_rate(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Rate { name: input.name()?, queue: false, body: None })
+}
+
+pub(super) fn set_task_rate(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Rate { name: input.name()?, queue: false, body: rate_body(input)? })
+}
+
+pub(super) fn queue_rate(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Rate { name: input.name()?, queue: true, body: None })
+}
+
+pub(super) fn set_queue_rate(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Rate { name: input.name()?, queue: true, body: rate_body(input)? })
+}
+
 pub(super) fn purge(input: &Input<'_>) -> Result<Request, Error> {
     Ok(Request::Purge { queue: input.name()? })
+}
+
+pub(super) fn schedules(_: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Schedules)
+}
+
+/// How many planned times are asked for.
+fn most(input: &Input<'_>) -> Result<usize, Error> {
+    let most = input.number("n")?.unwrap_or(20);
+    if (1..=MAX_PLANNED).contains(&most) {
+        return Ok(most);
+    }
+    Err(bad(format!("n={most} is not between 1 and {MAX_PLANNED}")))
+}
+
+pub(super) fn planned(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Planned { name: None, most: most(input)? })
+}
+
+pub(super) fn planned_of(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Planned { name: Some(input.name()?), most: most(input)? })
+}
+
+pub(super) fn run_schedule(input: &Input<'_>) -> Result<Request, Error> {
+    let body: RunBody = input.options()?;
+    if let Some(id) = &body.id {
+        name::check(id).map_err(|e| bad(format!("the id {id:?} {e}")))?;
+    }
+    Ok(Request::RunSchedule { name: input.name()?, id: body.id })
+}
+
+pub(super) fn pause_schedule(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::PauseSchedule { name: input.name()?, paused: true })
+}
+
+pub(super) fn resume_schedule(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::PauseSchedule { name: input.name()?, paused: false })
+}
+
+pub(super) fn rewind_schedule(input: &Input<'_>) -> Result<Request, Error> {
+    let RewindBody { to, dry } = json(input.body)?;
+    Ok(Request::Rewind { name: input.name()?, to, dry })
+}
+
+pub(super) fn notify(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Notify(json(input.body)?))
 }
 
 pub(super) fn reload(input: &Input<'_>) -> Result<Request, Error> {

@@ -35,6 +35,9 @@ pub struct StatusView {
     pub confinement: Option<String>,
     /// Pools.
     pub pools: Vec<PoolView>,
+    /// Schedules; absent: none is declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedules: Option<super::schedules::SchedulesView>,
     /// Messages by state, of what is not final, and finished since the start.
     pub counts: CountsView,
     /// Settings that have no effect, faults that go on: a sentence each.
@@ -159,6 +162,9 @@ pub struct CountsView {
     pub running: u64,
     /// In the `unknown` sets.
     pub unknown: u64,
+    /// Dead letters in the store.
+    #[serde(default)]
+    pub dead: u64,
     /// Attempts that ended in success since the daemon started.
     pub succeeded: u64,
     /// Attempts that ended otherwise since the daemon started.

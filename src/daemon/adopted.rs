@@ -53,6 +53,7 @@ mod tests {
             task: "t".into(),
             queue: "q".into(),
             attempt: 1,
+            passes: false,
             child: ChildKey(0),
             pid: None,
             since: Mono(0),

@@ -306,6 +306,7 @@ mod tests {
                     deadline_ms: None,
                     soft_deadline_ms: None,
                     memory_retries: 0,
+                    passes: false,
                 })));
             }
             let reading = std::thread::spawn(move || {

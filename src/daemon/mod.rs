@@ -6,6 +6,7 @@ pub mod clock;
 pub mod handle;
 pub mod launcher;
 pub mod notes;
+pub mod notices;
 pub mod perform;
 pub mod plan;
 mod pressure;

@@ -1,8 +1,10 @@
 //! Life-cycle entries: one journal entry each, with the fields and the MESSAGE_ID of `observe::fields`.
 
-use crate::engine::command::{Note, Raised};
+use crate::engine::command::{About, Note, Raised};
 use crate::model::outcome::{Cause, Outcome};
+use crate::model::schedule::Skip;
 use crate::model::state::State;
+use crate::model::time::Wall;
 use crate::observe::fields;
 
 /// Writes the entry of a note.
@@ -37,6 +39,30 @@ pub fn log(note: &Note) {
                 text: &text,
             });
         }
+        Note::Launched { id, name, steps } => tracing::info!(
+            MESSAGE_ID = fields::RECEIVED,
+            TASKD_ID = %id,
+            "workflow {id} ({name}, {} steps) received",
+            steps
+        ),
+        Note::Workflow { id, state: state @ (State::Success | State::Revoked) } => tracing::info!(
+            MESSAGE_ID = if *state == State::Success { fields::SUCCEEDED } else { fields::REVOKED },
+            TASKD_ID = %id,
+            TASKD_STATE = state.name(),
+            "workflow {id} is over: {state}"
+        ),
+        Note::Workflow { id, state } => tracing::warn!(
+            MESSAGE_ID = fields::FAILED,
+            TASKD_ID = %id,
+            TASKD_STATE = state.name(),
+            "workflow {id} is over: {state}"
+        ),
+        Note::Dropped { id, state: State::Failure } => tracing::warn!(
+            MESSAGE_ID = fields::FAILED,
+            TASKD_ID = %id,
+            TASKD_STATE = State::Failure.name(),
+            "{id} failed before it started: it cannot run after what came before it in its workflow"
+        ),
         Note::Dropped { id, state } => tracing::info!(
             MESSAGE_ID = if *state == State::Expired { fields::EXPIRED } else { fields::REVOKED },
             TASKD_ID = %id,
@@ -58,6 +84,7 @@ pub fn log(note: &Note) {
                 tracing::info!(MESSAGE_ID = fields::CHILD_LOST, TASKD_SLOT = place, "child {place}: {text}");
             }
         }
+        Note::Schedule { name, what } => schedule(name, what),
         Note::Recycled { .. } => recycled(note, None),
         Note::Store(Some(why)) => {
             tracing::error!(MESSAGE_ID = fields::STORE_FAULT, "work is paused: {why}");
@@ -65,6 +92,79 @@ pub fn log(note: &Note) {
         Note::Store(None) => {
             tracing::info!(MESSAGE_ID = fields::STORE_FAULT, "the store takes writes again, work goes on")
         }
+    }
+}
+
+/// A planned time in words: in UTC, as the journal's readers are anywhere.
+fn instant(at: Wall) -> String {
+    jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| format!("{} ms", at.0), |at| at.to_string())
+}
+
+/// Writes what is worth telling of a schedule.
+fn schedule(name: &str, what: &About) {
+    match what {
+        About::Fired { planned, late_ms, id, task, queue, held } => {
+            let late =
+                if *late_ms >= 1_000 { format!(", {} late", duration(*late_ms)) } else { String::new() };
+            let held = if *held { "; it waits for the run before" } else { "" };
+            tracing::info!(
+                MESSAGE_ID = fields::SCHEDULE_FIRED,
+                TASKD_SCHEDULE = name,
+                TASKD_PLANNED = planned.0,
+                TASKD_ID = %id,
+                TASKD_TASK = task,
+                TASKD_QUEUE = queue,
+                "schedule {name} fired {task} {id} for {}{late}{held}",
+                instant(*planned)
+            );
+        }
+        About::Skipped { planned, why } => {
+            let reason = match why {
+                Skip::Running(id) => format!("{id} of it has not ended (overlap = \"skip\")"),
+                Skip::KeyHeld => "its task is unique, and another message holds its key".to_owned(),
+                Skip::TooMany => "too many of it wait already (overlap = \"queue\")".to_owned(),
+                Skip::QueueFull { queue, max_length } => {
+                    format!("queue {queue} is full: {max_length} messages wait (max_length)")
+                }
+            };
+            macro_rules! entry {
+                ($level:ident) => {
+                    tracing::$level!(
+                        MESSAGE_ID = fields::SCHEDULE_SKIPPED,
+                        TASKD_SCHEDULE = name,
+                        TASKD_PLANNED = planned.0,
+                        "schedule {name} skips {}: {reason}",
+                        instant(*planned)
+                    )
+                };
+            }
+            // What the config asks for is no fault.
+            if matches!(why, Skip::Running(_) | Skip::KeyHeld) { entry!(info) } else { entry!(warn) }
+        }
+        About::Missed { count, more, latest } => {
+            let than = if *more { "more than " } else { "" };
+            let times = crate::control::api::count(*count as u64, "planned time");
+            tracing::warn!(
+                MESSAGE_ID = fields::SCHEDULE_MISSED,
+                TASKD_SCHEDULE = name,
+                TASKD_PLANNED = latest.0,
+                "schedule {name} missed {than}{times}, the latest at {} (catch_up says what becomes of them)",
+                instant(*latest)
+            );
+        }
+        About::Paused { failures } => tracing::error!(
+            MESSAGE_ID = fields::SCHEDULE_PAUSED,
+            TASKD_SCHEDULE = name,
+            "schedule {name} is paused after {} in a row (go on: taskd schedules resume {name})",
+            crate::control::api::count(u64::from(*failures), "failure")
+        ),
+        About::Refused { planned, why } => tracing::error!(
+            MESSAGE_ID = fields::SCHEDULE_SKIPPED,
+            TASKD_SCHEDULE = name,
+            TASKD_PLANNED = planned.0,
+            "schedule {name} could not fire for {}: the store refuses it: {why}",
+            instant(*planned)
+        ),
     }
 }
 

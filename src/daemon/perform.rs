@@ -14,10 +14,18 @@ use crate::observe::fields::STORE_FAULT;
 use crate::process::launch::{ChildId, Slot, ToLauncher};
 use crate::process::protocol::{Run, ToChild};
 
+/// Attempts of a dead letter whose output is kept as long as the letter.
+const KEPT_ATTEMPTS: u32 = 5;
+
 /// Does what the engine wants done.
 pub fn perform(d: &mut Daemon, command: Command) {
     match command {
-        Command::Broker(ticket, op) => d.submit(ticket, op),
+        Command::Broker(ticket, mut op) => {
+            if let Op::Settle(settle) = &mut op {
+                super::notices::fill(d, settle);
+            }
+            d.submit(ticket, op);
+        }
         Command::Spawn { slot, user } => {
             let slot = Slot { pool: slot.pool, index: slot.index };
             d.launcher.send(ToLauncher::Spawn { slot, user });
@@ -59,11 +67,13 @@ fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
     let now = super::clock::now();
     let Some(living) = d.children.get(&child) else { return };
     let message = order.message;
+    let passes = message.step.as_ref().is_some_and(|s| s.passes);
     let info = RunInfo {
         id: message.id.0.clone(),
         task: message.task.clone(),
         queue: message.queue.clone(),
         attempt: order.attempt,
+        passes,
         child,
         pid: None,
         since: now.mono,
@@ -87,6 +97,7 @@ fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
         deadline_ms: order.deadline_ms,
         soft_deadline_ms: order.soft_deadline_ms,
         memory_retries: message.memory_retries,
+        passes,
     })));
     d.runs.insert(order.run, info);
 }
@@ -101,6 +112,7 @@ pub fn recovered(d: &mut Daemon, deliveries: &[Delivery]) {
             task: delivery.message.task.clone(),
             queue: delivery.message.queue.clone(),
             attempt: delivery.attempt,
+            passes: delivery.message.step.as_ref().is_some_and(|s| s.passes),
             child: ChildKey(0),
             pid: None,
             since: now.mono,
@@ -133,7 +145,10 @@ fn began(d: &mut Daemon, run: &str, reply: Result<Reply, Fault>) {
 
 fn noted(d: &mut Daemon, note: &Note) {
     match note {
-        Note::Ended { id, state, outcome, .. } => {
+        Note::Ended { id, state, outcome, attempt, .. } => {
+            if *state == State::Dead {
+                keep_output(d, id.as_str(), *attempt);
+            }
             d.totals.dropped_output += outcome.usage.dropped_output;
             if *state == State::Success {
                 d.totals.succeeded += 1;
@@ -144,7 +159,7 @@ fn noted(d: &mut Daemon, note: &Note) {
                 d.waiters.wake(id.as_str());
             }
         }
-        Note::Dropped { id, .. } => d.waiters.wake(id.as_str()),
+        Note::Dropped { id, .. } | Note::Workflow { id, .. } => d.waiters.wake(id.as_str()),
         Note::Recycled { child, .. } => {
             let pid = d.children.get(child).map(|living| living.child.pid);
             return notes::recycled(note, pid);
@@ -158,8 +173,21 @@ fn noted(d: &mut Daemon, note: &Note) {
     notes::log(note);
 }
 
+/// How long output is kept, in milliseconds: as long as the records it belongs to.
+fn output_expires_ms(d: &Daemon) -> u64 {
+    let own = d.settings.tasks.values().map(|t| t.result_expires_ms).max().unwrap_or(0);
+    own.max(d.settings.results.expires_ms)
+}
+
 /// Drops output that is older than the records it belongs to.
 pub fn collect_output(d: &Daemon) {
-    let own = d.settings.tasks.values().map(|t| t.result_expires_ms).max().unwrap_or(0);
-    d.spool.collect(Duration::from_millis(own.max(d.settings.results.expires_ms)));
+    d.spool.collect(Duration::from_millis(output_expires_ms(d)));
+}
+
+/// A dead letter is kept for longer than other records; the output of its latest attempts stays with it.
+fn keep_output(d: &Daemon, id: &str, attempt: u32) {
+    let longer = d.settings.dead.expires_ms.saturating_sub(output_expires_ms(d));
+    for n in attempt.saturating_sub(KEPT_ATTEMPTS - 1).max(1)..=attempt {
+        d.spool.keep(id, n, Duration::from_millis(longer));
+    }
 }

@@ -1,7 +1,10 @@
 //! Settings -> the engine's plan.
 
-use crate::config::settings::Settings;
-use crate::engine::plan::{Plan, PoolPlan, QueuePlan, Recycle};
+use jiff::tz::TimeZone;
+
+use crate::config::settings::{Schedule, Settings};
+use crate::cron::Timing;
+use crate::engine::plan::{Plan, PoolPlan, QueuePlan, Recycle, SchedulePlan, Target, When};
 use crate::model::op::Retention;
 use crate::model::task::Task;
 
@@ -39,17 +42,88 @@ pub fn plan(settings: &Settings) -> Plan {
                         weight: q.weight,
                         strict: q.strict,
                         concurrency: q.concurrency,
+                        rate: q.rate,
                         max_length: q.max_length,
                     },
                 )
             })
             .collect(),
         tasks: settings.tasks.iter().map(|(name, task)| (name.clone(), keyed(settings, task))).collect(),
+        schedules: settings
+            .schedules
+            .values()
+            .filter_map(|s| Some((s.name.clone(), schedule(settings, s)?)))
+            .collect(),
         routes: settings.routes.iter().map(|r| (r.task.clone(), r.queue.clone())).collect(),
         shutdown_grace_ms: settings.taskd.shutdown_grace_ms,
         max_memory_pressure: settings.taskd.max_memory_pressure,
-        retention: Retention { age_ms: settings.results.expires_ms, count: settings.results.max_records },
+        retention: Retention {
+            age_ms: settings.results.expires_ms,
+            count: settings.results.max_records,
+            dead_age_ms: settings.dead.expires_ms,
+            dead_count: settings.dead.max_records,
+        },
+        // The embedded store has one writer.
+        shared: false,
+        zone: zone(settings.taskd.timezone.as_deref()),
     }
+}
+
+/// A schedule. Absent where its zone was there at the check and is there no more: that is told, and the others go
+/// on.
+fn schedule(settings: &Settings, s: &Schedule) -> Option<SchedulePlan> {
+    let timing = match s.timing(settings.taskd.timezone.as_deref()) {
+        Ok(timing) => timing,
+        Err(e) => {
+            tracing::error!("schedule {} does not fire: its time {} ({})", s.name, e.message, e.help);
+            return None;
+        }
+    };
+    let rule = match &timing {
+        Some(Timing::Cron { expr, zone }) => format!("cron {} in {}", expr.text(), zone.name()),
+        Some(Timing::Every { ms }) => format!("every {ms}"),
+        Some(Timing::Solar { event, latitude, longitude }) => {
+            format!("{} at {latitude} {longitude}", event.name())
+        }
+        None => format!("after {}", s.every_ms.unwrap_or(0)),
+    };
+    let task_enabled = settings.task(&s.task).is_some_and(|task| task.enabled);
+    Some(SchedulePlan {
+        when: timing.map_or(When::After { ms: s.every_ms.unwrap_or(1_000) }, When::At),
+        rule,
+        target: Target::Task(s.task.clone()),
+        args: s.args.clone(),
+        kwargs: s.kwargs.clone(),
+        queue: s.queue.clone(),
+        priority: s.priority,
+        expires_ms: s.expires_ms,
+        overlap: s.overlap,
+        catch_up: s.catch_up,
+        offset_ms: offset(&settings.taskd.node, &s.name, s.splay_ms),
+        pause_after: s.pause_after_failures,
+        enabled: s.enabled && task_enabled,
+    })
+}
+
+/// The part of `splay` that a schedule has on a node: always the same, and spread evenly over schedules and nodes.
+fn offset(node: &str, schedule: &str, splay_ms: u64) -> u64 {
+    if splay_ms == 0 {
+        return 0;
+    }
+    let drawn = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("{node}\0{schedule}").as_bytes());
+    drawn.as_u64_pair().0 % splay_ms
+}
+
+/// The time zone of these settings; UTC where the system has none that can be read.
+fn zone(name: Option<&str>) -> TimeZone {
+    let found = match name {
+        Some(name) => TimeZone::get(name),
+        None => TimeZone::try_system(),
+    };
+    found.unwrap_or_else(|e| {
+        tracing::warn!("the time zone cannot be read, times of day are meant in UTC: {e}");
+        TimeZone::UTC
+    })
 }
 
 /// The task with its runner key for a user, where that is not its pool's own.

@@ -29,6 +29,7 @@ const TOTAL: u64 = 1 << 30;
 enum Order {
     Append { name: String, text: Vec<u8> },
     Close { name: String },
+    Keep { name: String, longer: Duration },
     Collect { older_than: Duration },
     Sync { done: SyncSender<()> },
 }
@@ -81,6 +82,11 @@ impl Spool {
         let _ = self.orders.try_send(Order::Close { name: name(id, attempt) });
     }
 
+    /// Output of this attempt is kept for longer than the rest by this much (its message is a dead letter).
+    pub fn keep(&self, id: &str, attempt: u32, longer: Duration) {
+        let _ = self.orders.try_send(Order::Keep { name: name(id, attempt), longer });
+    }
+
     /// Deletes what is older than `older_than` or beyond the total bound, oldest first.
     pub fn collect(&self, older_than: Duration) {
         let _ = self.orders.try_send(Order::Collect { older_than });
@@ -92,6 +98,31 @@ impl Spool {
         if self.orders.send(Order::Sync { done }).is_ok() {
             let _ = waited.recv_timeout(Duration::from_secs(5));
         }
+    }
+
+    /// The last lines of one attempt, at most so many and so many bytes of text. What is still on its way to the
+    /// disk is waited for at most `patience`, and left out then.
+    #[must_use]
+    pub fn tail(&self, id: &str, attempt: u32, bound: (usize, usize), patience: Duration) -> Vec<LogLine> {
+        let (most, bytes) = bound;
+        let (done, waited) = sync_channel(1);
+        if most > 0 && self.orders.try_send(Order::Sync { done }).is_ok() {
+            let _ = waited.recv_timeout(patience);
+        }
+        let name = name(id, attempt);
+        let (mut room, mut found) = (bytes, Vec::new());
+        for segment in segments(&self.dir, &name).into_iter().rev() {
+            for line in last_lines(&segment_path(&self.dir, &name, segment)).into_iter().rev() {
+                if found.len() == most || line.line.len() >= room {
+                    found.reverse();
+                    return found;
+                }
+                room -= line.line.len() + 1;
+                found.push(line);
+            }
+        }
+        found.reverse();
+        found
     }
 
     /// Bytes dropped because the disk was slower than the output.
@@ -130,6 +161,21 @@ fn segment_path(dir: &Path, name: &str, segment: u32) -> PathBuf {
     dir.join(name.get(..2).unwrap_or("00")).join(format!("{name}.{segment}"))
 }
 
+/// The lines at the end of a file, as far as its last 64 KiB hold them whole.
+fn last_lines(path: &Path) -> Vec<LogLine> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let from = file.metadata()?.len().saturating_sub(64 << 10);
+        file.seek(SeekFrom::Start(from))?;
+        let mut text = Vec::new();
+        file.take(64 << 10).read_to_end(&mut text)?;
+        Ok(text)
+    };
+    // The first one may be cut: then it is no JSON.
+    let text = read().unwrap_or_default();
+    text.split(|c| *c == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+}
+
 struct Open {
     file: File,
     segment: u32,
@@ -157,6 +203,10 @@ impl Writer {
                 }
                 Order::Close { name } => {
                     self.open.remove(&name);
+                }
+                Order::Keep { name, longer } => {
+                    self.open.remove(&name);
+                    keep(&self.dir, &name, longer);
                 }
                 Order::Collect { older_than } => collect(&self.dir, older_than),
                 Order::Sync { done } => {
@@ -211,6 +261,15 @@ fn segments(dir: &Path, name: &str) -> Vec<u32> {
     let mut found: Vec<u32> = entries.flatten().filter_map(number).collect();
     found.sort_unstable();
     found
+}
+
+/// Age is told by the time of the last change, so a later one makes a file younger. A file that cannot be changed goes
+/// with the others.
+fn keep(dir: &Path, name: &str, longer: Duration) {
+    for segment in segments(dir, name) {
+        let file = File::options().append(true).open(segment_path(dir, name, segment));
+        let _ = file.and_then(|file| file.set_modified(SystemTime::now() + longer));
+    }
 }
 
 fn collect(dir: &Path, older_than: Duration) {
@@ -374,6 +433,28 @@ mod tests {
             .map(|e| e.unwrap().metadata().unwrap().len())
             .sum();
         assert!(size <= 8 << 10, "{size} bytes are kept");
+    }
+
+    #[test]
+    fn the_last_lines_are_found_over_segments_and_within_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(&dir.path().join("output"), 8 << 10).unwrap();
+        for n in 0..300 {
+            spool.append("id", 1, &[line(n)]);
+            if n % 64 == 63 {
+                spool.sync();
+            }
+        }
+        spool.append("id", 2, &[line(1_000)]);
+        let tail = |attempt, most, bytes| -> Vec<String> {
+            let lines = spool.tail("id", attempt, (most, bytes), Duration::from_secs(5));
+            lines.into_iter().map(|l| l.line).collect()
+        };
+        assert_eq!(tail(1, 3, 1_000), ["line 297", "line 298", "line 299"]);
+        assert_eq!(tail(1, 3, 20), ["line 298", "line 299"]);
+        assert_eq!(tail(1, 40, 1 << 20).len(), 40);
+        assert_eq!(tail(2, 50, 1_000), ["line 1000"]);
+        assert!(tail(3, 50, 1_000).is_empty() && tail(1, 0, 1_000).is_empty());
     }
 
     #[test]

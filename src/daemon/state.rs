@@ -57,6 +57,8 @@ pub struct RunInfo {
     pub queue: String,
     /// Number of the attempt.
     pub attempt: u32,
+    /// A later step of its workflow is given its result.
+    pub passes: bool,
     /// The child.
     pub child: ChildKey,
     /// Its process, once it started.

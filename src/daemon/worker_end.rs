@@ -7,7 +7,7 @@ use super::clock;
 use super::state::RunInfo;
 use crate::config::settings::Settings;
 use crate::model::outcome::{CancelReason, Cause, Failure, Outcome, Usage};
-use crate::model::task::ResultKind;
+use crate::model::task::{ResultKind, Task};
 use crate::process::protocol::FromChild;
 
 /// Longest `type` of a failure, in bytes.
@@ -38,7 +38,8 @@ pub fn outcome(line: FromChild, info: Option<&RunInfo>, settings: &Settings) -> 
     outcome.started = info.map(|i| i.began);
     if outcome.success {
         outcome.cause = Cause::Exit { code: 0 };
-        if task.is_some_and(|t| t.ignore_result || t.result == ResultKind::None) {
+        let ignored = |t: &Task| t.ignore_result && !info.is_some_and(|i| i.passes);
+        if task.is_some_and(|t| ignored(t) || t.result == ResultKind::None) {
             outcome.result = None;
         }
         bound_result(&mut outcome, task.map_or(settings.results.max_size, |t| t.result_max_size));
@@ -123,6 +124,7 @@ mod tests {
             task: "t".into(),
             queue: "q".into(),
             attempt: 1,
+            passes: false,
             child: ChildKey(1),
             pid: None,
             since: Mono(0),

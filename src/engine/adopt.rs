@@ -91,8 +91,14 @@ impl Engine {
     }
 
     pub(super) fn take_plan(&mut self, plan: Arc<Plan>, out: &mut Vec<Command>) {
+        if self.plan.schedules != plan.schedules {
+            self.replan_schedules();
+        }
         self.plan = plan;
+        self.rates_reloaded();
+        self.recount_places();
         self.plan_slots();
+        self.plan_telling();
         let plan = Arc::clone(&self.plan);
         if self.is_live() {
             self.screen_all(out);
@@ -110,6 +116,7 @@ impl Engine {
         self.up_by = Some(self.now.mono.plus(UP_MS));
         self.expect_names();
         self.phase = Phase::Adopting(adoption);
+        self.want_rates();
         self.store.recover.submitted();
         self.submit(Pending::Recover, Op::Recover, out);
     }
@@ -119,7 +126,7 @@ impl Engine {
             self.child_named(child, run, Named::Running);
             return;
         }
-        self.clear_doubt(child, &run);
+        self.clear_doubt(child, &run, out);
         if self.run_of(child, &run).is_none() {
             self.evict(child, run, out);
         }
@@ -181,12 +188,14 @@ impl Engine {
     }
 
     pub(super) fn pump_adoption(&mut self, out: &mut Vec<Command>) {
+        self.pump_rates(out);
+        let known = self.has_rates();
         let Phase::Adopting(adoption) = &mut self.phase else { return };
         let all_named = !self.children.values().any(|c| c.unnamed);
         if adoption.deadline.is_some_and(|at| at <= self.now.mono) {
             adoption.deadline = None;
         }
-        if (all_named || adoption.deadline.is_none()) && adoption.recovered.is_some() {
+        if (all_named || adoption.deadline.is_none()) && adoption.recovered.is_some() && known {
             let adoption = std::mem::take(adoption);
             self.go_live(adoption, out);
             return;
@@ -210,21 +219,29 @@ impl Engine {
             }
             self.hold(token, Held::waiting(delivery, self.now.mono));
             match said {
-                Some((child, Named::Running)) => self.adopt_run(token, child),
+                Some((child, Named::Running)) => {
+                    self.adopt_run(token, child, started);
+                    self.record_adopted(token, out);
+                }
                 Some((child, Named::Ended(outcome))) => {
-                    self.adopt_run(token, child);
+                    self.adopt_run(token, child, started);
                     self.conclude(token, outcome, Some(child), out);
                 }
                 Some((_, Named::Refused)) => self.back(token, None, out),
                 Some((child, Named::Lost { out_of_memory })) => {
-                    self.adopt_run(token, child);
+                    self.adopt_run(token, child, started);
                     self.lose(token, "it died while the daemon was replaced", out_of_memory, out);
                 }
                 None if started && lost => {
-                    self.adopt_run(token, NOBODY);
+                    self.adopt_run(token, NOBODY, started);
                     let why = "its child is gone: it died while no daemon lived";
                     let outcome = Outcome::of_cause(Cause::WorkerLost, why);
                     self.conclude(token, Box::new(outcome), None, out);
+                }
+                // A child may have had it and be gone, before the store heard of its start.
+                None if lost => {
+                    self.charge_unsure(token);
+                    self.back(token, None, out);
                 }
                 // Every child told what it holds and this is not among it: no child ever had it.
                 None => self.back(token, None, out),
@@ -245,6 +262,7 @@ impl Engine {
         self.leftovers = ended.map(|(token, _)| *token).collect();
         self.sweep.job.want();
         self.store.known.want();
+        self.lanes_unknown();
         self.raise_all();
     }
 
@@ -284,6 +302,6 @@ impl Engine {
 
     pub(super) fn adoption_deadline(&self) -> Option<Mono> {
         let Phase::Adopting(adoption) = &self.phase else { return None };
-        adoption.deadline.into_iter().chain(self.store.recover.deadline()).min()
+        adoption.deadline.into_iter().chain(self.store.recover.deadline()).chain(self.rates_deadline()).min()
     }
 }

@@ -4,12 +4,18 @@ use super::Engine;
 use super::command::{Command, Note, Told};
 use super::event::{Ask, AskKey};
 use super::held::Stage;
+use super::letters::Lettering;
+use super::rate::{Limited, NewRate, rate_memo};
 use super::store::{Pending, backoff};
+use super::workflow::{LOOK_AGAIN_MS, Walk};
 use crate::model::message::{Message, Record, Token};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Reply};
+use crate::model::schedule::Change;
 use crate::model::state::State;
 use crate::model::time::{Mono, Wall};
+use crate::model::workflow::Workflow;
+use std::collections::BTreeMap;
 
 /// So long an ask is tried again while the store fails it, in milliseconds.
 const PATIENCE_MS: u64 = 5_000;
@@ -18,7 +24,7 @@ const PATIENCE_MS: u64 = 5_000;
 #[derive(Debug)]
 pub(super) struct Asking {
     pub(super) work: Work,
-    until: Mono,
+    pub(super) until: Mono,
     pub(super) tries: u32,
     pub(super) at: Mono,
     under_way: bool,
@@ -32,6 +38,12 @@ pub(super) enum Work {
         max_length: Vec<Option<u64>>,
         now: Wall,
     },
+    Launch {
+        workflow: Box<Workflow>,
+        max_length: BTreeMap<String, u64>,
+        now: Wall,
+    },
+    Walk(Walk),
     /// Find out where the message is and end it there.
     Cancel(MessageId),
     /// End it in the store.
@@ -48,6 +60,8 @@ pub(super) enum Work {
         id: MessageId,
         now: Wall,
     },
+    /// Something is done with dead letters, step by step.
+    Letters(Box<Lettering>),
     Why(MessageId),
     WhyCount(Box<Record>),
     Pause {
@@ -59,18 +73,29 @@ pub(super) enum Work {
         now: Wall,
         here: u64,
     },
+    Schedule(Change),
+    Rate {
+        whose: Limited,
+        rate: NewRate,
+        keep: bool,
+    },
 }
 
 impl Work {
     fn op(&self) -> Option<Op> {
         Some(match self.clone() {
             Self::Publish { messages, max_length, now } => Op::Publish { messages, max_length, now },
+            Self::Launch { workflow, max_length, now } => Op::Launch { workflow, max_length, now },
+            Self::Walk(walk) => walk.op(),
             Self::Revoke { id, now } => Op::Revoke { id, now },
             Self::Canceled(id) | Self::Retry(id) | Self::Why(id) => Op::Get { id },
             Self::Requeue { id, now } => Op::Requeue { id, now },
+            Self::Letters(lettering) => lettering.op(),
             Self::WhyCount(_) => Op::Count,
             Self::Pause { queue, paused } => Op::QueueState { queue, paused },
             Self::Purge { queue, now, .. } => Op::Purge { queue, now },
+            Self::Schedule(change) => Op::Schedule(vec![change]),
+            Self::Rate { whose, rate, .. } => Op::Remember(vec![rate_memo(&whose, rate)]),
             Self::Cancel(_) | Self::AwaitClose(_) => return None,
         })
     }
@@ -91,8 +116,18 @@ impl Engine {
                     return;
                 }
             },
+            Ask::Launch(workflow) => match self.launching(workflow) {
+                Ok(work) => work,
+                Err(answer) => {
+                    out.push(Command::Answer { key, answer });
+                    return;
+                }
+            },
+            Ask::CancelWorkflow(id) => Work::Walk(Walk::new(id, false, now)),
+            Ask::RetryWorkflow(id) => Work::Walk(Walk::new(id, true, now)),
             Ask::Cancel(id) => Work::Cancel(id),
             Ask::Retry(id) => Work::Retry(id),
+            Ask::Letters(order) => Work::Letters(Box::new(Lettering::new(*order, now))),
             Ask::Why(id) => Work::Why(id),
             Ask::Pause { queue, paused } => {
                 // Held back from now on; told when the store has it.
@@ -102,6 +137,16 @@ impl Engine {
             Ask::Purge { queue } => {
                 let here = self.purge_window(&queue, out);
                 Work::Purge { queue, now, here }
+            }
+            Ask::Schedule(change) => Work::Schedule(change),
+            Ask::Rate { whose, rate, keep } => {
+                if self.rate(&whose).is_none() || !self.is_rate_stored(&whose, rate, keep) {
+                    self.set_rate(&whose, rate, keep, out);
+                    let answer = Told::Rate(self.rate(&whose));
+                    out.push(Command::Answer { key, answer });
+                    return;
+                }
+                Work::Rate { whose, rate, keep }
             }
             Ask::Drain { on } => {
                 self.draining = on;
@@ -114,6 +159,11 @@ impl Engine {
                 return;
             }
         };
+        self.begin_ask(key, work, out);
+    }
+
+    /// Begins to work for a client, or for a schedule.
+    pub(super) fn begin_ask(&mut self, key: AskKey, work: Work, out: &mut Vec<Command>) {
         let mono = self.now.mono;
         let until = mono.plus(PATIENCE_MS);
         self.asks.insert(key, Asking { work, until, tries: 0, at: mono, under_way: false });
@@ -126,6 +176,12 @@ impl Engine {
         if let Work::Cancel(id) = &asking.work {
             let id = id.clone();
             self.cancel(key, &id, out);
+        }
+        // What ends just now must be over before it can begin anew.
+        if let Some(Work::Walk(walk)) = self.asks.get(&key).map(|a| &a.work)
+            && (walk.retry && walk.from == 0 && self.is_settling(&walk.id) || !self.is_live())
+        {
+            return self.again_after(key, LOOK_AGAIN_MS);
         }
         let Some(asking) = self.asks.get_mut(&key) else { return };
         if let Some(op) = asking.work.op() {
@@ -149,8 +205,16 @@ impl Engine {
         }
     }
 
+    /// Does what is next for a client after this many milliseconds.
+    pub(super) fn again_after(&mut self, key: AskKey, ms: u64) {
+        let at = self.now.mono.plus(ms);
+        if let Some(asking) = self.asks.get_mut(&key) {
+            asking.at = at;
+        }
+    }
+
     pub(super) fn answer(&mut self, key: AskKey, answer: Told, out: &mut Vec<Command>) {
-        if self.asks.remove(&key).is_some() {
+        if self.asks.remove(&key).is_some() && !self.replacement_answered(key, &answer) {
             out.push(Command::Answer { key, answer });
         }
     }
@@ -172,7 +236,13 @@ impl Engine {
             }
         };
         match (asking.work.clone(), reply) {
+            (work, reply @ (Reply::Taken { .. } | Reply::InHand { .. })) => {
+                self.key_is_held(key, work, reply, out);
+            }
+            (Work::Letters(lettering), Reply::Letters(tally)) => self.lettered(key, lettering, *tally, out),
             (Work::Publish { messages, .. }, reply) => self.published(key, messages, reply, out),
+            (Work::Launch { workflow, now, .. }, reply) => self.launched(key, (&workflow, now), reply, out),
+            (Work::Walk(walk), Reply::Flowed(done)) => self.walked(key, walk, done, out),
             (Work::Revoke { id, now }, Reply::Record(record)) => self.revoked(key, id, now, record, out),
             (Work::Canceled(_), Reply::Record(record)) => {
                 let too_late =
@@ -197,11 +267,14 @@ impl Engine {
             }
             (Work::Why(_), Reply::Record(None)) => self.answer(key, Told::Why(None), out),
             (Work::Why(_), Reply::Record(Some(record))) => match self.why(&record) {
-                Some(sentence) => self.answer(key, Told::Why(Some((record.state, sentence))), out),
+                Some(sentence) => {
+                    let sentence = super::unique::told_of(&record, sentence);
+                    self.answer(key, Told::Why(Some((record.state, sentence))), out);
+                }
                 None => self.go_on(key, Work::WhyCount(record), out),
             },
             (Work::WhyCount(record), Reply::Counts(counts)) => {
-                let sentence = self.why_waiting(&record, &counts);
+                let sentence = super::unique::told_of(&record, self.why_waiting(&record, &counts));
                 self.answer(key, Told::Why(Some((record.state, sentence))), out);
             }
             (Work::Pause { queue, paused }, Reply::Done) => {
@@ -212,7 +285,17 @@ impl Engine {
             }
             (Work::Purge { here, .. }, Reply::Purged(n)) => {
                 self.sweep.finished(now);
+                self.doubt_schedules();
                 self.answer(key, Told::Purged(n + here), out);
+            }
+            (Work::Schedule(change), Reply::Done) => {
+                self.schedule_changed(&change, out);
+                self.answer(key, Told::Done, out);
+            }
+            (Work::Rate { whose, rate, keep }, Reply::Done) => {
+                self.set_rate(&whose, rate, keep, out);
+                let answer = Told::Rate(self.rate(&whose));
+                self.answer(key, answer, out);
             }
             (_, reply) => {
                 let fault = Fault::Refused(format!("the store answered something else: {reply:?}"));
@@ -295,7 +378,7 @@ impl Engine {
 
 impl Asking {
     fn is_parked(&self) -> bool {
-        matches!(self.work, Work::Cancel(_) | Work::AwaitClose(_))
+        matches!(self.work, Work::Cancel(_) | Work::AwaitClose(_) | Work::Walk(_))
     }
 
     fn wakes_at(&self) -> Mono {

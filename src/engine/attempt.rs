@@ -29,14 +29,15 @@ const REFUSED_MS: u64 = 1_000;
 
 impl Engine {
     /// Hands a message to a free child. The start of an `acks = "early"` task is committed first: a task
-    /// that must not run twice may not run without a trace.
+    /// that must not run twice may not run without a trace. So is one that the store has to allow.
     pub(super) fn begin(&mut self, token: Token, child: ChildKey, out: &mut Vec<Command>) {
+        let ask = self.grasp(token);
         self.occupy(token, child);
         let Some(held) = self.held.get_mut(&token) else { return };
         held.began = self.now.wall;
         let early = self.plan.task(&held.message.task).is_some_and(|t| t.acks == Acks::Early);
         let plan = Arc::clone(&self.plan);
-        if early {
+        if early || ask {
             held.stage = Stage::Starting { child, start: Start::Sent { tries: 0 }, plan };
         } else {
             self.launch(token, child, plan, Start::Sent { tries: 0 }, out);
@@ -58,6 +59,7 @@ impl Engine {
         let task = plan.task(&held.message.task);
         let deadline_ms = task.and_then(|t| t.time_limit_ms);
         let soft_deadline_ms = task.and_then(|t| t.soft_time_limit_ms);
+        held.called = plan.called(&held.message);
         let message = Message {
             args: std::mem::take(&mut held.message.args),
             kwargs: std::mem::take(&mut held.message.kwargs),
@@ -90,7 +92,9 @@ impl Engine {
     }
 
     /// A run that an earlier daemon handed over and that goes on.
-    pub(super) fn adopt_run(&mut self, token: Token, child: ChildKey) {
+    /// `started`: the store knows.
+    pub(super) fn adopt_run(&mut self, token: Token, child: ChildKey, started: bool) {
+        self.grasp_adopted(token, started);
         self.occupy(token, child);
         let now = self.now.mono;
         let plan = Arc::clone(&self.plan);
@@ -99,6 +103,7 @@ impl Engine {
         let task = plan.task(&held.message.task);
         let limit = task.and_then(|t| t.time_limit_ms);
         let soft = task.and_then(|t| t.soft_time_limit_ms).filter(|_| worker);
+        held.called = plan.called(&held.message);
         held.message.args = Vec::new();
         held.message.kwargs = serde_json::Map::new();
         held.stage = Stage::Running(Box::new(Running {
@@ -118,9 +123,22 @@ impl Engine {
         }));
     }
 
+    /// The store does not know that an adopted run was started, and what that took: it is told.
+    pub(super) fn record_adopted(&mut self, token: Token, out: &mut Vec<Command>) {
+        if !self.is_unrecorded(token) {
+            return;
+        }
+        let now = self.now.wall;
+        let Some(held) = self.held.get_mut(&token) else { return };
+        let Stage::Running(run) = &mut held.stage else { return };
+        run.start = Start::Sent { tries: 0 };
+        held.began = now;
+        self.submit_start(token, out);
+    }
+
     fn submit_start(&mut self, token: Token, out: &mut Vec<Command>) {
         let Some(held) = self.held.get(&token) else { return };
-        let op = Op::Start { id: held.message.id.clone(), token, now: held.began };
+        let op = Op::Start { id: held.message.id.clone(), token, now: held.began, takes: held.takes() };
         self.submit(Pending::Start(token), op, out);
     }
 
@@ -139,6 +157,24 @@ impl Engine {
         out: &mut Vec<Command>,
     ) {
         let now = self.now.mono;
+        self.grip_answered(token, &result);
+        let asks = self.held.get(&token).is_some_and(|held| held.asks());
+        let starting = self.held.get(&token).is_some_and(|held| matches!(held.stage, Stage::Starting { .. }));
+        if let Ok(Reply::Closed { key, until }) = &result
+            && self.start_refused(token, key, *until)
+        {
+            return;
+        }
+        let result = match result {
+            Ok(Reply::Took(_)) => Ok(crate::model::op::Reply::Applied { applied: true, current: None }),
+            // It may have taken place: whoever asks again may be told of a time long gone.
+            Err(_) if asks && starting => {
+                self.free(token);
+                self.back(token, None, out);
+                return;
+            }
+            other => other,
+        };
         let Some(start) = self.start_of(token) else { return };
         let tries = if let Start::Sent { tries } = start { *tries } else { 0 };
         match result {
@@ -221,7 +257,7 @@ impl Engine {
         outcome: Box<Outcome>,
         out: &mut Vec<Command>,
     ) {
-        self.clear_doubt(child, &run);
+        self.clear_doubt(child, &run, out);
         if let Some((token, _)) = self.run_of(child, &run) {
             self.conclude(token, outcome, Some(child), out);
             return;
@@ -241,7 +277,7 @@ impl Engine {
     }
 
     pub(super) fn run_refused(&mut self, child: ChildKey, run: &str, why: &str, out: &mut Vec<Command>) {
-        self.clear_doubt(child, run);
+        self.clear_doubt(child, run, out);
         if let Some((token, r)) = self.run_of(child, run) {
             let revoked = r.revoked;
             self.free(token);

@@ -122,6 +122,9 @@ impl Engine {
             _ => {
                 if record.as_ref().is_some_and(|r| r.state == State::Revoked && r.finished == Some(asked)) {
                     self.note_dropped(&id, State::Revoked, out);
+                    if let Some(record) = &record {
+                        self.fire_ended(&record.message, State::Revoked, asked, out);
+                    }
                 }
                 let too_late = record.as_ref().is_some_and(|r| r.state != State::Revoked);
                 self.answer(key, Told::Canceled { record, ending: false, too_late }, out);

@@ -3,12 +3,18 @@
 //! nothing.
 
 use super::event::{AskKey, ChildKey, SlotId};
+use super::letters::LetterSum;
+use super::rate::InForce;
 use super::recycle::Reason;
+use super::workflow::Walked;
 use crate::model::message::Record;
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Published, Ticket};
 use crate::model::outcome::{CancelReason, Outcome};
+use crate::model::schedule::Skip;
 use crate::model::state::State;
+use crate::model::time::Wall;
+use crate::model::workflow::Head;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,6 +107,28 @@ pub enum Told {
     },
     /// To Enqueue: no such queue (named by the client).
     NoSuchQueue(String),
+    /// To Enqueue and Retry: another message holds the key of this one; nothing was stored.
+    Taken {
+        /// The message that was refused.
+        of: MessageId,
+        /// Who holds its key.
+        holder: MessageId,
+        /// The holder's record; absent: it is an earlier message of the same batch, which was not stored either.
+        record: Option<Box<Record>>,
+    },
+    /// To Letters.
+    Letters(Box<LetterSum>),
+    /// To Launch: what is there, where the id is known.
+    Launched {
+        /// The workflow.
+        id: MessageId,
+        /// It was launched before.
+        known: Option<Box<Head>>,
+    },
+    /// To CancelWorkflow.
+    FlowCanceled(Walked),
+    /// To RetryWorkflow.
+    FlowRetried(Walked),
     /// To Cancel: the record as it is now, and whether its running attempt is being ended.
     Canceled {
         /// The record, if the id is known.
@@ -121,7 +149,9 @@ pub enum Told {
     Why(Option<(State, String)>),
     /// To Purge.
     Purged(u64),
-    /// To Pause and Drain.
+    /// To Rate: what is in force now, if there is such a task or queue.
+    Rate(Option<InForce>),
+    /// To Pause, Schedule and Drain.
     Done,
     /// The store could not do it.
     Fault(Fault),
@@ -190,11 +220,27 @@ pub enum Note {
         /// The next attempt is one of the task's `on_memory` rule.
         raised: Option<Raised>,
     },
-    /// A message ended without an attempt (canceled or expired while waiting).
+    /// A workflow was accepted.
+    Launched {
+        /// Id.
+        id: MessageId,
+        /// What it is.
+        name: String,
+        /// How many steps it has.
+        steps: usize,
+    },
+    /// The last step of a workflow ended.
+    Workflow {
+        /// Id.
+        id: MessageId,
+        /// SUCCESS, FAILURE or REVOKED.
+        state: State,
+    },
+    /// A message ended without an attempt (canceled or expired while waiting; a step whose workflow failed).
     Dropped {
         /// Id.
         id: MessageId,
-        /// REVOKED or EXPIRED.
+        /// REVOKED, EXPIRED or FAILURE.
         state: State,
     },
     /// A message of an undeclared task was set aside.
@@ -230,6 +276,61 @@ pub enum Note {
         /// Its memory and that of all below it when it was measured last, in bytes.
         memory: Option<u64>,
     },
+    /// Something about a schedule.
+    Schedule {
+        /// Its name.
+        name: String,
+        /// What.
+        what: About,
+    },
     /// The store does not do what it should; work is paused (`Some`) or goes on (`None`).
     Store(Option<String>),
+}
+
+/// What is worth telling of a schedule.
+#[derive(Clone, Debug, PartialEq)]
+pub enum About {
+    /// It fired.
+    Fired {
+        /// The planned time.
+        planned: Wall,
+        /// So much later, in milliseconds.
+        late_ms: u64,
+        /// The message.
+        id: MessageId,
+        /// Its task.
+        task: String,
+        /// Its queue.
+        queue: String,
+        /// The message waits for those before it.
+        held: bool,
+    },
+    /// A planned time came and stored no message.
+    Skipped {
+        /// The planned time.
+        planned: Wall,
+        /// Why.
+        why: Skip,
+    },
+    /// Planned times passed while nobody could fire them, and stay out.
+    Missed {
+        /// How many, at least.
+        count: usize,
+        /// There are more.
+        more: bool,
+        /// The latest.
+        latest: Wall,
+    },
+    /// It is paused after so many failures in a row.
+    Paused {
+        /// How many.
+        failures: u32,
+    },
+    /// The store refuses a planned time.
+    Refused {
+        /// The planned time.
+        planned: Wall,
+        /// Why.
+        why: String,
+    },
 }

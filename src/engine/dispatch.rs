@@ -66,6 +66,10 @@ impl Engine {
             self.settle_waiting(token, State::Expired, outcome, out);
             return true;
         }
+        if !self.may_start(&queue, token, passed_over, out) {
+            return true;
+        }
+        let Some(held) = self.held.get(&token) else { return true };
         let default_user = plan.pools.get(pool).map_or("", |p| p.user.as_str());
         let task = plan.task(&held.message.task);
         let user = task.and_then(|t| t.user.as_deref()).unwrap_or(default_user).to_owned();
@@ -114,7 +118,7 @@ impl Engine {
         let mut dry: Option<&str> = None;
         for (name, q) in &self.queues {
             let Some(p) = plan.queues.get(name).filter(|p| p.pool == pool) else { continue };
-            if q.paused || p.concurrency.is_some_and(|c| q.running >= c) {
+            if q.paused || p.concurrency.is_some_and(|c| q.running >= c) || self.limits.closed.holds(name) {
                 continue;
             }
             // A strict queue whose window ran dry for the moment that a lease takes keeps its turn.
@@ -131,7 +135,7 @@ impl Engine {
             .map(|((_, _, name), token)| (name.to_owned(), token))
     }
 
-    fn unqueue(&mut self, queue: &str, token: Token) {
+    pub(super) fn unqueue(&mut self, queue: &str, token: Token) {
         if let Some(q) = self.queues.get_mut(queue) {
             q.window.retain(|t| *t != token);
         }

@@ -72,7 +72,7 @@ impl Engine {
     pub(super) fn doubt(&mut self, delivery: Delivery) {
         let (token, started) = (delivery.token, delivery.started);
         self.hold(token, Held::waiting(delivery, self.now.mono));
-        self.adopt_run(token, NOBODY);
+        self.adopt_run(token, NOBODY, started);
         // Its limits begin when it is known who runs it.
         if let Some(Stage::Running(run)) = self.held.get_mut(&token).map(|h| &mut h.stage) {
             (run.soft_at, run.overdue_at) = (None, None);
@@ -81,7 +81,7 @@ impl Engine {
     }
 
     /// A child speaks of a run: if that was in doubt, it is this child's.
-    pub(super) fn clear_doubt(&mut self, child: ChildKey, run: &str) {
+    pub(super) fn clear_doubt(&mut self, child: ChildKey, run: &str, out: &mut Vec<Command>) {
         let Some(token) = super::token_of(run).filter(|t| self.doubts.tokens.contains_key(t)) else { return };
         if !self.children.contains_key(&child) {
             return;
@@ -90,7 +90,8 @@ impl Engine {
         let Some(Stage::Running(run)) = self.held.get(&token).map(|h| &h.stage) else { return };
         let (revoked, interrupted) = (run.revoked, run.interrupted);
         self.free(token);
-        self.adopt_run(token, child);
+        self.adopt_run(token, child, true);
+        self.record_adopted(token, out);
         let Some(Stage::Running(run)) = self.held.get_mut(&token).map(|h| &mut h.stage) else { return };
         run.interrupted = interrupted;
         // It was told so then, as one of those that might have it.

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use super::letters::LetterOrder;
 use super::plan::Plan;
+use super::rate::{Limited, NewRate};
 use crate::model::message::Message;
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Reply, Ticket};
 use crate::model::outcome::Outcome;
+use crate::model::schedule::Change;
+use crate::model::workflow::Workflow;
 
 /// A place in a pool.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -165,10 +169,18 @@ pub enum Event {
 pub enum Ask {
     /// Route (a message with an empty `queue`) and publish.
     Enqueue(Vec<Message>),
+    /// Route the steps of this workflow and launch it.
+    Launch(Box<Workflow>),
+    /// End everything of this workflow.
+    CancelWorkflow(MessageId),
+    /// Begin everything of this workflow anew that failed or did not run because of that.
+    RetryWorkflow(MessageId),
     /// End this message, wherever it is.
     Cancel(MessageId),
     /// A new life for a message with a final state.
     Retry(MessageId),
+    /// Do something with dead letters, or count them.
+    Letters(Box<LetterOrder>),
     /// Why it is not running yet.
     Why(MessageId),
     /// Pause or resume a queue.
@@ -182,6 +194,17 @@ pub enum Ask {
     Purge {
         /// The queue.
         queue: String,
+    },
+    /// Pause a schedule, end its pause, or rewind it.
+    Schedule(Change),
+    /// Set the rate of a task or a queue.
+    Rate {
+        /// Whose.
+        whose: Limited,
+        /// To what.
+        rate: NewRate,
+        /// Also after the next reload and restart.
+        keep: bool,
     },
     /// Take nothing new off any queue, or do again.
     Drain {

@@ -7,6 +7,7 @@ use super::event::{AskKey, ChildKey};
 use super::plan::Plan;
 use super::settle::Closing;
 use crate::model::message::{Delivery, Message, Token};
+use crate::model::notice::Called;
 use crate::model::time::{Mono, Wall};
 
 /// The key of a run: its lease's token, unique per attempt.
@@ -39,6 +40,10 @@ pub(super) struct Held {
     pub(super) began: Wall,
     /// How far it is.
     pub(super) stage: Stage,
+    /// What its start took of limits.
+    pub(super) grip: Option<Box<super::limit::Grip>>,
+    /// Its arguments, where a notice may repeat them.
+    pub(super) called: Option<Box<Called>>,
     /// Who canceled it and waits until it is settled.
     pub(super) cancels: Vec<AskKey>,
 }
@@ -48,7 +53,8 @@ pub(super) struct Held {
 pub(super) enum Stage {
     /// In its queue's window.
     Waiting,
-    /// An `acks = "early"` task: its start must be in the store before the child hears of it.
+    /// Its start must be in the store before the child hears of it: of an `acks = "early"` task, and where the
+    /// store has to say whether its limits let it start.
     Starting {
         /// Who will run it.
         child: ChildKey,
@@ -138,6 +144,8 @@ impl Held {
             received,
             began: Wall(0),
             stage: Stage::Waiting,
+            grip: None,
+            called: None,
             cancels: Vec::new(),
         }
     }
@@ -166,6 +174,7 @@ impl Engine {
         if self.by_id.get(&held.message.id) == Some(&token) {
             self.by_id.remove(&held.message.id);
         }
+        self.grip_gone(&held);
         Some(held)
     }
 
@@ -177,6 +186,7 @@ impl Engine {
             Stage::Running(run) => run.child,
             Stage::Waiting | Stage::Closing(_) => return,
         };
+        self.hold_places(token, false);
         if let Some(c) = self.children.get_mut(&child) {
             c.runs.remove(&token);
             self.run_over(child);
@@ -189,6 +199,7 @@ impl Engine {
 
     /// Counts an attempt on this child.
     pub(super) fn occupy(&mut self, token: Token, child: ChildKey) {
+        self.hold_places(token, true);
         let Some(held) = self.held.get(&token) else { return };
         if let Some(c) = self.children.get_mut(&child) {
             c.runs.insert(token);

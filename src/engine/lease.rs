@@ -31,7 +31,8 @@ impl Engine {
             let room = if half { window - q.window.len() } else { 0 };
             // Up to twice the window where something goes before what is in it: order is worth the memory.
             let credit = room.max(q.urgent.min((2 * window).saturating_sub(q.window.len())));
-            if q.may_have && !q.leasing && !q.paused && credit > 0 && self.has_child(&plan.pool) {
+            let held = self.limits.closed.holds(name);
+            if q.may_have && !q.leasing && !q.paused && !held && credit > 0 && self.has_child(&plan.pool) {
                 wanted.push((name.clone(), credit as u32));
             }
         }
@@ -42,7 +43,8 @@ impl Engine {
                 q.urgent = 0;
                 q.ask(self.now.mono);
             }
-            let op = Op::Lease { queue: queue.clone(), credit, now: self.now.wall };
+            let skip = self.tasks_to_skip(&queue);
+            let op = Op::Lease { queue: queue.clone(), credit, now: self.now.wall, skip };
             self.submit(Pending::Lease { queue, credit }, op, out);
         }
     }
@@ -74,7 +76,7 @@ impl Engine {
             raised = std::mem::take(&mut q.raised);
             purged = std::mem::take(&mut q.purged);
         }
-        let Ok(Reply::Deliveries(deliveries)) = result else {
+        let Ok(Reply::Leased { deliveries, opens }) = result else {
             self.store.recover.want_later(self.now.mono);
             self.raise(queue);
             return;
@@ -82,6 +84,7 @@ impl Engine {
         if let Some(q) = self.queues.get_mut(queue) {
             q.may_have = raised || deliveries.len() >= credit as usize;
         }
+        self.lanes_open_at(queue, opens);
         for delivery in deliveries {
             self.admit(delivery, purged, out);
         }
@@ -101,11 +104,15 @@ impl Engine {
     /// Puts a leased message into its queue's window, unless it is not to run here (any more).
     pub(super) fn screen(&mut self, token: Token, out: &mut Vec<Command>) {
         let Some(held) = self.held.get(&token) else { return };
-        let (queue, task, rank) = (held.message.queue.clone(), held.message.task.clone(), held.rank);
-        let Some(plan) = self.plan.queues.get(&queue).filter(|_| self.open(&queue)) else {
+        let (queue, task) = (held.message.queue.clone(), held.message.task.clone());
+        let Some(pool) = self.plan.queues.get(&queue).filter(|_| self.open(&queue)).map(|q| q.pool.clone())
+        else {
             self.back(token, None, out);
             return;
         };
+        if self.plan.task(&task).is_some_and(|t| t.enabled) && self.change_lane(token, out) {
+            return;
+        }
         match self.plan.task(&task) {
             None => self.set_aside(token, out),
             Some(t) if !t.enabled => {
@@ -113,7 +120,11 @@ impl Engine {
                 self.settle_waiting(token, State::Failure, rejected(why), out);
             }
             Some(_) => {
-                let floor = self.pools.get(&plan.pool).map_or(0, |p| p.pass);
+                if let Some(outcome) = self.unfit(token) {
+                    return self.settle_waiting(token, State::Failure, outcome, out);
+                }
+                let rank = self.rank_in_turn(token);
+                let floor = self.pools.get(&pool).map_or(0, |p| p.pass);
                 let q = self.queues.entry(queue).or_default();
                 if q.window.is_empty() {
                     // A queue that slept does not catch up on what it did not ask for.

@@ -2,9 +2,10 @@
 //! no I/O, no hash maps: the same seed gives the same trace.
 //!
 //! This file only routes. Each noun has its file: [`held`] the leased messages and their stages, `store`
-//! the tickets and the patience with a failing store, `sweep` what time brings, `route` where a message
-//! goes, `ask` what clients want, `dispatch` which message gets which slot, `retry` what an outcome leads
-//! to, `pool` what becomes of children, `slot` who takes runs in a place, `recycle` who is replaced, `adopt` what an earlier daemon left behind, `doubt` what of it a silent child may hold, `shutdown` the end.
+//! the tickets and the patience with a failing store, `sweep` what time brings, `schedule` what is planned, `route` where a message
+//! goes, `ask` what clients want, `letters` what they want of the dead, `unique` what messages claim, `dispatch` which message gets which slot, `retry` what an outcome leads
+//! to, `pool` what becomes of children, `slot` who takes runs in a place, `recycle` who is replaced, `adopt` what an earlier daemon left behind, `limit` whether limits let it start, `lane` what waits for one, `rate` rates that people change, `doubt` what of it a silent child may hold, `shutdown` the end, `workflow` what follows from
+//! the ends of steps, `tell` who is told of an end, `streak` what that follows from, `expected` what did not run.
 
 mod adopt;
 mod ask;
@@ -15,25 +16,38 @@ pub mod command;
 mod dispatch;
 mod doubt;
 pub mod event;
+mod expected;
 mod held;
 mod jitter;
+mod lane;
 mod lease;
+pub mod letters;
+mod limit;
 pub mod plan;
 mod pool;
 mod publish;
 mod queue;
+pub mod rate;
 mod recycle;
 mod retry;
 mod route;
+mod schedule;
+mod schedule_ask;
+mod schedule_replace;
+mod schedule_times;
 mod settle;
 mod shutdown;
 mod slot;
 mod store;
+mod streak;
 mod sweep;
+mod tell;
 #[cfg(test)]
 mod testbed;
+pub mod unique;
 pub mod view;
 mod why;
+mod workflow;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -45,6 +59,9 @@ pub use pool::{END_MS, READY_MS};
 pub use recycle::{Reason, Replaced};
 pub use retry::{Counts, MAX_LOSSES, Verdict, verdict};
 pub use route::route;
+pub use schedule_ask::ScheduleView;
+pub use schedule_times::LATE_MS;
+pub use workflow::Walked;
 
 use crate::model::message::Token;
 use crate::model::name::MessageId;
@@ -62,6 +79,7 @@ pub struct Engine {
     phase: adopt::Phase,
     store: store::Store,
     sweep: sweep::Sweep,
+    schedules: schedule::Schedules,
     pools: BTreeMap<String, pool::Pool>,
     slots: BTreeMap<SlotId, slot::Slot>,
     children: BTreeMap<ChildKey, child::Child>,
@@ -75,10 +93,12 @@ pub struct Engine {
     /// Memory pressure above the bound, in hundredths of a percent: nothing new starts.
     pressure: Option<u32>,
     queues: BTreeMap<String, queue::Queue>,
+    limits: limit::Limits,
     held: BTreeMap<Token, held::Held>,
     by_id: BTreeMap<MessageId, Token>,
     asks: BTreeMap<AskKey, ask::Asking>,
     stop: Option<shutdown::Stop>,
+    tell: tell::Telling,
     draining: bool,
     succeeded: u64,
     failed: u64,
@@ -95,6 +115,7 @@ impl Engine {
             phase: adopt::Phase::boot(),
             store: store::Store::default(),
             sweep: sweep::Sweep::default(),
+            schedules: schedule::Schedules::default(),
             pools: BTreeMap::new(),
             slots: BTreeMap::new(),
             children: BTreeMap::new(),
@@ -104,10 +125,12 @@ impl Engine {
             unmeasured: BTreeSet::new(),
             pressure: None,
             queues: BTreeMap::new(),
+            limits: limit::Limits::default(),
             held: BTreeMap::new(),
             by_id: BTreeMap::new(),
             asks: BTreeMap::new(),
             stop: None,
+            tell: tell::Telling::default(),
             draining: false,
             succeeded: 0,
             failed: 0,
@@ -151,14 +174,17 @@ impl Engine {
         self.pump_adoption(out);
         self.pump_doubts(out);
         self.pump_settling(out);
+        self.pump_telling(out);
         self.pump_asks(out);
         self.pump_shutdown(out);
+        self.pump_lanes(out);
         self.pump_overdue(out);
         self.pump_measures(false, out);
         self.dispatch(out);
         self.pump_measures(true, out);
         self.pump_children(out);
         self.pump_sweep(out);
+        self.pump_schedules(out);
         self.pump_leases(out);
         self.pump_finish(out);
     }
@@ -172,6 +198,7 @@ impl Engine {
             self.doubts_deadline(),
             self.up_deadline(),
             self.settling_deadline(),
+            self.telling_deadline(),
             self.asks_deadline(),
             self.shutdown_deadline(),
             self.overdue_deadline(),
@@ -179,7 +206,9 @@ impl Engine {
             self.children_deadline(),
             self.measures_deadline(),
             self.sweep_deadline(),
+            self.schedules_deadline(),
             self.leases_deadline(),
+            self.lanes_deadline(),
         ]
         .into_iter()
         .flatten()

@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use jiff::tz::TimeZone;
+
+use crate::cron::Timing;
+use crate::model::limit::RateLimit;
 use crate::model::op::Retention;
+use crate::model::schedule::{CatchUp, Overlap};
 use crate::model::task::Task;
 
 /// Everything the engine decides by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Generation of the settings.
     pub generation: u64,
@@ -18,12 +23,18 @@ pub struct Plan {
     pub tasks: BTreeMap<String, Task>,
     /// `[[routes]]`: glob and queue, first match wins.
     pub routes: Vec<(String, String)>,
+    /// Schedules by name.
+    pub schedules: BTreeMap<String, SchedulePlan>,
     /// What running attempts get at a warm shutdown, in milliseconds.
     pub shutdown_grace_ms: u64,
     /// Nothing new starts while memory pressure is above this, in hundredths of a percent.
     pub max_memory_pressure: Option<u32>,
     /// Retention of finished records.
     pub retention: Retention,
+    /// Other nodes share the store: what they take of a limit this one does not see.
+    pub shared: bool,
+    /// Where times of day are meant.
+    pub zone: TimeZone,
 }
 
 /// A pool.
@@ -71,8 +82,60 @@ pub struct QueuePlan {
     pub strict: bool,
     /// At most this many run at once.
     pub concurrency: Option<u32>,
+    /// How often its messages start at most.
+    pub rate: Option<RateLimit>,
     /// At most this many wait.
     pub max_length: Option<u64>,
+}
+
+/// A schedule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SchedulePlan {
+    /// When.
+    pub when: When,
+    /// [`Self::when`] as a text: another one is another plan, which begins when it is first seen.
+    pub rule: String,
+    /// What it enqueues.
+    pub target: Target,
+    /// Positional arguments.
+    pub args: Vec<serde_json::Value>,
+    /// Keyword arguments.
+    pub kwargs: serde_json::Map<String, serde_json::Value>,
+    /// Another queue than the task's.
+    pub queue: Option<String>,
+    /// Another priority than the task's.
+    pub priority: Option<u8>,
+    /// Its messages expire so long after they were stored, in milliseconds; absent: as the task says.
+    pub expires_ms: Option<u64>,
+    /// What happens while a message of it is not final.
+    pub overlap: Overlap,
+    /// What happens to times that were missed.
+    pub catch_up: CatchUp,
+    /// So much later than planned it fires on this node, in milliseconds.
+    pub offset_ms: u64,
+    /// It pauses after so many failures in a row.
+    pub pause_after: Option<u32>,
+    /// Whether it fires, and its task may be run.
+    pub enabled: bool,
+}
+
+/// When a schedule fires.
+#[derive(Clone, Debug, PartialEq)]
+pub enum When {
+    /// At times that are the same for everybody.
+    At(Timing),
+    /// At once, and so long after the last message of it ended, in milliseconds.
+    After {
+        /// At least 1.
+        ms: u64,
+    },
+}
+
+/// What a schedule enqueues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A message of this task.
+    Task(String),
 }
 
 impl Plan {
@@ -98,9 +161,12 @@ impl Default for Plan {
             queues: BTreeMap::new(),
             tasks: BTreeMap::new(),
             routes: Vec::new(),
+            schedules: BTreeMap::new(),
             shutdown_grace_ms: 30_000,
             max_memory_pressure: None,
-            retention: Retention { age_ms: 86_400_000, count: 100_000 },
+            retention: Retention::default(),
+            shared: false,
+            zone: TimeZone::UTC,
         }
     }
 }

@@ -14,13 +14,9 @@ impl Engine {
     pub(super) fn publication(&self, mut messages: Vec<Message>) -> Result<Work, Told> {
         let mut max_length = Vec::with_capacity(messages.len());
         for message in &mut messages {
-            if message.queue.is_empty() {
-                route(&self.plan, &message.task).clone_into(&mut message.queue);
-            }
-            let Some(queue) = self.plan.queues.get(&message.queue) else {
-                return Err(Told::NoSuchQueue(message.queue.clone()));
-            };
-            max_length.push(queue.max_length);
+            max_length.push(self.routed(message)?);
+            super::unique::claim(&self.plan, message);
+            message.lane = self.lane_of(message);
         }
         if messages.is_empty() {
             return Err(Told::Published(Vec::new()));
@@ -29,6 +25,17 @@ impl Engine {
             max_length.clear();
         }
         Ok(Work::Publish { messages, max_length, now: self.now.wall })
+    }
+
+    /// Gives a message its queue; the bound of that.
+    pub(super) fn routed(&self, message: &mut Message) -> Result<Option<u64>, Told> {
+        if message.queue.is_empty() {
+            route(&self.plan, &message.task).clone_into(&mut message.queue);
+        }
+        match self.plan.queues.get(&message.queue) {
+            Some(queue) => Ok(queue.max_length),
+            None => Err(Told::NoSuchQueue(message.queue.clone())),
+        }
     }
 
     pub(super) fn published(
@@ -65,7 +72,10 @@ impl Engine {
             Published::Known(r) if repeated && r.message == message => Published::New,
             other => other,
         };
-        if became == Published::New {
+        if let Published::Replaced(ended) = &became {
+            self.note_dropped(ended, State::Revoked, out);
+        }
+        if matches!(became, Published::New | Published::Replaced(_)) {
             let later = message.eta.is_some_and(|eta| eta > self.now.wall);
             let state = if later { State::Scheduled } else { State::Waiting };
             self.note_times(&message.queue, message.eta, message.expires);
@@ -74,6 +84,7 @@ impl Engine {
             }
             let (id, task, queue) = (message.id.clone(), message.task.clone(), message.queue.clone());
             out.push(Command::Note(Note::Received { id, task, queue, state }));
+            self.fire_began(&message);
         }
         (message.id, message.queue, became)
     }

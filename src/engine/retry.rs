@@ -78,7 +78,7 @@ fn by_policy(
     match &outcome.cause {
         Cause::Revoked => return Verdict::Final { state: State::Revoked, lost: false },
         Cause::Expired => return Verdict::Final { state: State::Expired, lost: false },
-        Cause::Rejected => return failure,
+        Cause::Rejected | Cause::Upstream { .. } => return failure,
         // `acks = "early"` never runs twice but by its own retry policy.
         Cause::WorkerLost if early => return Verdict::Final { state: State::Failure, lost: true },
         Cause::WorkerLost if losses + 1 >= MAX_LOSSES => {

@@ -5,6 +5,7 @@ use super::command::{Command, Note, Raised, Told};
 use super::event::ChildKey;
 use super::held::{Held, Stage};
 use super::store::{Pending, backoff, refused_backoff};
+use crate::model::limit::Take;
 use crate::model::message::{Record, Token};
 use crate::model::op::{Fault, Op, Reply, Settle};
 use crate::model::outcome::{Cause, Outcome};
@@ -19,8 +20,14 @@ pub(super) struct Closing {
     /// The attempt that ended, if one did.
     pub(super) attempt: Option<Attempt>,
     under_way: bool,
+    /// It goes to the store after another end of its task.
+    pub(super) waits: bool,
+    /// What it leads to is decided.
+    pub(super) counted: bool,
     tries: u32,
     at: Mono,
+    /// It went back into a lane that is closed: nothing new can be leased.
+    in_closed_lane: bool,
     /// The store refuses it and taskd stops: the next daemon finds the lease in the store.
     given_up: bool,
 }
@@ -34,6 +41,8 @@ pub(super) enum End {
     Back { until: Option<Wall>, counted: bool, lost: bool },
     /// The message's task is not declared.
     Unknown,
+    /// The message goes back into this lane, which is closed while these are not free.
+    Aside { lane: Option<String>, blocked: Vec<Take> },
 }
 
 /// What is to be told about an attempt once its end is committed.
@@ -55,15 +64,21 @@ pub(super) fn rejected(why: String) -> Outcome {
 impl Closing {
     /// Neither at the store nor given up.
     fn is_open(&self) -> bool {
-        !self.under_way && !self.given_up
+        !self.under_way && !self.waits && !self.given_up
     }
 
     fn op(&self, held: &Held, token: Token, now: Wall) -> Op {
         let id = held.message.id.clone();
         match &self.end {
-            End::Settle(settle) => Op::Settle(settle.clone()),
+            End::Settle(settle) => {
+                Op::Settle(Box::new(Settle { takes: held.unrecorded(), ..(**settle).clone() }))
+            }
             End::Back { until, counted, lost } => {
-                Op::Defer { id, token, until: *until, counted: *counted, lost: *lost, now }
+                let takes = held.unrecorded();
+                Op::Defer { id, token, until: *until, counted: *counted, lost: *lost, takes, now }
+            }
+            End::Aside { lane, blocked } => {
+                Op::Aside { id, token, lane: lane.clone(), blocked: blocked.clone(), now }
             }
             End::Unknown => Op::Move { id, token: Some(token), unknown: true, now },
         }
@@ -73,7 +88,7 @@ impl Closing {
         match &self.end {
             End::Settle(settle) => settle.state,
             End::Back { until: Some(_), .. } => State::Scheduled,
-            End::Back { .. } | End::Unknown => State::Waiting,
+            End::Back { .. } | End::Unknown | End::Aside { .. } => State::Waiting,
         }
     }
 }
@@ -110,17 +125,9 @@ impl Engine {
         let held = self.held.get(&token)?;
         let task = self.plan.task(&held.message.task);
         Some(Box::new(Settle {
-            id: held.message.id.clone(),
-            token,
-            state,
-            due: None,
-            outcome,
-            lost: false,
-            memory: None,
-            follow_ups: Vec::new(),
-            releases: Vec::new(),
             expires_ms: task.map(|t| t.result_expires_ms),
-            now: self.now.wall,
+            forget_result: task.is_some_and(|t| t.ignore_result),
+            ..Settle::new(held.message.id.clone(), token, state, outcome, self.now.wall)
         }))
     }
 
@@ -128,13 +135,30 @@ impl Engine {
     pub(super) fn close(&mut self, token: Token, end: End, attempt: Option<Attempt>, out: &mut Vec<Command>) {
         let at = self.now.mono;
         if let Some(held) = self.held.get_mut(&token) {
-            let closing = Closing { end, attempt, under_way: false, tries: 0, at, given_up: false };
+            let closing = Closing {
+                end,
+                attempt,
+                under_way: false,
+                waits: false,
+                counted: false,
+                tries: 0,
+                at,
+                in_closed_lane: false,
+                given_up: false,
+            };
             held.stage = Stage::Closing(Box::new(closing));
             self.submit_close(token, out);
         }
     }
 
-    fn submit_close(&mut self, token: Token, out: &mut Vec<Command>) {
+    pub(super) fn submit_close(&mut self, token: Token, out: &mut Vec<Command>) {
+        let now = self.tells(token);
+        if let Some(closing) = self.closing(token) {
+            closing.waits = !now;
+        }
+        if !now {
+            return;
+        }
         let Some(held) = self.held.get(&token) else { return };
         let Stage::Closing(closing) = &held.stage else { return };
         let op = closing.op(held, token, self.now.wall);
@@ -144,7 +168,7 @@ impl Engine {
         self.submit(Pending::Close(token), op, out);
     }
 
-    fn closing(&mut self, token: Token) -> Option<&mut Closing> {
+    pub(super) fn closing(&mut self, token: Token) -> Option<&mut Closing> {
         match &mut self.held.get_mut(&token)?.stage {
             Stage::Closing(closing) => Some(closing),
             _ => None,
@@ -163,7 +187,17 @@ impl Engine {
         closing.under_way = false;
         let tries = closing.tries;
         match result {
-            Ok(Reply::Applied { applied: true, .. }) => self.closed(token, None, out),
+            Ok(Reply::Applied { applied: true, .. }) => {
+                self.lane_stayed_open(token);
+                self.closed(token, None, out);
+            }
+            Ok(Reply::Closed { key, until }) => {
+                self.limit_closed(token, &key, until);
+                if let Some(closing) = self.closing(token) {
+                    closing.in_closed_lane = true;
+                }
+                self.closed(token, None, out);
+            }
             // Refused although the lease is there: nothing took place, so it is done again.
             Ok(Reply::Applied { current: Some(record), .. }) if record.token == Some(token) => {
                 closing.tries = tries.saturating_add(1);
@@ -203,6 +237,7 @@ impl Engine {
         let Some(held) = self.held.get_mut(&token) else { return };
         let Stage::Closing(closing) = &mut held.stage else { return };
         closing.given_up = true;
+        let task = held.message.task.clone();
         let cancels = std::mem::take(&mut held.cancels);
         let text = format!(
             "the end of run {} (message {}) is refused, and left to the next start because taskd stops: {why}",
@@ -212,6 +247,7 @@ impl Engine {
             self.answer(key, Told::Fault(Fault::Refused(text.clone())), out);
         }
         out.push(Command::Note(Note::Store(Some(text))));
+        self.told(token, &task, false, out);
     }
 
     /// A stop began: what the store refused before is tried once more.
@@ -228,6 +264,7 @@ impl Engine {
     fn closed(&mut self, token: Token, there: Option<&Record>, out: &mut Vec<Command>) {
         let Some(held) = self.forget(token) else { return };
         let Stage::Closing(closing) = held.stage else { return };
+        self.told(token, &held.message.task, there.is_none(), out);
         let state = there.map_or(closing.state(), |r| r.state);
         let message = held.message;
         if state.is_final() {
@@ -237,6 +274,12 @@ impl Engine {
                 State::Failure | State::Dead => self.failed += 1,
                 _ => {}
             }
+            let at = match (&closing.end, there) {
+                (_, Some(record)) => record.finished,
+                (End::Settle(settle), None) => Some(settle.now),
+                (End::Back { .. } | End::Aside { .. } | End::Unknown, None) => None,
+            };
+            self.fire_ended(&message, state, at.unwrap_or(self.now.wall), out);
         } else if let Some(expires) = message.expires {
             self.sweep.note(expires);
         }
@@ -245,11 +288,15 @@ impl Engine {
         let mut outcome = None;
         match closing.end {
             End::Settle(settle) => {
+                for next in &settle.follow_ups {
+                    self.note_times(&next.queue, next.eta, next.expires);
+                }
                 due = settle.due;
                 raised = settle.memory.map(|m| m.queue.unwrap_or_else(|| message.queue.clone()));
                 outcome = Some(Box::new(settle.outcome));
             }
             End::Back { until, .. } => due = until,
+            End::Aside { .. } => {}
             End::Unknown => {
                 let (id, task, queue) = (message.id.clone(), message.task.clone(), message.queue.clone());
                 out.push(Command::Note(Note::Unknown { id, task, queue }));
@@ -257,8 +304,11 @@ impl Engine {
         }
         if let Some(due) = due {
             self.sweep.note(due);
-        } else if !state.is_final() {
+        } else if !state.is_final() && !closing.in_closed_lane {
             self.raise(&message.queue);
+        }
+        if closing.attempt.is_some() {
+            self.lanes_freed(&message);
         }
         let raised = raised.and_then(|queue| {
             let limits = &self.plan.task(&message.task)?.limits;

@@ -12,13 +12,25 @@ use crate::model::time::Mono;
 /// Whose operation it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Pending {
-    Lease { queue: String, credit: u32 },
+    Lease {
+        queue: String,
+        credit: u32,
+    },
     Start(Token),
     Close(Token),
     Ask(AskKey),
     Sweep,
     Known,
     Recover,
+    /// A planned time of this schedule.
+    Tick(String),
+    Schedules,
+    Schedule,
+    Reopen(Option<String>),
+    Rates,
+    TellRecall,
+    TellRemember,
+    Alarm(String),
 }
 
 /// What is under way at the store.
@@ -123,6 +135,13 @@ impl Engine {
     pub(super) fn completed(&mut self, ticket: Ticket, result: Result<Reply, Fault>, out: &mut Vec<Command>) {
         let Some(pending) = self.store.pending.remove(&ticket) else { return };
         self.note_health(ticket, &result, out);
+        let result = match result {
+            Ok(Reply::With(reply, fallout)) => {
+                self.fell_out(*fallout, out);
+                Ok(*reply)
+            }
+            other => other,
+        };
         match pending {
             Pending::Lease { queue, credit } => self.leased(&queue, credit, result, out),
             Pending::Start(token) => self.start_answered(token, result, out),
@@ -131,6 +150,14 @@ impl Engine {
             Pending::Sweep => self.swept(result, out),
             Pending::Known => self.known_answered(result),
             Pending::Recover => self.recovered(result, out),
+            Pending::Tick(name) => self.ticked(&name, result, out),
+            Pending::Schedules => self.schedules_recalled(result, out),
+            Pending::Schedule => self.schedules_changed(&result),
+            Pending::Reopen(task) => self.reopened(task, result),
+            Pending::Rates => self.rates_recalled(result),
+            Pending::TellRecall => self.tell_recalled(result, out),
+            Pending::TellRemember => self.tell_remembered(&result),
+            Pending::Alarm(task) => self.alarm_answered(&task, &result, out),
         }
     }
 

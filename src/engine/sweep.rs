@@ -69,6 +69,9 @@ impl Engine {
         for queue in queues {
             self.raise(&queue);
         }
+        if !expired.is_empty() {
+            self.doubt_schedules();
+        }
         for id in expired {
             self.sweep.finished(self.now.mono);
             out.push(Command::Note(Note::Dropped { id, state: State::Expired }));

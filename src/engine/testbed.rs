@@ -8,10 +8,12 @@ use super::Engine;
 use super::command::{Command, RunOrder, Told};
 use super::event::{Ask, AskKey, ChildKey, Event, SlotId};
 use super::plan::{Plan, PoolPlan, QueuePlan};
+use crate::model::limit::{self, Take};
 use crate::model::message::{Delivery, Message, Record, Token};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Published, QueueCount, Reply, Retention, Ticket};
 use crate::model::outcome::{Cause, Outcome};
+use crate::model::schedule::{Became, Fired, Row, Tick, Ticked, fire_id};
 use crate::model::state::State;
 use crate::model::task::{Program, Task};
 use crate::model::time::{Mono, Now, Wall};
@@ -23,28 +25,41 @@ pub(super) fn task(name: &str) -> Task {
 
 /// One pool, one queue, one task `t`.
 pub(super) fn plan() -> Plan {
-    let queue =
-        QueuePlan { pool: "default".into(), weight: 1, strict: false, concurrency: None, max_length: None };
+    let queue = QueuePlan {
+        pool: "default".into(),
+        weight: 1,
+        strict: false,
+        concurrency: None,
+        rate: None,
+        max_length: None,
+    };
     Plan {
         generation: 1,
         pools: BTreeMap::from([("default".into(), PoolPlan::new(2, "run"))]),
         queues: BTreeMap::from([("default".into(), queue)]),
         tasks: BTreeMap::from([("t".into(), task("t"))]),
         routes: Vec::new(),
+        schedules: BTreeMap::new(),
         shutdown_grace_ms: 30_000,
         max_memory_pressure: None,
-        retention: Retention { age_ms: 86_400_000, count: 1_000 },
+        retention: Retention { count: 1_000, ..Retention::default() },
+        shared: false,
+        zone: jiff::tz::TimeZone::UTC,
     }
 }
 
 /// The engine and the world around it.
 pub(super) struct Bed {
     pub(super) engine: Engine,
-    now: Now,
+    pub(super) now: Now,
     plan: Plan,
     rows: BTreeMap<MessageId, Record>,
+    /// What the store keeps of schedules, and the planned times that it was told of.
+    pub(super) schedules: BTreeMap<String, Row>,
+    pub(super) ticks: Vec<Tick>,
     order: Vec<MessageId>,
     paused: Vec<String>,
+    tats: BTreeMap<String, i64>,
     token: i64,
     children: u64,
     runs: BTreeMap<String, (ChildKey, Box<RunOrder>)>,
@@ -119,8 +134,11 @@ impl Bed {
             now,
             plan: p.clone(),
             rows: BTreeMap::new(),
+            schedules: BTreeMap::new(),
+            ticks: Vec::new(),
             order: Vec::new(),
             paused: Vec::new(),
+            tats: BTreeMap::new(),
             token: 0,
             children: 0,
             runs: BTreeMap::new(),
@@ -160,6 +178,11 @@ impl Bed {
 
     fn shift(&mut self, ms: u64) {
         self.now = Now { wall: self.now.wall.plus(ms), mono: self.now.mono.plus(ms) };
+    }
+
+    /// The wall clock alone goes back.
+    pub(super) fn jump_back(&mut self, ms: u64) {
+        self.now.wall = Wall(self.now.wall.0 - ms as i64);
     }
 
     /// The wall clock alone jumps.
@@ -243,16 +266,8 @@ impl Bed {
             id: MessageId(String::new()),
             task: "t".into(),
             queue: String::new(),
-            args: Vec::new(),
-            kwargs: serde_json::Map::new(),
-            priority: 0,
-            eta: None,
-            expires: None,
             enqueued: self.now.wall,
-            uid: None,
-            retries: 0,
-            memory_retries: 0,
-            headers: serde_json::Map::new(),
+            ..Message::default()
         };
         change(&mut message);
         self.ask(Ask::Enqueue(vec![message]))
@@ -350,6 +365,27 @@ impl Bed {
         Event::Broker { ticket, result }
     }
 
+    /// Allows every overlap: what a store does about it, the contract shows.
+    fn tick(&mut self, tick: Tick) -> Ticked {
+        let id = fire_id(&tick.schedule, tick.planned, 0);
+        let known = self.rows.contains_key(&id);
+        let row =
+            self.schedules.entry(tick.schedule.clone()).or_insert_with(|| Row::new(&tick.schedule, Wall(0)));
+        self.ticks.push(tick.clone());
+        let became = match (known, row.paused) {
+            (true, _) => Became::Known,
+            (_, Some(_)) => Became::Paused,
+            _ => Became::Fired,
+        };
+        if became == Became::Fired {
+            row.tick(tick.planned, tick.pause_after, Some(id.clone()));
+            let fired = Some(Fired { schedule: tick.schedule, planned: Some(tick.planned), held: false });
+            let messages = vec![Message { id: id.clone(), fired, ..tick.message }];
+            self.apply(Op::Publish { messages, max_length: Vec::new(), now: tick.now });
+        }
+        Ticked { id, became, running: Vec::new(), revoked: Vec::new() }
+    }
+
     fn held(&mut self, id: &MessageId, token: Token) -> Option<&mut Record> {
         self.rows.get_mut(id).filter(|r| r.token == Some(token))
     }
@@ -384,13 +420,14 @@ impl Bed {
                     })
                     .collect(),
             ),
-            Op::Lease { queue, credit, .. } => {
+            Op::Lease { queue, credit, skip, .. } => {
                 let mut deliveries = Vec::new();
                 let mut order: Vec<&MessageId> = self.order.iter().collect();
                 order.sort_by_key(|id| -i64::from(self.rows[*id].message.priority));
                 for id in order {
                     let r = self.rows.get_mut(id).unwrap();
                     let ready = r.state == State::Waiting && r.token.is_none() && r.message.queue == queue;
+                    let ready = ready && !skip.contains(&r.message.task);
                     if ready && !self.paused.contains(&queue) && deliveries.len() < credit as usize {
                         self.token += 1;
                         r.token = Some(Token(self.token));
@@ -405,14 +442,41 @@ impl Bed {
                         });
                     }
                 }
-                Reply::Deliveries(deliveries)
+                Reply::Leased { deliveries, opens: None }
             }
-            Op::Start { id, token, now } => {
+            Op::Start { id, token, now, takes } => {
+                let mut tats = Vec::new();
+                for take in &takes.list {
+                    let Take::Rate { key, interval_us, burst } = take else { continue };
+                    let tat = self.tats.get(key).copied();
+                    match limit::take(tat, now, *interval_us, *burst) {
+                        Err(until) if !takes.sure => {
+                            let r = self.held(&id, token).unwrap();
+                            r.token = None;
+                            return Reply::Closed { key: key.clone(), until: Some(until) };
+                        }
+                        next => tats.push(next.unwrap_or_else(|_| limit::charge(tat, now, *interval_us))),
+                    }
+                    self.tats.insert(key.clone(), tats[tats.len() - 1]);
+                }
                 let r = self.held(&id, token).unwrap();
                 r.state = State::Running;
                 r.started = Some(now);
-                applied
+                if takes.list.is_empty() { applied } else { Reply::Took(tats) }
             }
+            Op::Aside { id, token, lane, blocked, .. } => {
+                let r = self.held(&id, token).unwrap();
+                r.token = None;
+                r.attempt -= 1;
+                r.message.lane = lane;
+                match blocked.first() {
+                    Some(take) => Reply::Closed { key: take.key().to_owned(), until: None },
+                    None => applied,
+                }
+            }
+            Op::Recall { .. } => Reply::Memos(Vec::new()),
+            Op::Remember(_) => Reply::Done,
+            Op::Open { .. } => swept,
             Op::Settle(s) => {
                 let r = self.held(&s.id, s.token).unwrap();
                 r.state = s.state;
@@ -457,6 +521,18 @@ impl Bed {
                 }
                 Reply::Done
             }
+            Op::Schedules { after } => {
+                Reply::Schedules(self.schedules.values().filter(|r| r.name > after).cloned().collect())
+            }
+            Op::Schedule(changes) => {
+                for change in changes {
+                    let name = change.name().to_owned();
+                    let new = || Row::new(&name, Wall(0));
+                    change.apply(self.schedules.entry(name.clone()).or_insert_with(new));
+                }
+                Reply::Done
+            }
+            Op::Tick(tick) => Reply::Ticked(self.tick(*tick)),
             Op::Recover => Reply::Deliveries(Vec::new()),
             Op::Sweep { .. } | Op::Known { .. } => swept,
             other => panic!("the toy store does not do {other:?}"),

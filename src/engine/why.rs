@@ -7,7 +7,7 @@ use crate::model::op::QueueCount;
 use crate::model::state::State;
 
 /// A length of time for people.
-fn span(ms: u64) -> String {
+pub(super) fn span(ms: u64) -> String {
     match ms / 1_000 {
         0 => format!("{ms} ms"),
         s if s < 120 => format!("{s} s"),
@@ -26,6 +26,10 @@ impl Engine {
             State::Running => {
                 let since = record.started.map_or(0, |s| now.since(s));
                 return Some(format!("it has been running for {} (attempt {})", span(since), record.attempt));
+            }
+            State::Scheduled if let Some(fired) = message.fired.as_ref().filter(|_| record.due.is_none()) => {
+                let schedule = &fired.schedule;
+                return Some(format!("it waits for the end of what the schedule {schedule} fired before"));
             }
             State::Scheduled | State::Retry => {
                 let due = record.due.map_or(0, |d| d.since(now));
@@ -65,7 +69,7 @@ impl Engine {
     }
 
     /// The sentence for a message that waits in its queue.
-    pub(super) fn why_waiting(&self, record: &Record, counts: &[QueueCount]) -> String {
+    pub(super) fn why_waiting(&mut self, record: &Record, counts: &[QueueCount]) -> String {
         let message = &record.message;
         let name = &message.queue;
         let count = counts.iter().find(|c| c.queue == *name);
@@ -90,6 +94,9 @@ impl Engine {
         if self.is_clogged() {
             return "too many outcomes wait for the store; nothing new is started until it takes them"
                 .to_owned();
+        }
+        if let Some(why) = self.why_limited(message) {
+            return why;
         }
         let Some(plan) = self.plan.queues.get(name) else { return format!("no queue {name} is declared") };
         let running = self.queues.get(name).map_or(0, |q| q.running);

@@ -83,7 +83,7 @@ pub fn writer(file: &Path) -> Result<Connection, OpenError> {
     if sync != 2 {
         return Err(OpenError::JournalMode { file: file.to_owned(), got: format!("synchronous={sync}") });
     }
-    c.set_prepared_statement_cache_capacity(64);
+    c.set_prepared_statement_cache_capacity(96);
     Ok(c)
 }
 

@@ -6,8 +6,11 @@ use serde_json::{Map, Value};
 
 use super::name::MessageId;
 use super::outcome::Outcome;
+use super::schedule::Fired;
 use super::state::State;
 use super::time::Wall;
+use super::unique::Claim;
+use super::workflow::StepOf;
 
 /// Lowest and highest priority; 9 goes first.
 pub const MAX_PRIORITY: u8 = 9;
@@ -16,7 +19,7 @@ pub const MAX_PRIORITY: u8 = 9;
 pub const MAX_BYTES: usize = 1 << 20;
 
 /// One call of a task, as a client asked for it. Immutable once accepted, but for `retries`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     /// Made by the client, so that a repeat after an unclear answer is answered with what is there.
     pub id: MessageId,
@@ -50,9 +53,58 @@ pub struct Message {
     /// Times it was run again by its task's `on_memory` rule.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub memory_retries: u32,
+    /// The schedule that fired it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fired: Option<Fired>,
+    /// What no other message may hold at once with it; absent: its task is not unique.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<Claim>,
+    /// The part of its task's messages that it waits with, where the task is limited: those for which every
+    /// limit of the task is the same one ([`super::limit::Throttle::lane`]). Empty: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
     /// Whatever a client attached; carried, never interpreted.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub headers: Map<String, Value>,
+    /// The workflow it is a step of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Box<StepOf>>,
+}
+
+impl Message {
+    /// Bytes of arguments and headers as JSON, counted without writing them.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        // As an array of the three: two brackets and two commas.
+        let args = self.args.iter().map(|v| json_len(v) + 1).sum::<usize>().max(1) + 1;
+        args + map_len(&self.kwargs) + map_len(&self.headers) + 4
+    }
+}
+
+fn map_len(map: &Map<String, Value>) -> usize {
+    map.iter().map(|(key, value)| text_len(key) + json_len(value) + 2).sum::<usize>().max(1) + 1
+}
+
+/// Bytes of a value as JSON, without spaces. As deep as the value, which the API bounds.
+#[must_use]
+pub fn json_len(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(true) => 4,
+        Value::Bool(false) => 5,
+        Value::Number(n) => n.to_string().len(),
+        Value::String(text) => text_len(text),
+        Value::Array(list) => list.iter().map(|v| json_len(v) + 1).sum::<usize>().max(1) + 1,
+        Value::Object(map) => map_len(map),
+    }
+}
+
+fn text_len(text: &str) -> usize {
+    let escaped = |b: u8| match b {
+        b'"' | b'\\' | 0x08 | 0x09 | 0x0a | 0x0c | 0x0d => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(escaped).sum::<usize>() + 2
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
@@ -111,4 +163,27 @@ pub struct Record {
     /// The end of the latest attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_counted_is_what_would_be_written() {
+        for value in [
+            json!(null),
+            json!([]),
+            json!({}),
+            json!([[], {}, "", -1.5e300, u64::MAX, i64::MIN, true, false]),
+            json!({"a\"\\\n\u{1}\u{7f}\u{8}": {"é\u{1f600}": [1, 2.0]}, "b": null}),
+        ] {
+            assert_eq!(json_len(&value), value.to_string().len(), "{value}");
+            let kwargs = value.as_object().cloned().unwrap_or_default();
+            let message = Message { args: vec![value.clone(), json!(1)], kwargs, ..Message::default() };
+            let written = serde_json::to_string(&(&message.args, &message.kwargs, &message.headers)).unwrap();
+            assert_eq!(message.size(), written.len(), "{value}");
+        }
+    }
 }

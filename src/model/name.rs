@@ -73,7 +73,9 @@ pub fn glob_matches(glob: &str, name: &str) -> bool {
 }
 
 /// The id of a message: a UUIDv7 made by the client, or whatever a client gave that [`check`] accepts.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(transparent)]
 pub struct MessageId(pub String);
 

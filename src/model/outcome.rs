@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::name::MessageId;
 use super::time::Wall;
 
 /// The kind of a failure that says: the system had no process, memory or descriptor left, and starting it
@@ -50,6 +51,13 @@ pub enum Cause {
     Expired,
     /// It never started: the message does not fit the task's declaration any more.
     Rejected,
+    /// It never started: a step of its workflow that comes before it failed.
+    Upstream {
+        /// That step's message.
+        id: MessageId,
+        /// Its number.
+        step: u32,
+    },
 }
 
 impl Cause {
@@ -68,6 +76,7 @@ impl Cause {
             Self::Interrupted => "interrupted",
             Self::Expired => "expired",
             Self::Rejected => "rejected",
+            Self::Upstream { .. } => "upstream",
         }
     }
 }
@@ -213,6 +222,7 @@ impl Outcome {
             Cause::Interrupted => "Interrupted",
             Cause::Expired => "Expired",
             Cause::Rejected => "Rejected",
+            Cause::Upstream { .. } => "UpstreamFailed",
         };
         Self {
             cause,

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::limit::Throttle;
+use super::notice::Tell;
 use super::params::Param;
 
 /// How a task is run.
@@ -282,6 +284,9 @@ pub struct Task {
     /// Hard limits of one attempt.
     #[serde(default)]
     pub limits: Limits,
+    /// How often its messages start at most, and how many run at once.
+    #[serde(default)]
+    pub throttle: Throttle,
     /// Who may enqueue it (`@group`, user names); absent: whoever `[access] enqueue` names.
     pub allow: Option<Vec<String>>,
     /// Whether a message from a shared broker may run it.
@@ -290,6 +295,12 @@ pub struct Task {
     pub enabled: bool,
     /// Process surroundings.
     pub surroundings: Surroundings,
+    /// `unique`: at most one message with the same arguments.
+    #[serde(default)]
+    pub unique: Option<super::unique::Unique>,
+    /// Who is told of it.
+    #[serde(default)]
+    pub tell: Tell,
 }
 
 /// The declaration of a task of this name: its own, else that of the longest pattern (`shop.*`) that matches
@@ -327,10 +338,13 @@ impl Task {
             group: None,
             supplementary_groups: Vec::new(),
             limits: Limits::default(),
+            throttle: Throttle::default(),
             allow: None,
             remote: true,
             enabled: true,
             surroundings: Surroundings::default(),
+            unique: None,
+            tell: Tell::default(),
         }
     }
 }

@@ -73,14 +73,13 @@ pub fn parent(pid: u32) -> Option<(u32, bool)> {
 /// # Errors
 /// Names the processes that still live after `patience`.
 pub fn end_earlier_life(instance: &str, patience: Duration) -> Result<usize, String> {
-    let wanted = format!("{VARIABLE}={instance}");
     let spared = ancestors();
     let until = Instant::now() + patience;
     let mut killed = BTreeSet::new();
     loop {
         // Again after each round: a process may have forked between the look at it and its end.
         let found: Vec<(u32, PidFd)> =
-            all().filter(|pid| !spared.contains(pid)).filter_map(|pid| member(pid, &wanted)).collect();
+            all().filter(|pid| !spared.contains(pid)).filter_map(|pid| member(pid, instance)).collect();
         if found.is_empty() {
             return Ok(killed.len());
         }
@@ -103,10 +102,17 @@ pub fn end_earlier_life(instance: &str, patience: Duration) -> Result<usize, Str
 }
 
 /// Opened first, looked at after: so what is killed is what was looked at.
-fn member(pid: u32, wanted: &str) -> Option<(u32, PidFd)> {
+fn member(pid: u32, instance: &str) -> Option<(u32, PidFd)> {
     let process = PidFd::open(pid).ok()?;
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-    environment.split(|b| *b == 0).any(|v| v == wanted.as_bytes()).then_some((pid, process))
+    is_of(pid, instance).then_some((pid, process))
+}
+
+/// Whether a process says that it is of this instance; false where it cannot be asked.
+#[must_use]
+pub fn is_of(pid: u32, instance: &str) -> bool {
+    let own = format!("{VARIABLE}={instance}");
+    let environment = std::fs::read(format!("/proc/{pid}/environ"));
+    environment.is_ok_and(|e| e.split(|byte| *byte == 0).any(|variable| variable == own.as_bytes()))
 }
 
 /// A pidfd is readable once its process ended, reaped or not.

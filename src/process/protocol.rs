@@ -87,6 +87,9 @@ pub struct Run {
     /// config declares.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub memory_retries: u32,
+    /// A later step of its workflow is given its result: it is told even where the task keeps none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub passes: bool,
 }
 
 /// A stream of a child.

@@ -67,6 +67,8 @@ max_size = "1K"
 weight = 7
 strict = true
 concurrency = 3
+rate_limit = "5/h"
+rate_limit_burst = 2
 max_length = 1_000
 [tasks.a]
 exec = ["/bin/x", "{b}", "lit{{b}}"]
@@ -99,6 +101,9 @@ working_directory = "/srv"
 umask = "077"
 nice = 5
 limit_nofile = 100
+rate_limit = "10/m"
+concurrency = 4
+concurrency_key = "b"
 allow = ["@web", "ada"]
 allow_dash = true
 dash_dash = false
@@ -109,6 +114,13 @@ remote = false
     let q = &s.queues["q"];
     assert_eq!((q.weight, q.strict, q.concurrency, q.max_length), (7, true, Some(3), Some(1_000)));
     let a = &s.tasks["a"];
+    assert_eq!(q.rate.map(|r| (r.count, r.period_ms, r.burst)), Some((5, 3_600_000, 2)));
+    let t = &a.throttle;
+    assert_eq!(t.rate.map(|r| (r.count, r.period_ms, r.burst)), Some((10, 60_000, 1)));
+    assert_eq!(
+        (t.rate_each, t.concurrency, t.concurrency_each, t.key.as_deref()),
+        (false, Some(4), true, Some("b"))
+    );
     assert_eq!(a.program, Program::Exec(vec!["/bin/x".into(), "{b}".into(), "lit{{b}}".into()]));
     assert_eq!(
         a.params.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(),
@@ -260,4 +272,61 @@ fn a_pool_of_resident_workers() {
     assert_eq!(s.tasks["shop.*"].program, Program::Worker);
     let retries = |name| s.task(name).map(|t| t.retry.max_retries);
     assert_eq!((retries("shop.x"), retries("shop.mail"), retries("other")), (Some(2), Some(5), None));
+}
+
+#[test]
+fn schedules_and_their_defaults() {
+    use taskd::model::schedule::{CatchUp, Overlap};
+    let s = settings(
+        "[taskd]\ntimezone = 'Asia/Shanghai'\n[queues.q]\n[tasks.a]\ncommand = 'x'\nparams.n = 'int'\nparams.d = { type = \
+         'string', default = 'x' }\n[schedules.plain]\ntask = 'a'\ncron = '0 3 * * *'\nargs = [1]\n[schedules.full]\ntask = \
+         'a'\nevery = '90s'\nalign = true\noverlap = 'queue'\ncatch_up = 'all'\ncatch_up_max = 7\nsplay = '2m'\nkwargs = { n = \
+         5, d = 'y' }\nqueue = 'q'\npriority = 3\nexpires = '1h'\nenabled = false\npause_after_failures = 4\n\
+         [schedules.sun]\ntask = 'a'\nargs = [1]\nsolar = 'sunset'\nlatitude = 52.5163\nlongitude = -0.1\n",
+    );
+    let plain = &s.schedules["plain"];
+    assert_eq!(
+        (plain.cron.as_deref(), plain.timezone.as_deref()),
+        (Some("0 3 * * *"), Some("Asia/Shanghai"))
+    );
+    assert_eq!(
+        (plain.overlap, plain.catch_up, plain.splay_ms, plain.enabled),
+        (Overlap::Skip, CatchUp::None, 0, true)
+    );
+    assert_eq!((plain.args.clone(), plain.align), (vec![1.into()], true));
+    let full = &s.schedules["full"];
+    assert_eq!(
+        (full.every_ms, full.overlap, full.catch_up),
+        (Some(90_000), Overlap::Queue, CatchUp::All { max: 7 })
+    );
+    assert_eq!((full.splay_ms, full.queue.as_deref(), full.priority), (120_000, Some("q"), Some(3)));
+    assert_eq!((full.expires_ms, full.enabled, full.pause_after_failures), (Some(3_600_000), false, Some(4)));
+    assert_eq!(full.kwargs["d"], "y");
+    // A place is kept as exactly as it is written.
+    assert_eq!(s.schedules["sun"].latitude.as_deref(), Some("52.5163"));
+    for s in s.schedules.values() {
+        assert!(s.timing(None).unwrap().is_some());
+    }
+}
+
+#[test]
+fn what_is_unique_and_how_long_dead_letters_are_kept() {
+    use taskd::model::unique::{Holds, OnConflict, Unique};
+    let s = settings(
+        "[dead]\nexpires = '2w'\nmax_records = 5\n[tasks.all]\ncommand = 'x'\nunique = true\n\
+         [tasks.none]\ncommand = 'x'\nunique = false\n\
+         [tasks.some]\ncommand = 'x'\nparams.user = 'int'\n\
+         unique = { key = ['user'], while = 'queued', period = '1h', on_conflict = 'replace' }\n",
+    );
+    assert_eq!((s.dead.expires_ms, s.dead.max_records), (14 * 86_400_000, 5));
+    assert_eq!(settings("").dead, taskd::config::settings::Dead::default());
+    assert_eq!(s.tasks["all"].unique, Some(Unique::default()));
+    assert_eq!(s.tasks["none"].unique, None);
+    let some = Unique {
+        key: vec!["user".to_owned()],
+        holds: Holds::Queued,
+        period_ms: Some(3_600_000),
+        on_conflict: OnConflict::Replace,
+    };
+    assert_eq!(s.tasks["some"].unique, Some(some));
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use taskd::broker::sqlite::{Moment, Options};
-use taskd::model::op::{Fault, Op, Published, Reply};
+use taskd::model::op::{Fault, Op, Published, Reply, Takes};
 use taskd::model::state::State;
 
 use crate::harness::*;
@@ -189,7 +189,7 @@ fn only_what_must_be_on_the_disk_waits_for_it() {
     h.ok(publish(vec![msg("a")]));
     let before = h.store().stats();
     let token = lease(&mut h, 1)[0].token;
-    h.ok(Op::Start { id: id("a"), token, now: at(0) });
+    h.ok(Op::Start { id: id("a"), token, now: at(0), takes: Takes::default() });
     h.ok(Op::Extend { leases: vec![(id("a"), token)] });
     h.ok(Op::Count);
     let after = h.store().stats();
@@ -227,7 +227,7 @@ fn a_killed_process_loses_nothing() {
     let mut h = Embedded::new();
     h.ok(publish(vec![msg("a"), msg("b")]));
     let token = lease(&mut h, 1)[0].token;
-    h.ok(Op::Start { id: id("a"), token, now: at(1) });
+    h.ok(Op::Start { id: id("a"), token, now: at(1), takes: Takes::default() });
     let image = tempfile::tempdir().unwrap();
     for file in ["queue.db", "queue.db-wal", "store.id", "store.unclean"] {
         std::fs::copy(h.dir.path().join(file), image.path().join(file)).unwrap();

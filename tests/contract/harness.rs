@@ -8,7 +8,7 @@ use taskd::broker::sqlite::{Options, Sqlite};
 use taskd::broker::{Broker, Completion};
 use taskd::model::message::{Delivery, Message, Record, Token};
 use taskd::model::name::MessageId;
-use taskd::model::op::{Fault, Filter, Op, Permit, QueueCount, Reply, Retention, Settle, Ticket};
+use taskd::model::op::{Fault, Filter, Op, QueueCount, Reply, Retention, Settle, Ticket};
 use taskd::model::outcome::{Cause, Outcome};
 use taskd::model::state::State;
 use taskd::model::time::Wall;
@@ -34,8 +34,12 @@ pub trait Harness {
         self.all(vec![op]).remove(0)
     }
 
+    /// The answer alone, without what was done beside.
     fn ok(&mut self, op: Op) -> Reply {
-        self.one(op).unwrap()
+        match self.one(op).unwrap() {
+            Reply::With(reply, _) => *reply,
+            reply => reply,
+        }
     }
 }
 
@@ -160,15 +164,9 @@ pub fn msg(id: &str) -> Message {
         task: "t".to_owned(),
         queue: "q".to_owned(),
         args: vec![serde_json::json!({"user": 7})],
-        kwargs: serde_json::Map::new(),
-        priority: 0,
-        eta: None,
-        expires: None,
         enqueued: at(0),
         uid: Some(1000),
-        memory_retries: 0,
-        retries: 0,
-        headers: serde_json::Map::new(),
+        ..Message::default()
     }
 }
 
@@ -185,11 +183,13 @@ pub fn publish(messages: Vec<Message>) -> Op {
 }
 
 pub fn lease_at(credit: u32, ms: i64) -> Op {
-    Op::Lease { queue: "q".to_owned(), credit, now: at(ms) }
+    Op::Lease { queue: "q".to_owned(), credit, now: at(ms), skip: Vec::new() }
 }
 
 pub fn deliveries(reply: Reply) -> Vec<Delivery> {
-    let Reply::Deliveries(deliveries) = reply else { panic!("{reply:?}") };
+    let (Reply::Deliveries(deliveries) | Reply::Leased { deliveries, .. }) = reply else {
+        panic!("{reply:?}")
+    };
     deliveries
 }
 
@@ -225,19 +225,7 @@ pub fn success() -> Outcome {
 }
 
 pub fn settle(name: &str, token: Token, state: State) -> Settle {
-    Settle {
-        id: id(name),
-        token,
-        state,
-        due: None,
-        outcome: success(),
-        lost: false,
-        memory: None,
-        follow_ups: Vec::new(),
-        releases: Vec::new(),
-        expires_ms: None,
-        now: at(0),
-    }
+    Settle::new(id(name), token, state, success(), at(0))
 }
 
 pub fn end(h: &mut dyn Harness, s: Settle) -> (bool, Option<Record>) {
@@ -257,11 +245,11 @@ pub fn applied(reply: Reply) -> (bool, Option<Record>) {
 }
 
 pub fn defer(name: &str, token: Token) -> Op {
-    Op::Defer { id: id(name), token, until: None, counted: true, lost: false, now: at(0) }
+    Op::Defer { id: id(name), token, until: None, counted: true, lost: false, now: at(0), takes: Vec::new() }
 }
 
 pub fn keep() -> Retention {
-    Retention { age_ms: 86_400_000, count: 1_000 }
+    Retention { age_ms: 86_400_000, count: 1_000, ..Retention::default() }
 }
 
 pub struct Swept {
@@ -298,8 +286,4 @@ pub fn count(h: &mut dyn Harness) -> (u64, u64, u64, u64) {
 pub fn list(h: &mut dyn Harness, filter: Filter) -> Vec<String> {
     let Reply::Records(records) = h.ok(Op::List(filter)) else { panic!() };
     records.into_iter().map(|r| r.message.id.0).collect()
-}
-
-pub fn permit(holder: &str, limit: u32) -> Permit {
-    Permit { key: "k".to_owned(), holder: holder.to_owned(), limit }
 }

@@ -11,7 +11,7 @@ use nix::sys::time::TimeValLike;
 use taskd::broker::sqlite::{Options, Sqlite};
 use taskd::broker::{Broker, Completion};
 use taskd::model::message::{Delivery, Message};
-use taskd::model::op::{Op, Reply, Ticket};
+use taskd::model::op::{Op, Reply, Takes, Ticket};
 use taskd::model::state::State;
 
 use crate::harness::*;
@@ -80,7 +80,11 @@ impl Run {
             let leased: Vec<Delivery> = self.answers().into_iter().flat_map(deliveries).collect();
             let token = |d: &Delivery| (d.message.id.clone(), d.token);
             self.submit(
-                leased.iter().map(token).map(|(id, token)| Op::Start { id, token, now: at(0) }).collect(),
+                leased
+                    .iter()
+                    .map(token)
+                    .map(|(id, token)| Op::Start { id, token, now: at(0), takes: Takes::default() })
+                    .collect(),
             );
             let mut waits = leased.len();
             while waits > 0 {

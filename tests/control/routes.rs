@@ -5,9 +5,12 @@ use std::sync::Arc;
 use serde_json::json;
 use taskd::config::settings::Access;
 use taskd::control::access::{Policy, Resolver};
-use taskd::control::api::{Answer, Enqueue, ErrorKind, Exported, ListQuery, Peer, Request};
+use taskd::control::api::{
+    Answer, DeadBody, DeadQuery, Enqueue, ErrorKind, Exported, ListQuery, NotifyBody, Peer, RateBody, Request,
+};
 use taskd::control::route::{Found, ROUTES, find};
 use taskd::control::server::Limits;
+use taskd::model::notice::Kind;
 
 use crate::fake::{Fake, nobody_but, own_uid};
 
@@ -40,12 +43,33 @@ const MAY: &[(&str, &[&str])] = &[
     ("cancel", &["reader", "enqueuer", "allowed", "admin"]),
     ("retry", &["reader", "enqueuer", "allowed", "admin"]),
     ("list", &["reader", "admin"]),
+    ("dead", &["reader", "admin"]),
+    ("dead_export", &["reader", "admin"]),
+    ("dead_retry", &["admin"]),
+    ("dead_purge", &["admin"]),
+    ("launch", &["enqueuer", "allowed", "admin"]),
+    ("workflows", &["reader", "admin"]),
+    ("show", &["reader", "enqueuer", "allowed", "admin"]),
+    ("cancel_workflow", &["reader", "enqueuer", "allowed", "admin"]),
+    ("retry_workflow", &["reader", "enqueuer", "allowed", "admin"]),
     ("status", &["reader", "admin"]),
     ("queues", &["reader", "admin"]),
     ("tasks", &["reader", "admin"]),
+    ("task_rate", &["reader", "admin"]),
+    ("set_task_rate", &["admin"]),
+    ("queue_rate", &["reader", "admin"]),
+    ("set_queue_rate", &["admin"]),
     ("pause", &["admin"]),
     ("resume", &["admin"]),
     ("purge", &["admin"]),
+    ("schedules", &["reader", "admin"]),
+    ("next", &["reader", "admin"]),
+    ("next_of_schedule", &["reader", "admin"]),
+    ("run_schedule", &["enqueuer", "allowed", "admin"]),
+    ("pause_schedule", &["admin"]),
+    ("resume_schedule", &["admin"]),
+    ("rewind_schedule", &["admin"]),
+    ("notify", &["admin"]),
     ("reload", &["admin"]),
     ("drain", &["admin"]),
     ("stop", &["admin"]),
@@ -78,6 +102,11 @@ fn echo() -> Fake {
     Fake::start(Limits::default(), |_| Some(Answer::Json("null".into())))
 }
 
+fn rate(name: &str, queue: bool, set: Option<(&str, Option<u32>)>) -> Request {
+    let body = set.map(|(rate, burst)| RateBody { rate: rate.into(), burst, keep: false });
+    Request::Rate { name: name.into(), queue, body }
+}
+
 #[test]
 fn every_route_reaches_the_handler_as_what_was_asked() {
     let fake = echo();
@@ -104,9 +133,30 @@ fn every_route_reaches_the_handler_as_what_was_asked() {
                     eta: Some(5),
                     expires: Some(6),
                     headers: json!({"h": 1}).as_object().unwrap().clone(),
+                    ..Enqueue::default()
                 },
             ]),
         ),
+        (
+            "POST",
+            "/v1/workflows",
+            json!({"id": "w", "chain": [{"task": "a"}, {"group": [{"task": "b", "args": [1]}]}]}).to_string(),
+            Request::Launch(Box::new(
+                serde_json::from_value(
+                    json!({"id": "w", "chain": [{"task": "a"}, {"group": [{"task": "b", "args": [1]}]}]}),
+                )
+                .unwrap(),
+            )),
+        ),
+        (
+            "GET",
+            "/v1/workflows/w?from=3&limit=9&results",
+            String::new(),
+            Request::Show { id: "w".into(), from: 3, limit: 9, results: true },
+        ),
+        ("GET", "/v1/workflows", String::new(), Request::Workflows),
+        ("POST", "/v1/workflows/w/cancel", String::new(), Request::CancelWorkflow { id: "w".into() }),
+        ("POST", "/v1/workflows/w/retry", String::new(), Request::RetryWorkflow { id: "w".into() }),
         ("GET", "/v1/messages/i-1", String::new(), Request::Message { id: "i-1".into() }),
         ("GET", "/v1/messages/i/result", String::new(), Request::Result { id: "i".into(), wait_ms: 0 }),
         (
@@ -133,12 +183,76 @@ fn every_route_reaches_the_handler_as_what_was_asked() {
                 limit: Some(10_000),
             }),
         ),
+        (
+            "GET",
+            "/v1/dead?failed=true&task=shop.%2A&cause=exit&until=7&limit=5",
+            String::new(),
+            Request::Dead(DeadQuery {
+                failed: true,
+                task: Some("shop.*".into()),
+                cause: Some("exit".into()),
+                until: Some(7),
+                limit: Some(5),
+                ..DeadQuery::default()
+            }),
+        ),
+        ("GET", "/v1/dead/export", String::new(), Request::DeadExport(DeadQuery::default())),
+        (
+            "POST",
+            "/v1/dead/retry",
+            json!({"dry": true, "to_queue": "q", "delay_ms": 5}).to_string(),
+            Request::DeadRetry(DeadBody {
+                dry: true,
+                to_queue: Some("q".into()),
+                delay_ms: Some(5),
+                ..DeadBody::default()
+            }),
+        ),
+        (
+            "POST",
+            "/v1/dead/purge",
+            json!({"ids": ["i"]}).to_string(),
+            Request::DeadPurge(DeadBody { ids: vec!["i".into()], ..DeadBody::default() }),
+        ),
         ("GET", "/v1/status", String::new(), Request::Status),
         ("GET", "/v1/queues", String::new(), Request::Queues),
         ("GET", "/v1/tasks", String::new(), Request::Tasks),
+        ("GET", "/v1/tasks/t/rate", String::new(), rate("t", false, None)),
+        ("POST", "/v1/tasks/t/rate", json!({"rate": "none"}).to_string(), rate("t", false, Some(("none", None)))),
+        ("GET", "/v1/queues/q/rate", String::new(), rate("q", true, None)),
+        (
+            "POST",
+            "/v1/queues/q/rate",
+            json!({"rate": "5/s", "burst": 2, "keep": false}).to_string(),
+            rate("q", true, Some(("5/s", Some(2)))),
+        ),
         ("POST", "/v1/queues/q/pause", String::new(), Request::Pause { queue: "q".into(), paused: true }),
         ("POST", "/v1/queues/q/resume", String::new(), Request::Pause { queue: "q".into(), paused: false }),
         ("POST", "/v1/queues/q/purge", String::new(), Request::Purge { queue: "q".into() }),
+        ("GET", "/v1/schedules", String::new(), Request::Schedules),
+        ("GET", "/v1/schedules/next", String::new(), Request::Planned { name: None, most: 20 }),
+        ("GET", "/v1/schedules/s/next?n=3", String::new(), Request::Planned { name: Some("s".into()), most: 3 }),
+        ("POST", "/v1/schedules/s/run", String::new(), Request::RunSchedule { name: "s".into(), id: None }),
+        (
+            "POST",
+            "/v1/schedules/s/run",
+            json!({"id": "i"}).to_string(),
+            Request::RunSchedule { name: "s".into(), id: Some("i".into()) },
+        ),
+        ("POST", "/v1/schedules/s/pause", String::new(), Request::PauseSchedule { name: "s".into(), paused: true }),
+        ("POST", "/v1/schedules/s/resume", String::new(), Request::PauseSchedule { name: "s".into(), paused: false }),
+        (
+            "POST",
+            "/v1/schedules/s/rewind",
+            json!({"to": 5}).to_string(),
+            Request::Rewind { name: "s".into(), to: 5, dry: false },
+        ),
+        (
+            "POST",
+            "/v1/notify",
+            json!({"task": "t", "kind": "dead"}).to_string(),
+            Request::Notify(NotifyBody { task: "t".into(), kind: Kind::Dead }),
+        ),
         ("POST", "/v1/reload", String::new(), Request::Reload { binary: false }),
         ("POST", "/v1/reload", json!({"binary": true}).to_string(), Request::Reload { binary: true }),
         ("POST", "/v1/drain", String::new(), Request::Drain { off: false }),
@@ -195,7 +309,13 @@ fn what_makes_no_sense_is_refused_before_the_handler() {
         ("POST", "/v1/messages", "{\"task\":\"t\",\"args\":[-9223372036854775809]}", "64 bits"),
         ("POST", "/v1/messages", "{\"task\":\"t\",\"args\":[\"\\ud800\"]}", "not what is expected"),
         ("POST", "/v1/messages", &deep, "nests deeper"),
+        ("POST", "/v1/tasks/t/rate", "{}", "missing field `rate`"),
+        ("POST", "/v1/tasks/t/rate", "{\"rate\":\"1/s\",\"burst\":0}", "burst"),
         ("POST", "/v1/messages", &many, "more than 10000"),
+        ("GET", "/v1/schedules/next?n=0", "", "n=0"),
+        ("GET", "/v1/schedules/next?n=1001", "", "n=1001"),
+        ("POST", "/v1/schedules/s/run", "{\"id\":\"a b\"}", "the id"),
+        ("POST", "/v1/schedules/s/rewind", "", "no body"),
         ("GET", "/v1/messages/..%2F..", "", "the name"),
         ("GET", "/v1/messages/a%00", "", "the name"),
         ("GET", "/v1/messages?state=failed", "", "not a state"),

@@ -52,7 +52,7 @@ pub fn pool(name: &str, processes: u32) -> Pool {
 
 pub fn queue(name: &str, pool: &str) -> Queue {
     let (name, pool) = (name.to_owned(), pool.to_owned());
-    Queue { name, pool, weight: 1, strict: false, concurrency: None, max_length: None }
+    Queue { name, pool, weight: 1, strict: false, concurrency: None, max_length: None, rate: None }
 }
 
 pub fn settings(dir: &Path) -> Settings {
@@ -77,11 +77,15 @@ pub fn settings(dir: &Path) -> Settings {
             output_max_size: 1,
             output_rate: 262_144,
         },
+        dead: taskd::config::settings::Dead::default(),
+        workflows: std::collections::BTreeMap::new(),
+        schedules: std::collections::BTreeMap::new(),
         access: Access { read: Vec::new(), enqueue: Vec::new(), admin: Vec::new() },
         pools: [("default".to_owned(), pool("default", 2))].into(),
         queues: [("default".to_owned(), queue("default", "default"))].into(),
         routes: Vec::new(),
         tasks: [("clean".to_owned(), task("clean"))].into(),
+        notify: taskd::config::settings::Notify::default(),
         hard_nofile: None,
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use taskd::config::{Secret, Secrets};
 use taskd::model::message::Message;
 use taskd::model::name::MessageId;
@@ -237,6 +237,7 @@ impl Driver {
             deadline_ms: None,
             soft_deadline_ms: None,
             memory_retries: 0,
+            passes: false,
         };
         change(&mut order);
         self.send(&ToChild::Run(Box::new(order)));
@@ -353,14 +354,7 @@ pub fn message(task: &Task) -> Message {
         task: task.name.clone(),
         queue: "mail".into(),
         args: vec![],
-        kwargs: Map::new(),
-        priority: 0,
-        eta: None,
-        expires: None,
         enqueued: Wall(0),
-        uid: None,
-        memory_retries: 0,
-        retries: 0,
-        headers: Map::new(),
+        ..Message::default()
     }
 }

@@ -35,6 +35,7 @@ pub struct Run {
     pub id: String,
     pub task: String,
     pub queue: String,
+    pub customer: Option<serde_json::Value>,
     pub canceled: Option<CancelReason>,
     pub limited: bool,
     /// Nothing but a kill of its child ends it, in this life of the daemon.
@@ -136,8 +137,13 @@ impl World {
             return broken("16 expired_never_starts", format!("{}", order.message.id));
         }
         self.hand_over_is_right(child.0, &order)?;
+        self.note_start(&order);
+        self.step_is_right(&order)?;
         let plan = std::sync::Arc::clone(&self.plans[&order.generation]);
-        self.ledger.order_is_kept(&order.message, &plan)?;
+        // What the store was asked of comes in the order of its answers.
+        if !self.watch.was_asked(token) {
+            self.ledger.order_is_kept(&order.message, &plan)?;
+        }
         if self.bug == Some(Planted::DoubleRun)
             && let Some(other) = self.children.keys().find(|c| **c != child.0).copied()
         {
@@ -272,6 +278,7 @@ impl World {
             return Ok(());
         }
         self.limits_hold(child, &order)?;
+        self.places_hold(&order)?;
         self.runs_are_counted(child, &order)?;
         let token = taskd::engine::token_of(&order.run).ok_or_else(|| crate::ledger::Violation {
             name: "4 no_start_without_lease",
@@ -281,6 +288,7 @@ impl World {
         let plan = std::sync::Arc::clone(&self.plans[&order.generation]);
         let life = self.life;
         self.ledger.start_is_right(&order.message, order.attempt, token, record.as_ref(), life, &plan)?;
+        self.fire_begins(&order.message.id)?;
         self.trace(5, child, || format!("      child {child} begins {id} ({})", order.message.task));
         let task = order.message.task.as_str();
         let mut ms = match self.rng.below(10) {
@@ -301,6 +309,7 @@ impl World {
             id,
             task: task.to_owned(),
             queue: order.message.queue.clone(),
+            customer: order.message.args.first().cloned(),
             canceled: None,
             limited,
             deaf: false,
@@ -354,6 +363,13 @@ impl World {
             );
         }
         Ok(())
+    }
+
+    /// Whether a run of this child has reached its hard limit: it is killed whatever else happens just then.
+    pub fn is_overdue(&self, child: u64) -> bool {
+        // The engine counts from the hand-over, which is some milliseconds before the child begins.
+        let late = |r: &Run| r.limit_ms.is_some_and(|limit| r.began + limit <= self.now.mono.0 + 50);
+        self.children.get(&child).is_some_and(|c| c.runs.values().any(late))
     }
 
     fn canceled(&mut self, child: u64, run: String, reason: CancelReason) {
@@ -444,6 +460,8 @@ impl World {
         if code == 0 {
             o.success = true;
             o.failure = None;
+            // So that a step that is given it knows whose it is.
+            o.result = Some(serde_json::Value::from(r.id.clone()));
         }
         o
     }
@@ -474,8 +492,8 @@ impl World {
     }
 
     pub fn daemon_hears(&mut self, child: u64, event: Event) -> Check {
-        // A daemon that saw the child's end reads no more of it.
-        if self.gone.contains(&child) || self.engine.is_none() {
+        // A daemon that saw the child's end reads no more of it, and one that came after it reads nothing.
+        if self.gone.contains(&child) || !self.known.told.contains(&child) || self.engine.is_none() {
             return Ok(());
         }
         if let Event::Ended { run, outcome, .. } = &event {

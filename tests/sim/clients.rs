@@ -5,6 +5,8 @@ use std::sync::Arc;
 use taskd::engine::Engine;
 use taskd::engine::command::Told;
 use taskd::engine::event::{Ask, AskKey, ChildKey, Event};
+use taskd::engine::letters::LetterOrder;
+use taskd::model::letters::{LetterAct, LetterFilter};
 use taskd::model::message::Message;
 use taskd::model::name::MessageId;
 use taskd::model::state::State;
@@ -13,7 +15,7 @@ use taskd::model::time::{Mono, Wall};
 use crate::ledger::{Canceled, Check, broken};
 use crate::planted::Planted;
 use crate::scenario::{self, Faults, QUEUES, TASKS};
-use crate::world::{Thing, ToChild, World, scenario_end};
+use crate::world::{Thing, ToChild, World};
 
 /// What somebody does.
 #[derive(Clone)]
@@ -31,6 +33,7 @@ pub enum Action {
     Jump(i64),
     Outage(u64),
     Pressure(bool),
+    EndSchedules,
 }
 
 /// Who waits for an answer.
@@ -44,8 +47,11 @@ pub struct Client {
 impl World {
     /// Draws what happens until the faults stop.
     pub fn script(&mut self) {
-        let end = scenario_end() - 10_000;
+        let end = self.end - 10_000;
         let burst = self.rng.chance(300);
+        if self.chords > 0 {
+            return self.script_faults(end);
+        }
         for _ in 0..self.rng.between(4, 14) {
             let at = 10_000 + if burst { self.rng.below(500) } else { self.rng.below(30_000) };
             let n = self.rng.between(1, 3);
@@ -53,6 +59,11 @@ impl World {
             let insist = !self.rng.chance(100);
             self.at_time(at, Thing::Act(Action::Ask { ask: Ask::Enqueue(messages), insist }));
         }
+        self.script_faults(end);
+    }
+
+    /// What befalls the machine, and what people do to what is there.
+    fn script_faults(&mut self, end: u64) {
         let f = &self.faults;
         let counts = [
             (f.child_kills, Action::KillChild),
@@ -83,10 +94,11 @@ impl World {
                 all.push(Action::Pressure(on));
             }
         }
-        for _ in 0..self.rng.below(5) {
+        let some = if self.chords > 0 { 0 } else { 1 };
+        for _ in 0..self.rng.below(5) * some {
             all.push(Action::CancelSome);
         }
-        for _ in 0..self.rng.below(3) {
+        for _ in 0..self.rng.below(3) * some {
             all.push(Action::RetrySome);
             all.push(Action::WhySome);
         }
@@ -100,18 +112,28 @@ impl World {
             let queue = (*self.rng.pick(&QUEUES)).to_owned();
             all.push(Action::Ask { ask: Ask::Purge { queue }, insist: false });
         }
+        if self.rng.chance(250) {
+            let filter = LetterFilter { failed: self.rng.chance(700), ..LetterFilter::default() };
+            let act = LetterAct::Retry { due: None, queue: None };
+            let order = LetterOrder { filter, act, most: self.rng.between(1, 20) };
+            all.push(Action::Ask { ask: Ask::Letters(Box::new(order)), insist: false });
+        }
         if self.rng.chance(150) {
             all.push(Action::Ask { ask: Ask::Drain { on: true }, insist: false });
             all.push(Action::Ask { ask: Ask::Drain { on: false }, insist: false });
+        }
+        for _ in 0..self.rng.below(3) {
+            let ask = self.rate_change();
+            all.push(Action::Ask { ask, insist: false });
         }
         for action in all {
             let at = self.rng.between(10_000, end);
             self.at_time(at, Thing::Act(action));
         }
-        self.at_time(scenario_end(), Thing::CalmDown);
+        self.at_time(self.end, Thing::CalmDown);
     }
 
-    fn message(&mut self) -> Message {
+    pub fn message(&mut self) -> Message {
         let id = format!("m{}", self.ids.len());
         self.ids.push(id.clone());
         let wall = self.now.wall;
@@ -121,17 +143,13 @@ impl World {
             id: MessageId(id),
             task: task.to_owned(),
             queue: if r.chance(400) { (*r.pick(&QUEUES)).to_owned() } else { String::new() },
-            args: vec![serde_json::Value::from(1)],
-            kwargs: serde_json::Map::new(),
+            args: vec![serde_json::Value::from(r.below(3))],
             priority: *r.pick(&[0, 0, 5]),
             // Set when it is sent; these are spans until then.
             eta: r.chance(200).then(|| Wall(r.between(0, 20_000) as i64)),
             expires: r.chance(150).then(|| Wall(r.between(20, 15_000) as i64)),
             enqueued: wall,
-            uid: None,
-            retries: 0,
-            memory_retries: 0,
-            headers: serde_json::Map::new(),
+            ..Message::default()
         }
     }
 
@@ -197,8 +215,16 @@ impl World {
                 Ok(())
             }
             Action::Jump(ms) => {
+                self.notices.jump();
                 self.now.wall = Wall(self.now.wall.0 + ms);
+                self.schedules.jumps.push(Wall(self.now.wall.0 - ms));
+                self.watch.jumps += u64::from(ms > 0);
                 self.step(Event::Tick)
+            }
+            Action::EndSchedules => {
+                self.nothing_was_missed()?;
+                self.schedules.over = true;
+                self.reload(true)
             }
             Action::Pressure(on) => {
                 self.pressed = on;
@@ -238,8 +264,15 @@ impl World {
         };
         let client_ask = client.ask.clone();
         match told {
+            Told::Rate(_) => self.rate_changed(&client_ask),
             Told::Published(each) => {
-                for (id, _, _) in each {
+                for (id, _, became) in each {
+                    if let taskd::model::op::Published::Held(_) = became {
+                        continue;
+                    }
+                    if self.singles.contains(id.as_str()) {
+                        self.watch.passed.entry(id.0.clone()).or_insert(0);
+                    }
                     let record = self.get(&id);
                     self.ledger.accepted_is_kept(id.as_str(), record.as_ref())?;
                 }
@@ -249,6 +282,16 @@ impl World {
                 // Somebody else may have given it a new life before this answer came.
                 if self.lives_of(&id) == client.lives {
                     self.cancel_is_true(&id, record.map(|r| *r), ending)?;
+                }
+            }
+            Told::Launched { id, .. } if self.look(&id).is_none() => {
+                return broken("1 accepted_is_kept", format!("the workflow {id} is not stored"));
+            }
+            Told::FlowCanceled(walked) => {
+                let Ask::CancelWorkflow(id) = client_ask else { return Ok(()) };
+                let canceled = walked.head.is_some_and(|h| h.canceled || h.finished.is_none());
+                if canceled && walked.unsure == 0 && walked.ending == 0 && self.still_canceled(&id) {
+                    self.flows.canceled.insert(id);
                 }
             }
             Told::Fault(_) if client.insist => self.again(client.ask, 300),
@@ -292,9 +335,10 @@ impl World {
 
     fn reload(&mut self, last: bool) -> Check {
         let generation = self.plan.generation + 1;
-        let plan = Arc::new(scenario::plan(&mut self.rng, generation, last));
+        let plan = Arc::new(scenario::plan_of(&mut self.rng, self.seed, generation, last, self.story));
         self.plans.insert(generation, Arc::clone(&plan));
         self.plan = plan;
+        self.watch.forget_set();
         self.give_plan()
     }
 
@@ -302,10 +346,22 @@ impl World {
         let slots: u32 = self.plan.pools.values().map(|p| p.processes).sum();
         self.max_slots = self.max_slots.max(slots as usize);
         let mut plan = Arc::clone(&self.plan);
+        if !self.schedules.drawn.is_empty() {
+            let mut p = (*plan).clone();
+            p.schedules = self.schedules_given();
+            plan = Arc::new(p);
+        }
         if self.bug == Some(Planted::NoConcurrency) {
             let mut p = (*plan).clone();
             for q in p.queues.values_mut() {
                 q.concurrency = None;
+            }
+            plan = Arc::new(p);
+        }
+        if self.bug == Some(Planted::NoThrottle) {
+            let mut p = (*plan).clone();
+            for task in p.tasks.values_mut() {
+                task.throttle = taskd::model::limit::Throttle::default();
             }
             plan = Arc::new(p);
         }
@@ -318,6 +374,11 @@ impl World {
                     pool.worker = false;
                 }
             }
+            plan = Arc::new(p);
+        }
+        if self.bug == Some(Planted::UnboundedNotices) {
+            let mut p = (*plan).clone();
+            self.bend_rules(&mut p);
             plan = Arc::new(p);
         }
         self.step(Event::Plan(plan))?;
@@ -424,7 +485,11 @@ impl World {
         self.things.retain(|_, t| {
             !matches!(
                 **t,
-                Thing::DaemonUp | Thing::Spawn { .. } | Thing::ToChild { what: ToChild::Hello, .. }
+                // Nobody holds the sockets of the children any more, so nobody reads what is left in them.
+                Thing::DaemonUp
+                    | Thing::Spawn { .. }
+                    | Thing::FromChild { .. }
+                    | Thing::ToChild { what: ToChild::Hello, .. }
             )
         });
         self.fresh = true;
@@ -437,6 +502,8 @@ impl World {
             return Ok(());
         }
         self.trace(11, self.life, || "# a daemon starts".to_owned());
+        self.rates_as_stored();
+        self.never_told();
         self.gone.clear();
         self.known = crate::replacing::Known::default();
         self.corpses.clear();
@@ -473,6 +540,9 @@ impl World {
         self.pressed = false;
         self.give_pressure()?;
         self.reload(true)?;
+        if !self.schedules.drawn.is_empty() {
+            self.at(60_000, Thing::Act(Action::EndSchedules));
+        }
         for queue in QUEUES {
             self.send(Ask::Pause { queue: queue.to_owned(), paused: false }, true)?;
         }

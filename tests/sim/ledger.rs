@@ -82,6 +82,8 @@ pub struct Ledger {
     order: BTreeMap<(String, u8), u64>,
     pub finished: u64,
     pub states: BTreeMap<State, u64>,
+    /// Fires of schedules, planned times that were skipped, fires that were held.
+    pub scheduled: [u64; 3],
 }
 
 impl Ledger {
@@ -151,7 +153,7 @@ impl Ledger {
             return Ok(());
         };
         let id = a.message.id.as_str().to_owned();
-        let new_life = matches!(op, Op::Requeue { .. }) && b.state.is_final();
+        let new_life = matches!(op, Op::Requeue { .. }) && b.state.is_final() && !a.state.is_final();
         if new_life {
             self.new_life(&id);
             return Ok(());
@@ -169,7 +171,7 @@ impl Ledger {
         }
         let writes = match op {
             Op::Settle(s) => Some(s.token),
-            Op::Defer { token, .. } | Op::Start { token, .. } => Some(*token),
+            Op::Defer { token, .. } | Op::Start { token, .. } | Op::Aside { token, .. } => Some(*token),
             _ => None,
         };
         if let Some(token) = writes
@@ -291,7 +293,9 @@ impl Ledger {
     pub fn order_is_kept(&mut self, message: &Message, plan: &Plan) -> Check {
         let Some(task) = plan.tasks.get(&message.task) else { return Ok(()) };
         // Other users wait for a child, scheduled messages get their place when they are due.
-        if task.user.is_some() || message.eta.is_some() || task.acks == Acks::Early {
+        // Steps are accepted by the store itself.
+        let odd = message.lane.is_some() || message.step.is_some();
+        if task.user.is_some() || message.eta.is_some() || task.acks == Acks::Early || odd {
             return Ok(());
         }
         let story = self.story(message.id.as_str());

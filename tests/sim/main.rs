@@ -5,11 +5,16 @@
 mod children;
 mod clients;
 mod ledger;
+mod limits;
+mod notices;
 mod planted;
 mod replacing;
 mod rng;
 mod scenario;
+mod schedules;
 mod storage;
+mod unique;
+mod workflows;
 mod world;
 
 use std::collections::BTreeMap;
@@ -28,7 +33,11 @@ fn number(name: &str) -> Option<u64> {
 
 /// Plays a seed again with its trace and says what is wrong.
 fn explain(seed: u64, bug: Option<Planted>) -> String {
-    let told = play(seed, bug, true);
+    explain_story(seed, bug, limits::Story::Everything)
+}
+
+fn explain_story(seed: u64, bug: Option<Planted>, story: limits::Story) -> String {
+    let told = world::tell(seed, bug, true, story);
     let n = number("TRACE").unwrap_or(60) as usize;
     let from = told.lines.len().saturating_sub(n);
     let verdict = match told.result {
@@ -47,20 +56,28 @@ fn promises_hold_under_faults() {
         return;
     }
     let runs = number("RUNS").unwrap_or(RUNS);
-    let (mut steps, mut starts) = (0, 0);
+    let (mut steps, mut starts, mut windows) = (0, 0, 0);
     let mut states = BTreeMap::new();
+    let mut scheduled = [0; 3];
     for seed in 0..runs {
         let told = play(seed, None, false);
         assert!(told.result.is_ok(), "{}", explain(seed, None));
         steps += told.steps;
+        windows += told.windows;
         starts += told.ledger.stories.values().map(|s| u64::from(s.starts)).sum::<u64>();
+        for (sum, n) in scheduled.iter_mut().zip(told.ledger.scheduled) {
+            *sum += n;
+        }
         for (state, n) in told.ledger.states {
             *states.entry(state).or_insert(0) += n;
         }
     }
-    println!("{runs} seeds, {steps} steps, {starts} starts, {states:?}");
+    println!(
+        "{runs} seeds, {steps} steps, {starts} starts, {windows} windows of rates, {states:?}, fires, skips, held: {scheduled:?}"
+    );
     // A simulation in which something never happens proves nothing about it.
     if runs >= RUNS {
+        assert!(scheduled.iter().all(|n| *n > 0), "schedules did nothing: {scheduled:?}");
         use taskd::model::state::State;
         for state in [State::Success, State::Failure, State::Revoked, State::Expired, State::Dead] {
             assert!(states.contains_key(&state), "no message ever became {state}");

@@ -56,9 +56,61 @@ pub enum Planted {
     MemoryRetryUncounted,
     /// The engine is not told of memory pressure.
     DeafToPressure,
+    /// The store is not told what happens where fires of a schedule overlap.
+    OverlapIgnored,
+    /// The store is not told after how many failures a schedule pauses.
+    FailuresUncounted,
+    /// A planned time that comes to the store again is taken for another one.
+    RepeatedFireIsNew,
+    /// A planned time is answered as known and was not.
+    ForgottenFire,
+    /// The engine takes every missed time for one that is to be caught up.
+    MissedFireAll,
+    /// After a restart nobody knows what was done of a schedule.
+    UntilForgotten,
+    /// The engine is not told what limits tasks.
+    NoThrottle,
+    /// A start that the engine decided by itself is stored without what it took.
+    SureStartsTakeNothing,
+    /// Places are not taken at the start.
+    PlacesUnasked,
+    /// The engine hears of a rate as if nothing had been taken of it.
+    RateLooksUnused,
+    /// The engine does not hear when closed lanes open.
+    LanesNeverOpen,
+    /// The notices of an end are not stored with it.
+    LostNotice,
+    /// A notice is stored twice.
+    DoubledNotice,
+    /// What is known of a task's ends is not stored with them.
+    ForgottenStreak,
+    /// The engine is not told how often at most somebody is told.
+    UnboundedNotices,
+    /// An alarm is answered as one that came before.
+    ForgottenAlarm,
+    /// Messages of unique tasks claim nothing.
+    NotUnique,
+    /// A message that is over is said to hold its key.
+    HeldByTheDead,
+    /// What replaces another message is not stored.
+    ReplacedAndLost,
+    /// Dead letters are said to have a new life and have none.
+    LettersForgotten,
+    /// A join does not wait for the last of its members.
+    LooseJoin,
+    /// A join gets the results in another order.
+    UnorderedResults,
+    /// A failed member does not fail what comes after it.
+    FailureIgnored,
+    /// Results do not reach the steps that are to be given them.
+    ResultNotPassed,
+    /// A cancel of a workflow is answered and not done.
+    WorkflowCancelForgotten,
+    /// The end of a step does not say which queues got messages by it.
+    SilentJoin,
 }
 
-pub const ALL: [Planted; 26] = [
+pub const ALL: [Planted; 50] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
@@ -85,4 +137,28 @@ pub const ALL: [Planted; 26] = [
     Planted::CompanionsLost,
     Planted::MemoryRetryUncounted,
     Planted::DeafToPressure,
+    Planted::OverlapIgnored,
+    Planted::FailuresUncounted,
+    Planted::RepeatedFireIsNew,
+    Planted::ForgottenFire,
+    Planted::MissedFireAll,
+    Planted::UntilForgotten,
+    Planted::NoThrottle,
+    Planted::RateLooksUnused,
+    Planted::LanesNeverOpen,
+    Planted::LostNotice,
+    Planted::DoubledNotice,
+    Planted::ForgottenStreak,
+    Planted::UnboundedNotices,
+    Planted::ForgottenAlarm,
+    Planted::NotUnique,
+    Planted::HeldByTheDead,
+    Planted::ReplacedAndLost,
+    Planted::LettersForgotten,
+    Planted::LooseJoin,
+    Planted::UnorderedResults,
+    Planted::FailureIgnored,
+    Planted::ResultNotPassed,
+    Planted::WorkflowCancelForgotten,
+    Planted::SilentJoin,
 ];

@@ -19,6 +19,8 @@ use crate::world::{Thing, World};
 pub struct Known {
     /// Slots that a child was asked for.
     pub asked: BTreeSet<SlotId>,
+    /// Slots whose next child was to be of another user than their pool's.
+    pub foreign: BTreeSet<SlotId>,
     /// Children that said they are ready.
     pub ready: BTreeSet<u64>,
     /// Children that refused a run.
@@ -45,6 +47,11 @@ impl World {
     pub fn spawn_is_right(&mut self, slot: &SlotId, user: &str) -> Check {
         if !self.known.asked.insert(slot.clone()) {
             return broken("28 one_successor", format!("{slot:?} gets two children at once"));
+        }
+        if self.plan.pools.get(&slot.pool).is_some_and(|p| p.user == user) {
+            self.known.foreign.remove(slot);
+        } else {
+            self.known.foreign.insert(slot.clone());
         }
         let known: Vec<_> = self.known_in(slot).collect();
         let coming = known.iter().filter(|(id, c)| {
@@ -79,7 +86,9 @@ impl World {
         let replaced = self.known_in(&c.slot).any(|(id, _)| id > child && self.known.ready.contains(&id));
         // It makes room for one of another user, or did.
         let other = |r: &Record| !r.state.is_final() && r.message.task == "root";
-        let foreign = self.known_in(&c.slot).any(|(_, o)| o.is_none_or(|o| o.user != c.user));
+        // Also where that one could not be started, and is not needed any more.
+        let foreign = self.known_in(&c.slot).any(|(_, o)| o.is_none_or(|o| o.user != c.user))
+            || self.known.foreign.contains(&c.slot);
         if may_go || replaced || foreign || self.model.records().any(other) {
             return Ok(());
         }
@@ -109,6 +118,8 @@ impl World {
         let plan = &self.plans[&order.generation];
         let early =
             plan.tasks.get(&order.message.task).is_some_and(|t| t.acks == taskd::model::task::Acks::Early);
+        // Its place was chosen before the store was asked whether it may start.
+        let early = early || self.watch.was_asked(token);
         if self.pressed && !early {
             return broken("32 nothing_starts_under_pressure", format!("{}", order.message.id));
         }

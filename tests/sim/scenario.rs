@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use taskd::engine::plan::{Plan, PoolPlan, QueuePlan, Recycle};
 use taskd::model::op::Retention;
-use taskd::model::task::{Acks, Limits, OnMemory, Program, Raise, RetryPolicy, Task};
+use taskd::model::task::{Acks, Limits, OnMemory, Program, Raise, RetryPolicy, Stdin, Task};
 
+use crate::limits::{self, Story};
 use crate::rng::Rng;
 
 /// Probabilities, in parts of a thousand, and lengths.
@@ -74,18 +75,22 @@ impl Faults {
     }
 }
 
-pub const TASKS: [&str; 12] = [
-    "ok", "flaky", "backoff", "early", "limited", "root", "poison", "spawny", "gone", "off", "soft", "hungry",
+pub const TASKS: [&str; 18] = [
+    "ok", "flaky", "backoff", "early", "limited", "root", "poison", "spawny", "gone", "off", "soft",
+    "hungry", "paced", "each", "once", "swap", "sole", "lone",
 ];
 
 pub const QUEUES: [&str; 5] = ["default", "high", "low", "strict", "other"];
 
 fn task(name: &str) -> Task {
     let mut t = Task {
+        // Steps of workflows are given lists and null.
+        stdin: Stdin::Json,
         result_max_size: 1024,
         result_expires_ms: u64::MAX / 4,
         ..Task::new(name, Program::Exec(vec![name.into()]))
     };
+    t.unique = crate::unique::declared(name);
     match name {
         "flaky" => t.retry = RetryPolicy { max_retries: 3, delay_ms: 1_000, ..t.retry },
         "backoff" => {
@@ -111,14 +116,34 @@ fn task(name: &str) -> Task {
             let rule = OnMemory { memory_max: Some(Raise::Percent(200)), queue: Some("low".into()), max: 2 };
             t.limits = Limits { memory_max: Some(1_000), on_memory: Some(rule), ..Limits::default() };
         }
+        "once" | "swap" | "sole" | "lone" => {
+            t.retry = RetryPolicy { max_retries: 1, delay_ms: 800, ..t.retry }
+        }
         "root" => t.user = Some("root".into()),
         _ => {}
     }
     t
 }
 
+/// Settings of one generation for this kind of story.
+pub fn plan_of(r: &mut Rng, seed: u64, generation: u64, last: bool, story: Story) -> Plan {
+    let mut plan = plan(r, generation, last);
+    plan.shared = seed.is_multiple_of(4);
+    limits::draw(r, &mut plan);
+    if story == Story::Crowd {
+        if let Some(each) = plan.tasks.get_mut("each") {
+            each.throttle.concurrency = Some(1);
+            each.throttle.rate = None;
+        }
+        for pool in plan.pools.values_mut() {
+            (pool.processes, pool.recycle) = (4, Recycle::default());
+        }
+    }
+    plan
+}
+
 /// Settings of one generation. `last`: everything declared, so that everything can end.
-pub fn plan(r: &mut Rng, generation: u64, last: bool) -> Plan {
+fn plan(r: &mut Rng, generation: u64, last: bool) -> Plan {
     let mut pools = BTreeMap::from([("default".into(), PoolPlan::new(r.between(1, 3) as u32, "run"))]);
     let other = r.chance(500);
     if other {
@@ -145,6 +170,7 @@ pub fn plan(r: &mut Rng, generation: u64, last: bool) -> Plan {
                 weight: if name == "high" { 10 } else { 1 },
                 strict: name == "strict",
                 concurrency: if name == "low" { Some(r.between(1, 2) as u32) } else { None },
+                rate: None,
                 max_length: if name == "strict" { Some(6) } else { None },
             },
         );
@@ -160,7 +186,7 @@ pub fn plan(r: &mut Rng, generation: u64, last: bool) -> Plan {
             t.enabled = false;
         }
     }
-    Plan {
+    let mut plan = Plan {
         generation,
         pools,
         queues,
@@ -170,8 +196,18 @@ pub fn plan(r: &mut Rng, generation: u64, last: bool) -> Plan {
             ("po?son".into(), "low".into()),
             ("soft".into(), "other".into()),
         ],
+        schedules: BTreeMap::new(),
         max_memory_pressure: None,
         shutdown_grace_ms: r.between(0, 4_000),
-        retention: Retention { age_ms: u64::MAX / 4, count: 1_000_000 },
-    }
+        retention: Retention {
+            age_ms: u64::MAX / 4,
+            count: 1_000_000,
+            dead_age_ms: u64::MAX / 4,
+            dead_count: 1_000_000,
+        },
+        shared: false,
+        zone: jiff::tz::TimeZone::UTC,
+    };
+    crate::notices::declare(&mut plan);
+    plan
 }

@@ -16,7 +16,7 @@ use crate::world::{Thing, World};
 fn subject(op: &Op) -> Option<&MessageId> {
     match op {
         Op::Start { id, .. } | Op::Defer { id, .. } | Op::Revoke { id, .. } => Some(id),
-        Op::Requeue { id, .. } | Op::Move { id, .. } => Some(id),
+        Op::Requeue { id, .. } | Op::Move { id, .. } | Op::Aside { id, .. } => Some(id),
         Op::Settle(s) => Some(&s.id),
         _ => None,
     }
@@ -24,6 +24,9 @@ fn subject(op: &Op) -> Option<&MessageId> {
 
 impl World {
     pub fn submit(&mut self, ticket: Ticket, op: Op) -> Check {
+        if let Op::Tick(tick) = &op {
+            self.tick_is_right(tick)?;
+        }
         let delay =
             if self.rng.chance(self.faults.op_late) { self.rng.between(20, 900) } else { self.rng.below(4) };
         // One writer: operations take effect in their order.
@@ -51,7 +54,10 @@ impl World {
                 reply
             }
         };
-        let result = self.bend(&kind, result);
+        let mut result = self.bend(&kind, result);
+        if let Ok(reply) = &mut result {
+            self.bend_answer(reply);
+        }
         let delay =
             if self.rng.chance(self.faults.op_late) { self.rng.between(10, 600) } else { self.rng.below(3) };
         self.at(delay, Thing::Complete { life, ticket, result });
@@ -59,7 +65,7 @@ impl World {
     }
 
     /// Applies one operation to the model, under the eyes of the ledger.
-    pub fn apply(&mut self, mut op: Op) -> Result<Result<Reply, Fault>, crate::ledger::Violation> {
+    pub fn apply_op_alone(&mut self, mut op: Op) -> Result<Result<Reply, Fault>, crate::ledger::Violation> {
         if let Op::Publish { messages, .. } = &op {
             let ids: Vec<MessageId> = messages.iter().map(|m| m.id.clone()).collect();
             let known: Vec<bool> = ids.iter().map(|id| self.get(id).is_some()).collect();
@@ -72,24 +78,52 @@ impl World {
             }
             return Ok(reply);
         }
+        self.bend_launch(&mut op);
+        if let Op::Tick(tick) = op {
+            return self.apply_tick(*tick);
+        }
+        if let Op::Schedule(changes) = &op {
+            self.note_changes(changes);
+        }
         let Some(id) = subject(&op).cloned() else {
-            let reply = self.model.apply(op);
+            if self.bug == Some(Planted::ForgottenAlarm) && matches!(op, Op::Once { .. }) {
+                return Ok(Ok(Reply::Once(false)));
+            }
+            let reply = self.apply_to_flow(op.clone());
+            if let Ok(reply) = &reply {
+                self.alarm_is_right(&op, reply)?;
+            }
             return Ok(reply);
         };
+        self.note_touch(&op);
         let before = self.get(&id);
         if self.is_dropped(&op) {
             return Ok(Ok(self.dropped_reply(&id, &op)));
         }
+        self.bend_limits(&mut op);
         self.bend_op(&mut op, before.as_ref().and_then(|r| r.token));
+        self.bend_notices(&mut op);
         let reply = self.model.apply(op.clone());
+        self.note_allowed(&op, &reply);
         let after = self.get(&id);
         self.ledger.moves_are_legal(&op, before.as_ref(), after.as_ref())?;
-        let applied = matches!(reply, Ok(Reply::Applied { applied: true, .. }));
+        let inner = match &reply {
+            Ok(Reply::With(inner, _)) => Some(&**inner),
+            Ok(other) => Some(other),
+            Err(_) => None,
+        };
+        let applied = matches!(inner, Some(Reply::Applied { applied: true, .. }));
         if let Some(before) = before.filter(|_| applied) {
             let plan = self.plan_of_run(&op);
             self.ledger.outcome_is_kept(&op, &plan, &before)?;
             self.ends_are_just(&op, &before)?;
             self.note_effect(&op, &id);
+            if let Op::Settle(s) = &op
+                && s.state.is_final()
+            {
+                self.fire_ended(&before, s.state);
+            }
+            self.notices_are_right(&op, &before.message.task)?;
         }
         Ok(reply)
     }
@@ -101,7 +135,7 @@ impl World {
                 self.ledger.excuse(id, Excuse::Retry);
                 self.moved(id);
             }
-            Op::Defer { .. } | Op::Move { .. } => self.moved(id),
+            Op::Defer { .. } | Op::Move { .. } | Op::Aside { .. } => self.moved(id),
             _ => {}
         }
     }
@@ -123,6 +157,7 @@ impl World {
         self.plans.get(&generation).cloned().unwrap_or_else(|| std::sync::Arc::clone(&self.plan))
     }
 
+    /// What the store knows of an id.
     pub fn get(&mut self, id: &MessageId) -> Option<taskd::model::message::Record> {
         match self.model.apply(Op::Get { id: id.clone() }) {
             Ok(Reply::Record(r)) => r.map(|r| *r),
@@ -191,14 +226,20 @@ impl World {
     /// Planted: what the engine hears.
     fn bend(&self, op: &Op, mut result: Result<Reply, Fault>) -> Result<Reply, Fault> {
         match (self.bug, &mut result) {
-            (Some(Planted::NoExpiry), Ok(Reply::Deliveries(ds))) => {
+            (Some(Planted::NoExpiry), Ok(Reply::Leased { deliveries: ds, .. })) => {
                 for d in ds {
                     d.message.expires = None;
                 }
             }
+            (Some(Planted::UntilForgotten), Ok(Reply::Schedules(rows))) => {
+                for row in rows {
+                    row.until = row.until.max(self.now.wall);
+                }
+            }
             (Some(Planted::SilentSweep), Ok(Reply::Swept { queues, .. })) => queues.clear(),
+            (Some(Planted::SilentJoin), Ok(Reply::With(_, fallout))) => fallout.queues.clear(),
             (Some(Planted::ForgottenLease), Err(_)) if matches!(op, Op::Lease { .. }) => {
-                return Ok(Reply::Deliveries(Vec::new()));
+                return Ok(Reply::Leased { deliveries: Vec::new(), opens: None });
             }
             _ => {}
         }

@@ -15,10 +15,15 @@ use taskd::model::time::{Mono, Now, Wall};
 use crate::children::{Child, Corpse};
 use crate::clients::{Action, Client};
 use crate::ledger::{Check, Ledger, Violation, broken};
+use crate::limits::{self, Story};
 use crate::planted::Planted;
 use crate::replacing::Known;
 use crate::rng::Rng;
 use crate::scenario::{self, Faults};
+use crate::schedules::Schedules;
+use crate::workflows::Flows;
+use taskd::model::message::Record;
+use taskd::model::state::State;
 
 /// After the last fault everything must be over within this time (plus what clocks that went back cost).
 const LIVENESS_MS: u64 = 600_000;
@@ -101,6 +106,22 @@ pub struct World {
     pub companions: BTreeSet<i64>,
     /// Memory pressure is above its bound.
     pub pressed: bool,
+    pub schedules: Schedules,
+    pub story: Story,
+    /// When faults stop, on the monotonic clock.
+    pub end: u64,
+    pub watch: limits::Watch,
+    pub singles: limits::Singles,
+    /// Windows of rates that were looked at.
+    pub windows: u64,
+    pub notices: crate::notices::Notices,
+    /// Operations may fail in this seed.
+    pub faults_of_the_store: bool,
+    /// Who claimed which key.
+    pub keys: crate::unique::Keys,
+    pub flows: Flows,
+    /// Instead of everything else: so many chords.
+    pub chords: u64,
 }
 
 /// How a seed went.
@@ -110,13 +131,27 @@ pub struct Told {
     pub ledger: Ledger,
     pub result: Result<(), Violation>,
     pub lines: Vec<String>,
+    pub windows: u64,
+    pub minutes: u64,
+    /// Bodies of chords: the state of each and how often it began.
+    pub bodies: BTreeMap<String, (State, u32)>,
 }
 
 /// Plays one seed. `verbose` keeps the trace as text.
 pub fn play(seed: u64, bug: Option<Planted>, verbose: bool) -> Told {
+    tell(seed, bug, verbose, Story::Everything)
+}
+
+/// Plays one seed with nothing but so many chords, and its faults.
+pub fn play_chords(seed: u64, chords: u64) -> Told {
+    tell(seed, None, false, Story::Chords(chords))
+}
+
+/// Plays one seed of this kind of story.
+pub fn tell(seed: u64, bug: Option<Planted>, verbose: bool, story: Story) -> Told {
     let mut rng = Rng::new(seed);
     let faults = Faults::draw(&mut rng);
-    let plan = Arc::new(scenario::plan(&mut rng, 1, false));
+    let plan = Arc::new(scenario::plan_of(&mut rng, seed, 1, false, story));
     let start = Now { wall: Wall(1_700_000_000_000), mono: Mono(10_000) };
     let mut w = World {
         rng,
@@ -161,9 +196,34 @@ pub fn play(seed: u64, bug: Option<Planted>, verbose: bool) -> Told {
         order_life: BTreeMap::new(),
         companions: BTreeSet::new(),
         pressed: false,
+        schedules: Schedules::of(seed),
+        story,
+        end: 10_000 + if story == Story::Long { limits::LONG_MS } else { 40_000 },
+        watch: limits::Watch::default(),
+        singles: limits::Singles::new(),
+        windows: 0,
+        notices: crate::notices::Notices::default(),
+        faults_of_the_store: false,
+        keys: crate::unique::Keys::default(),
+        flows: Flows::default(),
+        chords: if let Story::Chords(n) = story { n } else { 0 },
     };
+    w.faults_of_the_store = w.faults.op_lost + w.faults.op_unclear + w.faults.outages > 0;
     let result = w.run();
-    Told { hash: w.hash, steps: w.steps, ledger: w.ledger, result, lines: w.lines.unwrap_or_default() }
+    let s = &w.schedules;
+    w.ledger.scheduled = [s.fires, s.skips, s.held];
+    let minutes = (w.now.mono.0 - start.mono.0) / 60_000;
+    let bodies = w.bodies();
+    Told {
+        windows: w.windows,
+        minutes,
+        hash: w.hash,
+        steps: w.steps,
+        ledger: w.ledger,
+        result,
+        lines: w.lines.unwrap_or_default(),
+        bodies,
+    }
 }
 
 impl World {
@@ -186,13 +246,38 @@ impl World {
         }
     }
 
+    /// The last steps of the chords.
+    fn bodies(&self) -> BTreeMap<String, (State, u32)> {
+        let is_body = |r: &&Record| {
+            self.chords > 0
+                && r.message
+                    .step
+                    .as_ref()
+                    .and_then(|of| Some((self.flows.asked.get(&of.workflow)?, of.no)))
+                    .is_some_and(|(w, no)| no as usize + 1 == w.steps.len())
+        };
+        let of = |r: &Record| {
+            let starts = self.ledger.stories.get(r.message.id.as_str()).map_or(0, |s| s.starts);
+            (r.message.id.0.clone(), (r.state, starts))
+        };
+        self.model.records().filter(is_body).map(of).collect()
+    }
+
     fn run(&mut self) -> Check {
-        self.script();
+        match self.story {
+            Story::Everything | Story::Chords(_) => {
+                self.script();
+                self.script_workflows();
+            }
+            Story::Long => self.long_script(),
+            Story::Crowd => self.crowd_script(),
+        }
         self.at(0, Thing::DaemonUp);
         loop {
             self.steps += 1;
-            if self.steps > 60_000 {
-                return broken("10 no_hot_loop", "60,000 steps and no end");
+            let most = if self.story == Story::Everything { 60_000 } else { 600_000 };
+            if self.steps > most {
+                return broken("10 no_hot_loop", format!("{most} steps and no end"));
             }
             let next = self.things.first_key_value().map(|((at, _), _)| *at);
             let deadline = self.engine.as_ref().and_then(|e| e.next_deadline()).map(|m| m.0);
@@ -222,7 +307,7 @@ impl World {
 
     fn deadline(&self) -> u64 {
         // Clocks went back three hours at most.
-        scenario_end() + LIVENESS_MS + 4 * 3_600_000
+        self.end + LIVENESS_MS + 4 * 3_600_000
     }
 
     fn is_over(&self) -> bool {
@@ -230,8 +315,10 @@ impl World {
             && self.open_insists == 0
             && self.clients.is_empty()
             && !self.stopping
+            && (self.schedules.over || self.schedules.drawn.is_empty())
             && self.engine.as_ref().is_some_and(|e| e.is_live() && e.held() == 0)
             && self.model.records().all(|r| r.state.is_final())
+            && self.model.workflows().all(|f| f.head.open == 0)
     }
 
     fn happen(&mut self, thing: Thing) -> Check {
@@ -308,7 +395,7 @@ impl World {
     /// 21: leased messages are bounded by slots and windows, never by backlog.
     fn memory_is_bounded(&mut self, held: usize) -> Check {
         self.max_held = self.max_held.max(held);
-        let windows = scenario::QUEUES.len() * (3 + 2);
+        let windows = (scenario::QUEUES.len() + 1) * (3 + 2);
         // Windows, runs (children that are being replaced included), unsettled outcomes, and one window
         // on its way per queue, or given back by a fault before that.
         let bound = windows * 4 + self.max_slots.max(4) * 8;
@@ -323,7 +410,8 @@ impl World {
         let hit = match command {
             Command::Cancel { .. } => true,
             Command::End { child, kill } => {
-                *kill || self.children.get(&child.0).is_some_and(|c| !c.runs.is_empty())
+                *kill && !self.is_overdue(child.0)
+                    || !*kill && self.children.get(&child.0).is_some_and(|c| !c.runs.is_empty())
             }
             _ => false,
         };
@@ -333,7 +421,10 @@ impl World {
     /// What the shell of the daemon does with a command.
     fn perform(&mut self, command: Command) -> Check {
         match command {
-            Command::Broker(ticket, op) => self.submit(ticket, op),
+            Command::Broker(ticket, op) => {
+                self.note_question(&op);
+                self.submit(ticket, op)
+            }
             Command::Spawn { slot, user } => {
                 self.spawn_is_right(&slot, &user)?;
                 let delay = self.rng.between(1, 60);
@@ -374,15 +465,18 @@ impl World {
 
     /// 1 and 20: after the faults everything reaches one final state, and nothing is left anywhere.
     fn everything_is_over(&mut self) -> Check {
+        self.alarms_came()?;
         if let Some(r) = self.model.records().find(|r| !r.state.is_final()) {
             let detail = format!("{} is {} (token {:?}) at the end", r.message.id, r.state, r.token);
             return broken("1 everything_ends", detail);
         }
+        self.workflows_are_over()?;
         for (id, story) in &self.ledger.stories {
             if story.accepted && !self.model.records().any(|r| r.message.id.as_str() == id) {
                 return broken("1 accepted_is_kept", format!("{id} is gone"));
             }
         }
+        self.limits_held()?;
         let held = self.engine.as_ref().map_or(0, |e| e.held());
         let leased = self.model.leased().count();
         let asks = self.clients.len() as u64 + self.open_insists;
@@ -399,11 +493,6 @@ impl World {
         self.clients.insert(key, client);
         self.step(Event::Ask { key, ask })
     }
-}
-
-/// When faults stop, on the monotonic clock.
-pub fn scenario_end() -> u64 {
-    10_000 + 40_000
 }
 
 fn kind_of(event: &Event) -> u64 {

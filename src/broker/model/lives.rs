@@ -3,9 +3,11 @@
 use super::shelf::Row;
 use super::{Model, delivery};
 use crate::broker::rules;
+use crate::model::limit::Take;
 use crate::model::message::{Message, Record, Token};
 use crate::model::name::MessageId;
-use crate::model::op::{Fault, Published, Reply, Settle};
+use crate::model::op::{Fault, Reply, Settle};
+use crate::model::outcome::Outcome;
 use crate::model::state::State;
 use crate::model::time::Wall;
 
@@ -17,48 +19,30 @@ impl Model {
         now: Wall,
     ) -> Result<Reply, Fault> {
         rules::check_bounds(messages.len(), max_length.len())?;
-        // First look, then write: all or none.
-        let mut added: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
-        let mut ids = std::collections::BTreeSet::new();
-        for (i, m) in messages.iter().enumerate() {
-            if self.shelf.get(&m.id).is_some() || !ids.insert(&m.id) {
-                continue;
-            }
-            let n = added.entry(&m.queue).or_default();
-            *n += 1;
-            let there = self.shelf.length(&m.queue);
-            if let Some(Some(max)) = max_length.get(i)
-                && there + *n > *max
-            {
-                return Ok(Reply::QueueFull { queue: m.queue.clone(), max_length: *max });
-            }
-        }
-        let mut replies = Vec::with_capacity(messages.len());
-        for m in messages {
-            replies.push(match self.shelf.get(&m.id) {
-                Some(row) => Published::Known(Box::new(row.record.clone())),
-                None => {
-                    self.store(m, now);
-                    Published::New
-                }
-            });
-        }
-        Ok(Reply::Published(replies))
+        self.publish_admitted(messages, max_length, now)
     }
 
-    /// Stores a message whose id is not known; a known one changes nothing.
-    pub(super) fn store(&mut self, message: Message, now: Wall) {
-        if self.shelf.get(&message.id).is_some() {
-            return;
-        }
-        let (state, due) = rules::first_state(&message, now);
+    /// A row of its own for this message; `claims`: it claims its key. Answers its number.
+    pub(super) fn begin(
+        &mut self,
+        message: Message,
+        state: State,
+        due: Option<Wall>,
+        now: Wall,
+        claims: bool,
+    ) -> u64 {
         // A scheduled message gets its place when it is due.
         let rank = if due.is_none() { rules::rank(self.ready_new(now), message.priority) } else { 0 };
+        self.seq += 1;
+        if claims {
+            self.claim(self.seq, &message, now, now);
+        }
         self.born(message, state, due, rank);
+        self.seq
     }
 
-    fn born(&mut self, message: Message, state: State, due: Option<Wall>, rank: i64) {
-        self.seq += 1;
+    fn born(&mut self, mut message: Message, state: State, due: Option<Wall>, rank: i64) {
+        let held = message.fired.as_mut().is_some_and(|f| std::mem::take(&mut f.held));
         self.shelf.put(Row {
             record: Record {
                 message,
@@ -75,23 +59,39 @@ impl Model {
             rank,
             counted: true,
             unknown: false,
+            held,
             expires_at: None,
             slim: false,
         });
     }
 
-    pub(super) fn lease(&mut self, queue: &str, credit: u32, now: Wall) -> Reply {
-        if self.paused.contains(queue) {
-            return Reply::Deliveries(Vec::new());
+    /// Records the end of a message that never was published.
+    pub(super) fn bury(&mut self, message: Message, state: State, outcome: Outcome, now: Wall, keep_ms: u64) {
+        let id = message.id.clone();
+        self.seq += 1;
+        self.born(message, State::Waiting, None, 0);
+        if let Some(mut row) = self.shelf.take_id(&id) {
+            row.finish(state, outcome, now, Some(keep_ms));
+            self.shelf.put(row);
         }
-        let fresh = |seq: &u64| {
-            self.shelf.at(*seq).is_some_and(|row| row.record.message.expires.is_none_or(|e| e > now))
-        };
-        let ready = self.shelf.ready.get(queue).into_iter().flatten().map(|(_, seq)| *seq);
-        let seqs: Vec<u64> = ready.filter(fresh).take(credit.clamp(1, rules::MAX_CREDIT) as usize).collect();
-        let mut deliveries = Vec::with_capacity(seqs.len());
-        for seq in seqs {
+    }
+
+    pub(super) fn lease(&mut self, queue: &str, credit: u32, now: Wall, skip: &[String]) -> Reply {
+        if self.paused.contains(queue) {
+            return Reply::Leased { deliveries: Vec::new(), opens: None };
+        }
+        let credit = credit.clamp(1, rules::MAX_CREDIT) as usize;
+        let ready = self.shelf.ready.get(queue).into_iter().flatten().copied();
+        let plain: Vec<(i64, u64)> =
+            ready.filter(|(_, seq)| self.shelf.is_fresh(*seq, now)).take(credit).collect();
+        let (laned, opens) = self.pick_lanes(queue, credit, now, skip);
+        let mut deliveries = Vec::new();
+        let mut served = std::collections::BTreeSet::new();
+        for (_, seq) in rules::merged(plain, laned, credit, |(rank, _)| *rank) {
             let Some(mut row) = self.shelf.take(seq) else { continue };
+            if let Some(key) = row.lane_key().filter(|key| served.insert(key.clone())) {
+                self.shelf.served(&key);
+            }
             self.token += 1;
             row.record.token = Some(Token(self.token));
             if row.counted {
@@ -101,11 +101,11 @@ impl Model {
             deliveries.extend(delivery(&row));
             self.shelf.put(row);
         }
-        Reply::Deliveries(deliveries)
+        Reply::Leased { deliveries, opens }
     }
 
     /// Takes the row out if it is held under this token; else the answer.
-    fn held(&mut self, id: &MessageId, token: Token) -> Result<Row, Reply> {
+    pub(super) fn held(&mut self, id: &MessageId, token: Token) -> Result<Row, Reply> {
         let row = self.shelf.get(id);
         if row.is_some_and(|row| row.record.token == Some(token))
             && let Some(row) = self.shelf.take_id(id)
@@ -115,27 +115,13 @@ impl Model {
         Err(rules::stale(self.shelf.get(id).map(|row| row.record.clone())))
     }
 
-    pub(super) fn start(&mut self, id: &MessageId, token: Token, now: Wall) -> Reply {
-        match self.held(id, token) {
-            Err(answer) => answer,
-            Ok(mut row) => {
-                // A repeat under the same token changes nothing.
-                if row.record.state != State::Running {
-                    row.record.state = State::Running;
-                    row.record.started = Some(now);
-                }
-                self.shelf.put(row);
-                rules::applied()
-            }
-        }
-    }
-
     pub(super) fn settle(&mut self, s: Settle) -> Result<Reply, Fault> {
         rules::check_settle(&s)?;
         let mut row = match self.held(&s.id, s.token) {
             Ok(row) => row,
             Err(answer) => return Ok(answer),
         };
+        self.release(row.seq, row.record.state == State::Running, &s.takes, s.now);
         row.record.losses += u32::from(s.lost);
         if s.state == State::Retry {
             row.record.state = State::Retry;
@@ -147,16 +133,20 @@ impl Model {
                 None => row.record.message.retries += 1,
             }
             row.counted = true;
+            self.shelf.put(row);
         } else {
-            row.finish(s.state, s.outcome, s.now, s.expires_ms);
+            let mut outcome = s.outcome;
+            let result = outcome.result.clone();
+            if s.forget_result {
+                outcome.result = None;
+            }
+            row.finish(s.state, outcome, s.now, s.expires_ms);
+            self.finished_with(row, result, s.now)?;
         }
-        self.shelf.put(row);
         for m in s.follow_ups {
-            self.store(m, s.now);
+            self.store(m, s.now)?;
         }
-        for permit in &s.releases {
-            self.release(permit);
-        }
+        self.remember(s.memos);
         Ok(rules::applied())
     }
 
@@ -165,14 +155,15 @@ impl Model {
         id: &MessageId,
         token: Token,
         until: Option<Wall>,
-        counted: bool,
-        lost: bool,
+        (counted, lost): (bool, bool),
+        takes: &[Take],
         now: Wall,
     ) -> Reply {
         let mut row = match self.held(id, token) {
             Ok(row) => row,
             Err(answer) => return answer,
         };
+        self.release(row.seq, row.record.state == State::Running, takes, now);
         row.record.losses += u32::from(lost);
         row.record.token = None;
         row.record.due = until.filter(|u| *u > now);
@@ -196,33 +187,34 @@ impl Model {
         Reply::Lost(leases.into_iter().filter(gone).map(|(id, _)| id).collect())
     }
 
-    pub(super) fn revoke(&mut self, id: &MessageId, now: Wall) -> Reply {
+    pub(super) fn revoke(&mut self, id: &MessageId, now: Wall) -> Result<Reply, Fault> {
         let open = |r: &Record| !r.state.is_final() && r.token.is_none();
         if self.shelf.get(id).is_some_and(|row| open(&row.record))
             && let Some(mut row) = self.shelf.take_id(id)
         {
             row.finish(State::Revoked, rules::revoked(), now, None);
-            self.shelf.put(row);
+            self.finished(row, now)?;
         }
-        self.answer(id)
+        Ok(self.answer(id))
     }
 
     pub(super) fn requeue(&mut self, id: &MessageId, now: Wall) -> Result<Reply, Fault> {
         match self.shelf.get(id) {
             Some(row) if row.slim => return Err(rules::arguments_gone(id)),
             Some(row) if row.record.state.is_final() => {
-                if let Some(row) = self.shelf.take_id(id) {
-                    let message = rules::reborn(row.record.message, now);
-                    let rank = rules::rank(self.ready_new(now), message.priority);
-                    self.born(message, State::Waiting, None, rank);
+                let (seq, claim) = (row.seq, row.record.message.unique.as_ref());
+                if let Some(holder) = claim.and_then(|c| self.in_the_way(c, now)) {
+                    let record = self.shelf.get(&holder).map(|row| Box::new(row.record.clone()));
+                    return Ok(Reply::Taken { of: id.clone(), holder, record });
                 }
+                self.revive(seq, None, None, now)?;
             }
             _ => {}
         }
         Ok(self.answer(id))
     }
 
-    pub(super) fn purge(&mut self, queue: &str, now: Wall) -> Reply {
+    pub(super) fn purge(&mut self, queue: &str, now: Wall) -> Result<Reply, Fault> {
         let open = |row: &&Row| {
             let r = &row.record;
             r.message.queue == queue && !r.state.is_final() && r.token.is_none()
@@ -231,10 +223,10 @@ impl Model {
         for seq in &seqs {
             if let Some(mut row) = self.shelf.take(*seq) {
                 row.finish(State::Revoked, rules::revoked(), now, None);
-                self.shelf.put(row);
+                self.finished(row, now)?;
             }
         }
-        Reply::Purged(seqs.len() as u64)
+        Ok(Reply::Purged(seqs.len() as u64))
     }
 
     /// Into the `unknown` set of its queue, or out of it: its place and its attempt count stay.
@@ -249,6 +241,7 @@ impl Model {
         });
         if fits && let Some(mut row) = self.shelf.take_id(id) {
             if row.record.token.take().is_some() {
+                self.release(row.seq, true, &[], Wall(0));
                 row.counted = false;
             }
             row.record.state = State::Waiting;

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::claims::Claims;
+use super::lanes::Lane;
 use crate::broker::rules;
 use crate::model::message::{Record, Token};
 use crate::model::name::MessageId;
@@ -23,6 +25,8 @@ pub(super) struct Row {
     pub counted: bool,
     /// In its queue's `unknown` set.
     pub unknown: bool,
+    /// Fired by a schedule, and waits for the end of what it fired before.
+    pub held: bool,
     /// Retention of its own, once it is finished.
     pub expires_at: Option<Wall>,
     /// Finished, and its arguments and outcome are dropped.
@@ -38,18 +42,31 @@ impl Row {
         self.record.finished = Some(now);
         self.record.outcome = Some(outcome);
         self.unknown = false;
-        self.expires_at = expires_ms.map(|ms| now.plus(ms));
+        self.held = false;
+        // What was given up on is kept for longer than what a task's own retention says.
+        self.expires_at = expires_ms.filter(|_| state != State::Dead).map(|ms| now.plus(ms));
+    }
+
+    /// The lane it waits in, if it has one.
+    pub(super) fn lane_key(&self) -> Option<LaneKey> {
+        let m = &self.record.message;
+        m.lane.as_ref().map(|lane| (m.queue.clone(), m.task.clone(), lane.clone()))
     }
 
     fn class(&self) -> Class {
         let r = &self.record;
         if r.state.is_final() {
-            return if self.slim { Class::Slim } else { Class::Kept };
+            return match r.state {
+                _ if self.slim => Class::Slim,
+                State::Dead => Class::Dead,
+                _ => Class::Kept,
+            };
         }
         if r.token.is_some() {
             return Class::Leased;
         }
         match r.state {
+            _ if self.held => Class::Held,
             State::Scheduled | State::Retry => Class::Scheduled,
             _ if self.unknown => Class::Unknown,
             _ => Class::Waiting,
@@ -61,18 +78,27 @@ impl Row {
 enum Class {
     Waiting,
     Scheduled,
+    Held,
     Leased,
     Unknown,
     Kept,
+    Dead,
     Slim,
 }
+
+/// Queue, task and value of a lane.
+pub(super) type LaneKey = (String, String, String);
 
 /// All rows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shelf {
     rows: BTreeMap<u64, Row>,
     ids: BTreeMap<MessageId, u64>,
-    /// Per queue, what can be leased.
+    /// What waits in lanes, and the lanes.
+    waiting: BTreeMap<LaneKey, BTreeSet<(i64, u64)>>,
+    lanes: BTreeMap<LaneKey, Lane>,
+    turn: u64,
+    /// Per queue, what can be leased and has no lane.
     pub ready: BTreeMap<String, BTreeSet<(i64, u64)>>,
     /// SCHEDULED and RETRY by when they are due.
     pub due: BTreeSet<(Wall, u64)>,
@@ -87,8 +113,14 @@ pub(super) struct Shelf {
     pub kept: BTreeSet<(Wall, u64)>,
     pub kept_default: BTreeSet<(Wall, u64)>,
     pub kept_own: BTreeSet<(Wall, u64)>,
+    /// Finished as DEAD and kept, by when.
+    pub dead: BTreeSet<(Wall, u64)>,
+    /// Who holds which key.
+    pub claims: Claims,
     /// Id records by when they finished.
     pub slim: BTreeSet<(Wall, u64)>,
+    /// What is not final, by the schedule that fired it.
+    fires: BTreeMap<String, BTreeSet<u64>>,
     counts: BTreeMap<String, QueueCount>,
     live: usize,
 }
@@ -105,6 +137,11 @@ impl Shelf {
     /// Newest last.
     pub(super) fn rows(&self) -> impl DoubleEndedIterator<Item = &Row> {
         self.rows.values()
+    }
+
+    /// What a schedule fired and is not final, oldest first.
+    pub(super) fn fires(&self, schedule: &str) -> impl Iterator<Item = u64> {
+        self.fires.get(schedule).into_iter().flatten().copied()
     }
 
     /// Whether no message is on its way.
@@ -126,6 +163,48 @@ impl Shelf {
         self.counts.values()
     }
 
+    /// Whether this row may be handed out as far as its `expires` goes.
+    pub(super) fn is_fresh(&self, seq: u64, now: Wall) -> bool {
+        self.at(seq).is_some_and(|row| row.record.message.expires.is_none_or(|e| e > now))
+    }
+
+    /// The first messages of a lane.
+    pub(super) fn fresh_of(&self, key: &LaneKey, most: usize, now: Wall) -> Vec<(i64, u64)> {
+        let waiting = self.waiting.get(key).into_iter().flatten();
+        waiting.filter(|(_, seq)| self.is_fresh(*seq, now)).take(most).copied().collect()
+    }
+
+    /// The lanes of a queue.
+    pub(super) fn lanes_of_mut(&mut self, queue: &str) -> impl Iterator<Item = (&LaneKey, &mut Lane)> {
+        self.lanes.iter_mut().filter(move |(key, _)| key.0 == queue)
+    }
+
+    /// All lanes.
+    pub(super) fn lanes_mut(&mut self) -> impl Iterator<Item = (&LaneKey, &mut Lane)> {
+        self.lanes.iter_mut()
+    }
+
+    pub(super) fn all_lanes_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+        self.lanes.values_mut()
+    }
+
+    pub(super) fn lane_mut(&mut self, key: &LaneKey) -> Option<&mut Lane> {
+        self.lanes.get_mut(key)
+    }
+
+    /// A lease served this lane: it goes behind the others.
+    pub(super) fn served(&mut self, key: &LaneKey) {
+        if let Some(lane) = self.lanes.get_mut(key) {
+            self.turn += 1;
+            lane.turn = self.turn;
+        }
+    }
+
+    /// Drops an open lane in which nothing waits; whether it did.
+    pub(super) fn drop_if_empty(&mut self, key: &LaneKey) -> bool {
+        !self.waiting.contains_key(key) && self.lanes.remove(key).is_some()
+    }
+
     /// Takes a row out, with every index entry; [`Self::put`] brings it back changed.
     pub(super) fn take(&mut self, seq: u64) -> Option<Row> {
         let row = self.rows.remove(&seq)?;
@@ -140,6 +219,7 @@ impl Shelf {
     }
 
     pub(super) fn put(&mut self, row: Row) {
+        self.claims.follow(row.seq, row.record.state);
         self.index(&row, true);
         self.ids.insert(row.record.message.id.clone(), row.seq);
         self.rows.insert(row.seq, row);
@@ -161,6 +241,18 @@ impl Shelf {
         let (r, seq) = (&row.record, row.seq);
         let class = row.class();
         match class {
+            Class::Waiting if r.message.lane.is_some() => {
+                let Some(key) = row.lane_key() else { return };
+                let waiting = self.waiting.entry(key.clone()).or_default();
+                set(waiting, (row.rank, seq), add);
+                if waiting.is_empty() {
+                    self.waiting.remove(&key);
+                }
+                if add && !self.lanes.contains_key(&key) {
+                    self.turn += 1;
+                    self.lanes.insert(key, Lane { turn: self.turn, ..Lane::default() });
+                }
+            }
             Class::Waiting => {
                 let ready = self.ready.entry(r.message.queue.clone()).or_default();
                 set(ready, (row.rank, seq), add);
@@ -168,6 +260,7 @@ impl Shelf {
                     self.ready.remove(&r.message.queue);
                 }
             }
+            Class::Held => {}
             Class::Scheduled => set(&mut self.due, (r.due.unwrap_or_default(), seq), add),
             Class::Leased => {
                 let token = r.token.unwrap_or(Token(0));
@@ -192,17 +285,31 @@ impl Shelf {
                     None => set(&mut self.kept_default, (finished, seq), add),
                 }
             }
+            Class::Dead => set(&mut self.dead, (r.finished.unwrap_or_default(), seq), add),
             Class::Slim => set(&mut self.slim, (r.finished.unwrap_or_default(), seq), add),
         }
         if matches!(class, Class::Kept | Class::Slim) {
             return;
         }
-        if class != Class::Leased
+        if !matches!(class, Class::Leased | Class::Dead)
             && let Some(expires) = r.message.expires
         {
             set(&mut self.expires, (expires, seq), add);
         }
-        self.live = if add { self.live + 1 } else { self.live.saturating_sub(1) };
+        if let Some(fired) = r.message.fired.as_ref().filter(|_| class != Class::Dead) {
+            let fires = self.fires.entry(fired.schedule.clone()).or_default();
+            if add {
+                fires.insert(seq);
+            } else {
+                fires.remove(&seq);
+            }
+            if fires.is_empty() {
+                self.fires.remove(&fired.schedule);
+            }
+        }
+        if class != Class::Dead {
+            self.live = if add { self.live + 1 } else { self.live.saturating_sub(1) };
+        }
         let queue = &r.message.queue;
         let count = self
             .counts
@@ -210,12 +317,13 @@ impl Shelf {
             .or_insert_with(|| QueueCount { queue: queue.clone(), ..QueueCount::default() });
         let n = match class {
             Class::Waiting => &mut count.waiting,
-            Class::Scheduled => &mut count.scheduled,
+            Class::Scheduled | Class::Held => &mut count.scheduled,
             Class::Leased => &mut count.leased,
+            Class::Dead => &mut count.dead,
             _ => &mut count.unknown,
         };
         *n = if add { *n + 1 } else { n.saturating_sub(1) };
-        if count.waiting + count.scheduled + count.leased + count.unknown == 0 {
+        if count.waiting + count.scheduled + count.leased + count.unknown + count.dead == 0 {
             self.counts.remove(queue);
         }
     }

@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 
 use super::Model;
-use crate::broker::rules;
+use crate::broker::{joins, rules};
 use crate::model::name::MessageId;
-use crate::model::op::{Reply, Retention};
+use crate::model::op::{Fault, Reply, Retention};
 use crate::model::state::State;
 use crate::model::time::Wall;
 
 impl Model {
-    pub(super) fn sweep(&mut self, now: Wall, retention: Retention) -> Reply {
+    pub(super) fn sweep(&mut self, now: Wall, retention: Retention) -> Result<Reply, Fault> {
         let mut left = rules::SWEEP_ROWS;
-        let expired = self.expire(now, &mut left);
+        joins::sweep(self, now, &mut left)?;
+        let expired = self.expire(now, &mut left)?;
         let queues = self.wake(now, &mut left);
         let (age, count) = (retention.age_ms, retention.count);
         let aged = now.0.saturating_sub(i64::try_from(age).unwrap_or(i64::MAX));
@@ -26,6 +27,15 @@ impl Model {
         let over = head(&self.shelf.kept, None, &mut excess);
         self.outlive(over, now);
 
+        let aged = now.0.saturating_sub(i64::try_from(retention.dead_age_ms).unwrap_or(i64::MAX));
+        let over = head(&self.shelf.dead, Some(Wall(aged)), &mut left);
+        self.outlive(over, now);
+        let dead = self.shelf.dead.len() as u64;
+        let mut excess = usize_of(dead.saturating_sub(retention.dead_count)).min(left);
+        left -= excess;
+        let over = head(&self.shelf.dead, None, &mut excess);
+        self.outlive(over, now);
+
         let forgotten = now.0.saturating_sub(rules::ID_KEPT_MS as i64);
         for seq in head(&self.shelf.slim, Some(Wall(forgotten)), &mut left) {
             self.shelf.take(seq);
@@ -36,7 +46,9 @@ impl Model {
         for seq in head(&self.shelf.slim, None, &mut excess) {
             self.shelf.take(seq);
         }
-        Reply::Swept { queues, expired, next: self.next(), more: left == 0 }
+        self.flows.forget(now, count, &mut left);
+        self.forget_rates(now, &mut left);
+        Ok(Reply::Swept { queues, expired, next: self.next(), more: left == 0 })
     }
 
     pub(super) fn known(&mut self, tasks: &[String]) -> Reply {
@@ -58,16 +70,16 @@ impl Model {
         Reply::Swept { queues, expired: Vec::new(), next: self.next(), more }
     }
 
-    fn expire(&mut self, now: Wall, left: &mut usize) -> Vec<MessageId> {
+    fn expire(&mut self, now: Wall, left: &mut usize) -> Result<Vec<MessageId>, Fault> {
         let mut expired = Vec::new();
         for seq in head(&self.shelf.expires, Some(now), left) {
             if let Some(mut row) = self.shelf.take(seq) {
                 row.finish(State::Expired, rules::expired(), now, None);
                 expired.push(row.record.message.id.clone());
-                self.shelf.put(row);
+                self.finished(row, now)?;
             }
         }
-        expired
+        Ok(expired)
     }
 
     fn wake(&mut self, now: Wall, left: &mut usize) -> Vec<String> {

@@ -11,8 +11,9 @@ use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
 use super::writer::Request;
-use super::{Counters, Stats, reader};
+use super::{Counters, Stats, letters, reader};
 use crate::link::sqlite::{self as link, OpenError};
+use crate::model::letters::LetterFilter;
 use crate::model::message::{Message, Record};
 use crate::model::op::Fault;
 
@@ -114,6 +115,20 @@ impl Admin {
     /// [`Fault`] where the store cannot be read.
     pub fn export(&self, cb: &mut dyn FnMut(Record) -> bool) -> Result<u64, Fault> {
         reader::export(&self.file, cb)
+    }
+
+    /// Hands out dead letters that the filter means, oldest first and `most` of them, each as its new life would
+    /// begin, until the callback answers false. Answers how many there were.
+    ///
+    /// # Errors
+    /// [`Fault`] where the store cannot be read.
+    pub fn export_letters(
+        &self,
+        filter: &LetterFilter,
+        most: u64,
+        cb: &mut dyn FnMut(Message) -> bool,
+    ) -> Result<u64, Fault> {
+        letters::export(&self.file, filter, most, cb)
     }
 
     /// Stores messages of another store, each with the attempts it has had; a known id changes nothing, so

@@ -38,6 +38,8 @@ struct Counts {
     leased: u64,
     running: u64,
     unknown: u64,
+    /// Rows of `done` that are kept as dead letters.
+    dead: u64,
     paused: bool,
 }
 
@@ -53,6 +55,9 @@ impl Counts {
     }
 }
 
+/// `kept` of a dead letter.
+pub(super) const DEAD: i64 = 3;
+
 /// The number of a queue: its key in the table and its index here.
 pub(super) type QueueNo = usize;
 
@@ -67,10 +72,24 @@ pub(super) struct Figures {
     pub clock: Wall,
     /// Rows of `live`.
     pub live: u64,
+    /// Those of them that schedules fired.
+    pub fires: u64,
     /// Rows of `done` with their payload.
     pub kept: u64,
+    /// Of these rows, those that are dead letters, which [`Self::kept`] does not count.
+    pub dead: u64,
     /// Rows of `done` without.
     pub slim: u64,
+    /// Rows of `claim`.
+    pub claims: u64,
+    /// Steps of workflows that are over.
+    pub spent: u64,
+    /// The latest turn of a lane.
+    pub turn: i64,
+    /// Rows of `lane`.
+    pub lanes: u64,
+    /// Rows of `place`.
+    pub places: u64,
     counts: Vec<Counts>,
 }
 
@@ -103,11 +122,20 @@ impl Ledger {
             (
                 Class::Waiting,
                 "SELECT queue, count(*) FROM live INDEXED BY live_ready \
-                 WHERE state = 1 AND token IS NULL AND unknown IS NULL GROUP BY queue",
+                 WHERE state = 1 AND token IS NULL AND unknown IS NULL AND lane IS NULL GROUP BY queue",
+            ),
+            (
+                Class::Waiting,
+                "SELECT queue, count(*) FROM live INDEXED BY live_laned \
+                 WHERE state = 1 AND token IS NULL AND unknown IS NULL AND lane IS NOT NULL GROUP BY queue",
             ),
             (
                 Class::Scheduled,
                 "SELECT queue, count(*) FROM live INDEXED BY live_due WHERE due IS NOT NULL GROUP BY queue",
+            ),
+            (
+                Class::Scheduled,
+                "SELECT queue, count(*) FROM fire JOIN live ON live.seq = fire.seq WHERE held = 1 GROUP BY queue",
             ),
             (
                 Class::Leased,
@@ -130,14 +158,31 @@ impl Ledger {
             while let Some(row) = rows.next()? {
                 let n = row.get::<_, i64>(1)?.unsigned_abs();
                 if let Some(counts) = l.f.counts.get_mut(index(row.get(0)?)) {
-                    *counts.of(class) = n;
+                    *counts.of(class) += n;
                 }
                 l.f.live += n;
             }
         }
+        let lanes = "SELECT coalesce(max(turn), 0), count(*), (SELECT count(*) FROM place) FROM lane";
+        (l.f.turn, l.f.lanes, l.f.places) = c.query_row(lanes, [], |row| {
+            let count = |at| row.get::<_, i64>(at).map(i64::unsigned_abs);
+            Ok((row.get(0)?, count(1)?, count(2)?))
+        })?;
         let done = |sql: &str| c.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
-        l.f.kept = done("SELECT count(*) FROM done WHERE kept > 0")?;
+        l.f.fires = done("SELECT count(*) FROM fire")?;
+        l.f.kept = done("SELECT count(*) FROM done WHERE kept IN (1, 2)")?;
+        l.f.claims = done("SELECT count(*) FROM claim")?;
+        let mut dead = c.prepare("SELECT queue, count(*) FROM done WHERE kept = 3 GROUP BY queue")?;
+        let mut rows = dead.query([])?;
+        while let Some(row) = rows.next()? {
+            let n = row.get::<_, i64>(1)?.unsigned_abs();
+            if let Some(counts) = l.f.counts.get_mut(index(row.get(0)?)) {
+                counts.dead = n;
+            }
+            l.f.dead += n;
+        }
         l.f.slim = done("SELECT count(*) FROM done WHERE kept = 0")?;
+        l.f.spent = done("SELECT coalesce(sum(steps), 0) FROM flow WHERE expires IS NOT NULL")?;
         Ok(l)
     }
 
@@ -218,6 +263,30 @@ impl Ledger {
         }
     }
 
+    /// A finished row of this `kept` came.
+    pub(super) fn add_kept(&mut self, no: QueueNo, kept: i64) {
+        if kept != DEAD {
+            self.f.kept += 1;
+            return;
+        }
+        self.f.dead += 1;
+        if let Some(c) = self.f.counts.get_mut(no) {
+            c.dead += 1;
+        }
+    }
+
+    /// A finished row of this `kept` went, or lost its payload.
+    pub(super) fn forget_kept(&mut self, no: QueueNo, kept: i64) {
+        if kept != DEAD {
+            self.f.kept = self.f.kept.saturating_sub(1);
+            return;
+        }
+        self.f.dead = self.f.dead.saturating_sub(1);
+        if let Some(c) = self.f.counts.get_mut(no) {
+            c.dead = c.dead.saturating_sub(1);
+        }
+    }
+
     /// What `max_length` bounds: all of a queue that did not start. What a node leased ahead waits like the
     /// rest.
     pub(super) fn length(&self, no: QueueNo) -> u64 {
@@ -234,6 +303,7 @@ impl Ledger {
                 scheduled: c.scheduled,
                 leased: c.leased + c.running,
                 unknown: c.unknown,
+                dead: c.dead,
                 paused: c.paused,
             })
         };
@@ -266,10 +336,18 @@ impl Ledger {
                 found.push(format!("queue {name}: counted {ours:?}, stored {theirs:?}"));
             }
         }
-        let ours = (self.f.live, self.f.kept, self.f.slim);
-        let theirs = (fresh.f.live, fresh.f.kept, fresh.f.slim);
+        let ours = (self.f.lanes, self.f.places);
+        let theirs = (fresh.f.lanes, fresh.f.places);
         if ours != theirs {
-            found.push(format!("rows (live, finished, ids): counted {ours:?}, stored {theirs:?}"));
+            found.push(format!("limits (lanes, places): counted {ours:?}, stored {theirs:?}"));
+        }
+        let rows = |f: &Figures| (f.live, f.fires, f.kept, f.dead, f.slim, f.claims, f.spent);
+        let (ours, theirs) = (rows(&self.f), rows(&fresh.f));
+        if ours != theirs {
+            found.push(format!(
+                "rows (live, of schedules, finished, dead, ids, claims, steps of workflows that are over): counted {ours:?}, \
+                 stored {theirs:?}"
+            ));
         }
         found
     }

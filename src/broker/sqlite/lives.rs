@@ -1,26 +1,28 @@
 //! What happens to one message: stored, leased, started, ended, given back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use rusqlite::{OptionalExtension, params};
 
 use super::ledger::{self, Class, QueueNo, idle_class};
 use super::row::{INLINE_MAX, Key, Stored, code, done_columns, encode, live_columns, state};
 use super::shelf::{Shelf, Stop};
-use crate::broker::rules;
+use crate::broker::{joins, rules};
+use crate::model::limit::Take;
 use crate::model::message::{Delivery, Message, Token};
 use crate::model::name::MessageId;
-use crate::model::op::{Fault, Published, Reply, Settle};
+use crate::model::op::{Published, Reply, Settle};
 use crate::model::outcome::Outcome;
 use crate::model::state::State;
 use crate::model::time::Wall;
 
 /// A leased row.
-struct HeldRow {
-    seq: i64,
-    queue: QueueNo,
+pub(super) struct HeldRow {
+    pub seq: i64,
+    pub queue: QueueNo,
     priority: u8,
-    class: Class,
+    pub class: Class,
+    pub lane: Option<String>,
 }
 
 impl Shelf {
@@ -31,68 +33,36 @@ impl Shelf {
         now: Wall,
     ) -> Result<Reply, Stop> {
         rules::check_bounds(messages.len(), max_length.len())?;
-        if let Some(full) = self.full(messages, max_length)? {
-            return Ok(full);
+        // Nothing to decide: what an admission would look up is not looked up.
+        if messages.iter().any(|m| m.unique.is_some()) || max_length.iter().any(Option::is_some) {
+            return self.publish_admitted(messages, max_length, now);
         }
         let mut replies = Vec::with_capacity(messages.len());
         for m in messages {
-            replies.push(if self.store(m, now, 0)? {
+            replies.push(if self.store(m, now)? {
                 Published::New
             } else {
                 // Read back rather than remembered: it may be this batch's own.
-                let known = self.record(&m.id)?.ok_or_else(|| vanished(&m.id))?;
-                Published::Known(Box::new(known))
+                Published::Known(self.there(&m.id)?)
             });
         }
         Ok(Reply::Published(replies))
     }
 
-    /// Whether a bound would be passed: looked at before anything is written.
-    fn full(&mut self, messages: &[Message], max_length: &[Option<u64>]) -> Result<Option<Reply>, Stop> {
-        if max_length.iter().all(Option::is_none) {
-            return Ok(None);
-        }
-        let mut added: BTreeMap<&str, u64> = BTreeMap::new();
-        let mut ids = BTreeSet::new();
-        for (m, max) in messages.iter().zip(max_length) {
-            if !ids.insert(&m.id) || self.is_known(&m.id)? {
-                continue;
-            }
-            let n = added.entry(&m.queue).or_default();
-            *n += 1;
-            let there = self.ledger.number(&m.queue).map_or(0, |no| self.ledger.length(no));
-            if let Some(max_length) = *max
-                && there + *n > max_length
-            {
-                return Ok(Some(Reply::QueueFull { queue: m.queue.clone(), max_length }));
-            }
-        }
-        Ok(None)
-    }
-
-    fn is_known(&self, id: &MessageId) -> rusqlite::Result<bool> {
+    pub(super) fn is_known(&self, id: &MessageId) -> rusqlite::Result<bool> {
         let key = Key::of(id);
         Ok(self.c.prepare_cached("SELECT 1 FROM live WHERE id = ?1")?.exists([&key])?
             || self.is_done(&key)?)
     }
 
-    fn is_done(&self, key: &Key<'_>) -> rusqlite::Result<bool> {
-        if self.ledger.f.kept + self.ledger.f.slim == 0 {
+    pub(super) fn is_done(&self, key: &Key<'_>) -> rusqlite::Result<bool> {
+        if self.ledger.f.kept + self.ledger.f.dead + self.ledger.f.slim == 0 {
             return Ok(false);
         }
         self.c.prepare_cached("SELECT 1 FROM done WHERE id = ?1")?.exists([key])
     }
 
-    /// Stores a message; false: its id is known, nothing changed. `attempt`: of a life elsewhere.
-    pub(super) fn store(&mut self, m: &Message, now: Wall, attempt: u32) -> Result<bool, Stop> {
-        if self.is_done(&Key::of(&m.id))? {
-            return Ok(false);
-        }
-        let (state, due) = rules::first_state(m, now);
-        self.born(m, state, due, now, attempt)
-    }
-
-    fn born(
+    pub(super) fn born(
         &mut self,
         m: &Message,
         state: State,
@@ -106,12 +76,15 @@ impl Shelf {
         let clock = self.ledger.f.clock;
         let rank = if due.is_none() { self.ledger.rank_new(now, m.priority) } else { 0 };
         let seq = self.ledger.f.seq + 1;
+        let (flow, step) = self.step_of(m)?.unzip();
         let long = json.len() > INLINE_MAX;
+        let lane = rules::lane_name(m);
         let added = self
             .c
             .prepare_cached(
                 "INSERT INTO live(seq, id, queue, state, rank, priority, counted, attempt, losses, retries, \
-                 due, expires, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, 0, ?8, ?9, ?10, ?11) \
+                 due, expires, message, flow, step, lane) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, 0, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
                  ON CONFLICT (id) DO NOTHING",
             )?
             .execute(params![
@@ -126,6 +99,9 @@ impl Shelf {
                 due.map(|d| d.0),
                 m.expires.map(|e| e.0),
                 (!long).then_some(&json),
+                flow,
+                step,
+                lane,
             ])?;
         if added == 0 {
             self.ledger.f.clock = clock;
@@ -136,25 +112,40 @@ impl Shelf {
         }
         self.ledger.f.seq = seq;
         self.ledger.enter(queue, idle_class(state, false));
+        if let Some(fired) = &m.fired {
+            self.fire_begins(seq, fired)?;
+        }
+        if due.is_none() && !rules::is_held(m) {
+            self.enter_lane(queue, lane.as_deref())?;
+        }
         Ok(true)
     }
 
-    pub(super) fn lease(&mut self, queue: &str, credit: u32, now: Wall) -> Result<Vec<Delivery>, Stop> {
+    pub(super) fn lease(
+        &mut self,
+        queue: &str,
+        credit: u32,
+        now: Wall,
+        skip: &[String],
+    ) -> Result<(Vec<Delivery>, Option<Wall>), Stop> {
         let Some(no) = self.ledger.number(queue).filter(|no| !self.ledger.is_paused(*no)) else {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), None));
         };
         let credit = credit.clamp(1, rules::MAX_CREDIT);
-        let rows: Vec<Stored> = self
+        let plain: Vec<Stored> = self
             .c
             .prepare_cached(concat!(
                 "SELECT ",
                 live_columns!(),
                 " FROM live WHERE queue = ?1 AND state = 1 AND token IS NULL AND unknown IS NULL \
-                 AND (expires IS NULL OR expires > ?2) ORDER BY rank, seq LIMIT ?3"
+                 AND lane IS NULL AND (expires IS NULL OR expires > ?2) ORDER BY rank, seq LIMIT ?3"
             ))?
             .query_map((no as i64, now.0, credit), Stored::of)?
             .collect::<Result<_, _>>()?;
+        let picked = self.pick_lanes(no, credit as usize, now, skip)?;
+        let rows = rules::merged(plain, picked.rows, credit as usize, |row| row.rank);
         let mut deliveries = Vec::with_capacity(rows.len());
+        let mut served = BTreeSet::new();
         for row in rows {
             self.bytes += row.size();
             let token = self.ledger.next_token();
@@ -167,6 +158,10 @@ impl Shelf {
                 self.ledger.enter(no, Class::Unknown);
                 continue;
             };
+            if let Some(lane) = rules::lane_name(&delivery.message).filter(|lane| !served.contains(lane)) {
+                self.served(no, &lane)?;
+                served.insert(lane);
+            }
             self.c
                 .prepare_cached("UPDATE live SET token = ?2, attempt = ?3, counted = 1 WHERE seq = ?1")?
                 .execute((row.seq, token.0, attempt))?;
@@ -174,7 +169,7 @@ impl Shelf {
             self.ledger.enter(no, Class::Leased);
             deliveries.push(delivery);
         }
-        Ok(deliveries)
+        Ok((deliveries, picked.opens))
     }
 
     pub(super) fn recover(&self) -> Result<Vec<Delivery>, Stop> {
@@ -192,37 +187,20 @@ impl Shelf {
     }
 
     /// The answer to a write under a token that is not valid any more.
-    fn stale(&self, id: &MessageId) -> Result<Reply, Stop> {
+    pub(super) fn stale(&self, id: &MessageId) -> Result<Reply, Stop> {
         Ok(rules::stale(self.record(id)?))
     }
 
-    pub(super) fn start(&mut self, id: &MessageId, token: Token, now: Wall) -> Result<Reply, Stop> {
-        let queue = self
-            .c
-            .prepare_cached(
-                "UPDATE live SET started = ?3, state = 2 WHERE id = ?1 AND token = ?2 AND state <> 2 \
-                 RETURNING queue",
-            )?
-            .query_row((Key::of(id), token.0, now.0), |row| row.get(0))
-            .optional()?;
-        if let Some(queue) = queue {
-            let queue = ledger::index(queue);
-            self.ledger.leave(queue, Class::Leased);
-            self.ledger.enter(queue, Class::Running);
-            return Ok(rules::applied());
-        }
-        // A repeat under the same token keeps the first time.
-        if self.held(id, token)?.is_some() { Ok(rules::applied()) } else { self.stale(id) }
-    }
-
     /// What is held under this token.
-    fn held(&self, id: &MessageId, token: Token) -> rusqlite::Result<Option<HeldRow>> {
+    pub(super) fn held(&self, id: &MessageId, token: Token) -> rusqlite::Result<Option<HeldRow>> {
         self.c
-            .prepare_cached("SELECT seq, queue, priority, state FROM live WHERE id = ?1 AND token = ?2")?
+            .prepare_cached(
+                "SELECT seq, queue, priority, state, lane FROM live WHERE id = ?1 AND token = ?2",
+            )?
             .query_row((Key::of(id), token.0), |row| {
                 let class = if row.get::<_, i64>(3)? == 2 { Class::Running } else { Class::Leased };
                 let queue = ledger::index(row.get(1)?);
-                Ok(HeldRow { seq: row.get(0)?, queue, priority: row.get(2)?, class })
+                Ok(HeldRow { seq: row.get(0)?, queue, priority: row.get(2)?, class, lane: row.get(4)? })
             })
             .optional()
     }
@@ -232,6 +210,7 @@ impl Shelf {
         let Some(HeldRow { seq, queue, class, .. }) = self.held(&s.id, s.token)? else {
             return self.stale(&s.id);
         };
+        self.release(seq, class == Class::Running, &s.takes, s.now)?;
         let more = if s.memory.is_some() { self.with_more_memory(seq, s)? } else { None };
         self.ledger.leave(queue, class);
         if s.state == State::Retry {
@@ -255,15 +234,14 @@ impl Shelf {
                 None => queue,
             };
             self.ledger.enter(queue, Class::Scheduled);
+            self.claim_rests(seq, true)?;
         } else {
-            self.finish(seq, s.state, &s.outcome, s.now, s.expires_ms, s.lost)?;
+            self.finish(seq, s.state, (&s.outcome, s.forget_result), s.now, s.expires_ms, s.lost)?;
         }
         for m in &s.follow_ups {
-            self.store(m, s.now, 0)?;
+            self.store(m, s.now)?;
         }
-        for permit in &s.releases {
-            self.release(permit)?;
-        }
+        self.remember(&s.memos)?;
         Ok(rules::applied())
     }
 
@@ -277,7 +255,7 @@ impl Shelf {
     }
 
     /// Writes another message into this row. Answers its queue.
-    fn replace_message(&mut self, seq: i64, message: &Message) -> rusqlite::Result<QueueNo> {
+    pub(super) fn replace_message(&mut self, seq: i64, message: &Message) -> rusqlite::Result<QueueNo> {
         let json = encode(message)?;
         self.bytes += json.len();
         let queue = self.ledger.number_or_new(&self.c, &message.queue)?;
@@ -302,30 +280,85 @@ impl Shelf {
         &mut self,
         seq: i64,
         state: State,
-        outcome: &Outcome,
+        (outcome, forget_result): (&Outcome, bool),
         now: Wall,
         expires_ms: Option<u64>,
         lost: bool,
-    ) -> rusqlite::Result<()> {
-        let outcome = encode(outcome)?;
+    ) -> Result<(), Stop> {
+        let result = outcome.result.as_ref();
+        let outcome = if forget_result && result.is_some() {
+            encode(&Outcome { result: None, ..outcome.clone() })?
+        } else {
+            encode(outcome)?
+        };
         self.bytes += outcome.len();
-        self.c
+        self.claim_ends(seq)?;
+        // What was given up on is kept for longer than what a task's own retention says.
+        let expires_ms = expires_ms.filter(|_| state != State::Dead);
+        let kept = match state {
+            State::Dead => ledger::DEAD,
+            _ if expires_ms.is_some() => 2,
+            _ => 1,
+        };
+        let queue = self
+            .c
             .prepare_cached(
                 "INSERT INTO done(seq, id, queue, state, kept, attempt, losses, retries, started, finished, \
                  expires, message, outcome) SELECT seq, id, queue, ?2, ?3, attempt, losses + ?4, retries, \
-                 started, ?5, ?6, message, ?7 FROM live WHERE seq = ?1",
+                 started, ?5, ?6, message, ?7 FROM live WHERE seq = ?1 RETURNING queue",
+            )?
+            .query_row(
+                params![
+                    seq,
+                    code(state),
+                    kept,
+                    i64::from(lost),
+                    now.0,
+                    expires_ms.map(|ms| now.plus(ms).0),
+                    outcome,
+                ],
+                |row| row.get(0),
+            )?;
+        let (flow, step): (Option<i64>, Option<u32>) = self
+            .c
+            .prepare_cached("DELETE FROM live WHERE seq = ?1 RETURNING flow, step")?
+            .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        self.ledger.add_kept(ledger::index(queue), kept);
+        self.fire_ends(seq, state, now)?;
+        match flow.zip(step) {
+            Some(step) => joins::ended(self, step, state, result, now),
+            None => Ok(()),
+        }
+    }
+
+    /// Records the end of a message that never was published, of an id that is not known.
+    pub(super) fn bury(
+        &mut self,
+        m: &Message,
+        (state, outcome): (State, &Outcome),
+        now: Wall,
+        keep_ms: u64,
+    ) -> rusqlite::Result<()> {
+        let (message, outcome) = (encode(m)?, encode(outcome)?);
+        self.bytes += message.len() + outcome.len();
+        let queue = self.ledger.number_or_new(&self.c, &m.queue)?;
+        self.ledger.f.seq += 1;
+        self.ledger.add_kept(queue, 2);
+        self.c
+            .prepare_cached(
+                "INSERT INTO done(seq, id, queue, state, kept, attempt, losses, retries, finished, expires, \
+                 message, outcome) VALUES (?1, ?2, ?3, ?4, 2, 0, 0, 0, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
-                seq,
+                self.ledger.f.seq,
+                Key::of(&m.id),
+                queue as i64,
                 code(state),
-                if expires_ms.is_some() { 2 } else { 1 },
-                i64::from(lost),
                 now.0,
-                expires_ms.map(|ms| now.plus(ms).0),
+                now.plus(keep_ms).0,
+                message,
                 outcome,
             ])?;
-        self.c.prepare_cached("DELETE FROM live WHERE seq = ?1")?.execute([seq])?;
-        self.ledger.f.kept += 1;
         Ok(())
     }
 
@@ -335,11 +368,13 @@ impl Shelf {
         token: Token,
         until: Option<Wall>,
         (counted, lost): (bool, bool),
+        takes: &[Take],
         now: Wall,
     ) -> Result<Reply, Stop> {
-        let Some(HeldRow { seq, queue, priority, class }) = self.held(id, token)? else {
+        let Some(HeldRow { seq, queue, priority, class, lane }) = self.held(id, token)? else {
             return self.stale(id);
         };
+        self.release(seq, class == Class::Running, takes, now)?;
         let due = until.filter(|u| *u > now);
         let state = if due.is_some() { State::Scheduled } else { State::Waiting };
         let rank = rules::goes_behind(lost, due).then(|| self.ledger.rank_again(now, priority));
@@ -351,6 +386,10 @@ impl Shelf {
             .execute((seq, code(state), due.map(|d| d.0), counted, i64::from(lost), rank))?;
         self.ledger.leave(queue, class);
         self.ledger.enter(queue, idle_class(state, false));
+        self.claim_rests(seq, false)?;
+        if due.is_none() {
+            self.enter_lane(queue, lane.as_deref())?;
+        }
         Ok(rules::applied())
     }
 
@@ -366,7 +405,7 @@ impl Shelf {
     }
 
     /// Row, queue and class of what is neither final nor leased.
-    fn open(&self, id: &MessageId) -> Result<Option<(i64, QueueNo, Class)>, Stop> {
+    pub(super) fn open(&self, id: &MessageId) -> Result<Option<(i64, QueueNo, Class)>, Stop> {
         let found = self
             .c
             .prepare_cached(
@@ -384,7 +423,7 @@ impl Shelf {
     pub(super) fn revoke(&mut self, id: &MessageId, now: Wall) -> Result<Reply, Stop> {
         if let Some((seq, queue, class)) = self.open(id)? {
             self.ledger.leave(queue, class);
-            self.finish(seq, State::Revoked, &rules::revoked(), now, None, false)?;
+            self.finish(seq, State::Revoked, (&rules::revoked(), false), now, None, false)?;
         }
         Ok(Reply::Record(self.record(id)?.map(Box::new)))
     }
@@ -399,10 +438,12 @@ impl Shelf {
             if row.flag == 0 {
                 return Err(rules::arguments_gone(id).into());
             }
-            let message = rules::reborn(row.message()?, now);
-            self.drop_done(row.seq)?;
-            self.ledger.f.kept = self.ledger.f.kept.saturating_sub(1);
-            self.born(&message, State::Waiting, None, now, 0)?;
+            let message = row.message()?;
+            if let Some(holder) = self.in_the_way(&message, now)? {
+                let record = self.record(&holder)?.map(Box::new);
+                return Ok(Reply::Taken { of: id.clone(), holder, record });
+            }
+            self.revive(&row, message, None, None, now)?;
         }
         Ok(Reply::Record(self.record(id)?.map(Box::new)))
     }
@@ -422,12 +463,13 @@ impl Shelf {
         unknown: bool,
     ) -> Result<Reply, Stop> {
         let change = "UPDATE live SET token = NULL, state = 1, counted = CASE WHEN token IS NULL THEN counted \
-                      ELSE 0 END, unknown = ?2 WHERE seq = ?1";
+                      ELSE 0 END, unknown = ?2 WHERE seq = ?1 RETURNING lane";
         let (seq, queue, class, task) = match (unknown, token) {
             (true, Some(token)) => {
                 let Some(HeldRow { seq, queue, class, .. }) = self.held(id, token)? else {
                     return self.stale(id);
                 };
+                self.release(seq, true, &[], Wall(0))?;
                 (seq, queue, class, self.task(id)?)
             }
             (true, None) => match self.open(id)? {
@@ -443,15 +485,16 @@ impl Shelf {
         };
         self.ledger.leave(queue, class);
         self.ledger.enter(queue, idle_class(State::Waiting, task.is_some()));
-        self.c.prepare_cached(change)?.execute((seq, task))?;
+        let waits = task.is_none();
+        let lane: Option<String> = self.c.prepare_cached(change)?.query_row((seq, task), |row| row.get(0))?;
+        if waits {
+            self.enter_lane(queue, lane.as_deref())?;
+        }
+        self.claim_rests(seq, false)?;
         Ok(rules::applied())
     }
 
     fn task(&self, id: &MessageId) -> Result<Option<String>, Stop> {
         Ok(self.live(id)?.map(|row| row.message()).transpose()?.map(|m| m.task))
     }
-}
-
-fn vanished(id: &MessageId) -> Fault {
-    Fault::Again(format!("{id} was there and is not; try again"))
 }

@@ -9,6 +9,7 @@ use super::schema;
 use super::shelf::Shelf;
 use crate::link::sqlite::state_dir::{HEADROOM, Left, StateDir};
 use crate::link::sqlite::{self as link, OpenError};
+use crate::model::workflow::Fallout;
 
 /// Opens the store of a directory for the first time in this process.
 pub(super) fn open(dir: &Path) -> Result<(StateDir, Shelf), OpenError> {
@@ -53,6 +54,7 @@ pub(super) fn shelf(
     // Whatever an earlier process or handle committed without an fsync, or with one that failed, is on
     // the disk before anybody is told that it is known.
     link::checkpoint(&c).map_err(failed)?;
+    super::lanes::mend(&c).map_err(failed)?;
     let ledger = Ledger::load(&c).map_err(failed)?;
-    Ok(Shelf { c, ledger, bytes: 0 })
+    Ok(Shelf { c, ledger, bytes: 0, fallout: Fallout::default() })
 }

@@ -113,7 +113,9 @@ impl<'a> Found<'a> {
                 return Ok(());
             }
         }
-        if let Ok(record) = row.record() {
+        if let Ok(record) = row.record()
+            && f.letters.as_ref().is_none_or(|letters| letters.fits(&record))
+        {
             self.bytes += row.size();
             self.records.push(record);
         }
@@ -233,6 +235,8 @@ pub(super) fn faults_of_rows(c: &Connection) -> rusqlite::Result<Vec<String>> {
                 Ok(r) if r.state == State::Running && r.token.is_none() => {
                     found.insert(row.seq, format!("{}: RUNNING without a lease", r.message.id))
                 }
+                // What a schedule fired may wait for what it fired before, and is due at no time.
+                Ok(r) if r.state == State::Scheduled && r.due.is_none() && r.message.fired.is_some() => None,
                 Ok(r) if matches!(r.state, State::Scheduled | State::Retry) != r.due.is_some() => {
                     found.insert(row.seq, format!("{}: {} with due {:?}", r.message.id, r.state, r.due))
                 }
@@ -244,5 +248,5 @@ pub(super) fn faults_of_rows(c: &Connection) -> rusqlite::Result<Vec<String>> {
             }
         }
     }
-    Ok(found.into_values().collect())
+    Ok(found.into_values().chain(super::claims::faults(c)?).collect())
 }

@@ -33,6 +33,13 @@ impl<'a> Key<'a> {
     }
 }
 
+/// The id of a key, as the client gave it.
+pub(super) fn id(value: ValueRef<'_>) -> MessageId {
+    let bytes = value.as_bytes_or_null().ok().flatten().unwrap_or_default();
+    let uuid = if matches!(value, ValueRef::Blob(_)) { uuid::Uuid::from_slice(bytes).ok() } else { None };
+    MessageId(uuid.map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), |uuid| uuid.to_string()))
+}
+
 impl ToSql for Key<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self {
@@ -40,6 +47,15 @@ impl ToSql for Key<'_> {
             Self::Text(text) => ValueRef::Text(text.as_bytes()),
         }))
     }
+}
+
+/// The id of a key.
+pub(super) fn id_of(key: ValueRef<'_>) -> Result<MessageId, String> {
+    let text = match key {
+        ValueRef::Blob(bytes) => uuid::Uuid::from_slice(bytes).map(|uuid| uuid.to_string()),
+        other => return other.as_str().map(|s| MessageId(s.to_owned())).map_err(|e| e.to_string()),
+    };
+    text.map(MessageId).map_err(|e| e.to_string())
 }
 
 /// A state's number in a row: its place in [`state::ALL`], which never changes.
@@ -87,7 +103,7 @@ pub(super) struct Stored {
     outcome: Option<Vec<u8>>,
     /// `counted` of a live row, `kept` of a finished one.
     pub flag: i64,
-    rank: i64,
+    pub rank: i64,
 }
 
 impl Stored {

@@ -6,7 +6,10 @@
 use rusqlite::Connection;
 
 use super::ledger::Ledger;
+use crate::broker::{joins, rules};
+use crate::model::letters::LetterAct;
 use crate::model::op::{Fault, Op, Reply};
+use crate::model::workflow::Fallout;
 
 /// Why an operation did not take place.
 #[derive(Debug)]
@@ -36,22 +39,38 @@ pub(super) struct Shelf {
     pub ledger: Ledger,
     /// Bytes of messages and outcomes written or read in this transaction.
     pub bytes: usize,
+    /// What the operation did beside.
+    pub fallout: Fallout,
 }
 
 impl Shelf {
     /// Does one operation inside the open transaction. List and Purge are the writer's.
     pub(super) fn apply(&mut self, op: &Op) -> Result<Reply, Stop> {
+        self.fallout = Fallout::default();
+        let reply = self.perform(op)?;
+        Ok(rules::with(reply, std::mem::take(&mut self.fallout)))
+    }
+
+    fn perform(&mut self, op: &Op) -> Result<Reply, Stop> {
         Ok(match op {
             Op::Publish { messages, max_length, now } => return self.publish(messages, max_length, *now),
-            Op::Lease { queue, credit, now } => Reply::Deliveries(self.lease(queue, *credit, *now)?),
-            Op::Start { id, token, now } => return self.start(id, *token, *now),
+            Op::Lease { queue, credit, now, skip } => {
+                let (deliveries, opens) = self.lease(queue, *credit, *now, skip)?;
+                Reply::Leased { deliveries, opens }
+            }
+            Op::Start { id, token, now, takes } => return self.start(id, *token, *now, takes),
+            Op::Aside { id, token, lane, blocked, now } => {
+                return self.aside(id, *token, lane.as_deref(), blocked, *now);
+            }
+            Op::Open { task } => return self.open_lanes(task.as_deref()),
             Op::Settle(settle) => return self.settle(settle),
-            Op::Defer { id, token, until, counted, lost, now } => {
-                return self.defer(id, *token, *until, (*counted, *lost), *now);
+            Op::Defer { id, token, until, counted, lost, takes, now } => {
+                return self.defer(id, *token, *until, (*counted, *lost), takes, *now);
             }
             Op::Extend { leases } => Reply::Lost(self.extend(leases)?),
             Op::Revoke { id, now } => return self.revoke(id, *now),
             Op::Requeue { id, now } => return self.requeue(id, *now),
+            Op::Letters(step) => return self.letters(step),
             Op::Get { id } => Reply::Record(self.record(id)?.map(Box::new)),
             Op::Count => Reply::Counts(self.ledger.counts()),
             Op::Move { id, token, unknown, now: _ } => return self.relocate(id, *token, *unknown),
@@ -62,12 +81,22 @@ impl Shelf {
                 self.queue_state(queue, *paused)?;
                 Reply::Done
             }
-            Op::Acquire(permit) => Reply::Permit(self.acquire(permit)?),
-            Op::Release(permit) => {
-                self.release(permit)?;
-                Reply::Permit(true)
+            Op::Once { key, at, message } => Reply::Once(self.once(key, *at, message)?),
+            Op::Tick(tick) => Reply::Ticked(self.tick(tick)?),
+            Op::Schedules { after } => self.schedule_rows(after)?,
+            Op::Schedule(changes) => {
+                self.change_schedules(changes)?;
+                Reply::Done
             }
-            Op::Tick { schedule, planned, message } => Reply::Ticked(self.tick(schedule, *planned, message)?),
+            Op::Remember(memos) => {
+                self.remember(memos)?;
+                Reply::Done
+            }
+            Op::Recall { prefix, after } => Reply::Memos(self.recall(prefix, after)?),
+            Op::Launch { workflow, max_length, now } => return self.launch(workflow, max_length, *now),
+            Op::Look(look) => Reply::Seen(joins::look(self, look)?.map(Box::new)),
+            Op::CancelFlow { id, from, now } => Reply::Flowed(joins::cancel(self, id, *from, *now)?),
+            Op::RetryFlow { id, from, now } => Reply::Flowed(joins::retry(self, id, *from, *now)?),
             Op::Node { name, announce, now } => Reply::Nodes(self.node(name, announce, *now)?),
             Op::List(_) | Op::Purge { .. } => {
                 return Err(Stop::Fault(Fault::Refused("not an operation of a transaction".to_owned())));
@@ -77,8 +106,9 @@ impl Shelf {
 }
 
 /// Whether an operation is answered only when it is on the disk. The others need survive only a killed
-/// process (promise 1): a lease that a power cut takes back was held by nobody any more.
-pub(super) const fn is_durable(op: &Op) -> bool {
+/// process (promise 1): a lease that a power cut takes back was held by nobody any more. A start under a slow
+/// rate must survive it, or the next one would come too early.
+pub(super) fn is_durable(op: &Op) -> bool {
     match op {
         Op::Publish { .. }
         | Op::Settle(_)
@@ -89,18 +119,26 @@ pub(super) const fn is_durable(op: &Op) -> bool {
         | Op::Known { .. }
         | Op::Sweep { .. }
         | Op::QueueState { .. }
+        | Op::Remember(_)
+        | Op::Schedule(_)
+        | Op::Once { .. }
+        | Op::Launch { .. }
+        | Op::CancelFlow { .. }
+        | Op::RetryFlow { .. }
         | Op::Tick { .. } => true,
-        // A permit goes with a lease or a settle; commits are lost only from the end, so the two stay
-        // consistent with each other.
-        Op::Acquire(_)
-        | Op::Release(_)
+        Op::Letters(step) => !matches!(step.act, LetterAct::Count),
+        Op::Start { takes, .. } => takes.list.iter().any(crate::model::limit::Take::is_slow),
+        Op::Aside { .. }
+        | Op::Open { .. }
         | Op::Lease { .. }
-        | Op::Start { .. }
         | Op::Defer { .. }
         | Op::Extend { .. }
         | Op::Get { .. }
         | Op::List(_)
         | Op::Count
+        | Op::Recall { .. }
+        | Op::Schedules { .. }
+        | Op::Look(_)
         | Op::Recover
         | Op::Node { .. } => false,
     }
@@ -109,5 +147,16 @@ pub(super) const fn is_durable(op: &Op) -> bool {
 /// Whether an operation begins something new: refused while the disk is full, so that what is left serves
 /// the ends of what runs.
 pub(super) const fn begins(op: &Op) -> bool {
-    matches!(op, Op::Publish { .. } | Op::Requeue { .. } | Op::Tick { .. } | Op::Lease { .. })
+    match op {
+        Op::Letters(step) => matches!(step.act, LetterAct::Retry { .. }),
+        op => matches!(
+            op,
+            Op::Publish { .. }
+                | Op::Requeue { .. }
+                | Op::Tick { .. }
+                | Op::Lease { .. }
+                | Op::Launch { .. }
+                | Op::RetryFlow { .. }
+        ),
+    }
 }

@@ -1,9 +1,8 @@
-//! What stands beside the messages: permits, ticks of schedules, nodes, the state of queues.
+//! What stands beside the messages: facts, nodes, the state of queues.
 
 use super::shelf::{Shelf, Stop};
 use crate::broker::rules;
-use crate::model::message::Message;
-use crate::model::op::Permit;
+use crate::model::op::{MAX_MEMOS, Memo};
 use crate::model::time::Wall;
 
 impl Shelf {
@@ -14,52 +13,28 @@ impl Shelf {
         Ok(())
     }
 
-    pub(super) fn acquire(&self, permit: &Permit) -> Result<bool, Stop> {
-        let (key, holder) = (&permit.key, &permit.holder);
-        let mut held = self.c.prepare_cached("SELECT 1 FROM permit WHERE key = ?1 AND holder = ?2")?;
-        if held.exists((key, holder))? {
-            return Ok(true);
+    pub(super) fn remember(&self, memos: &[Memo]) -> Result<(), Stop> {
+        for memo in memos {
+            match &memo.value {
+                Some(value) => self
+                    .c
+                    .prepare_cached(
+                        "INSERT INTO memo(key, value) VALUES (?1, ?2) \
+                         ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                    )?
+                    .execute((&memo.key, value))?,
+                None => self.c.prepare_cached("DELETE FROM memo WHERE key = ?1")?.execute([&memo.key])?,
+            };
         }
-        let taken = self
-            .c
-            .prepare_cached(
-                "INSERT INTO permit(key, holder) SELECT ?1, ?2 \
-                 WHERE (SELECT count(*) FROM permit WHERE key = ?1) < ?3",
-            )?
-            .execute((key, holder, permit.limit))?;
-        Ok(taken == 1)
-    }
-
-    pub(super) fn release(&self, permit: &Permit) -> Result<(), Stop> {
-        self.c
-            .prepare_cached("DELETE FROM permit WHERE key = ?1 AND holder = ?2")?
-            .execute((&permit.key, &permit.holder))?;
         Ok(())
     }
 
-    pub(super) fn tick(&mut self, schedule: &str, planned: Wall, message: &Message) -> Result<bool, Stop> {
-        let (fired, first): (i64, Option<i64>) = self
-            .c
-            .prepare_cached("SELECT count(*), min(planned) FROM tick WHERE schedule = ?1")?
-            .query_row([schedule], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let full = fired >= rules::TICKS_KEPT as i64;
-        if full && first.is_some_and(|first| planned.0 < first) {
-            return Ok(false);
-        }
-        let new = self
-            .c
-            .prepare_cached("INSERT INTO tick(schedule, planned) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
-            .execute((schedule, planned.0))?;
-        if new == 0 {
-            return Ok(false);
-        }
-        if full {
-            self.c
-                .prepare_cached("DELETE FROM tick WHERE schedule = ?1 AND planned = ?2")?
-                .execute((schedule, first))?;
-        }
-        self.store(message, message.enqueued, 0)?;
-        Ok(true)
+    pub(super) fn recall(&self, prefix: &str, after: &str) -> Result<Vec<Memo>, Stop> {
+        let sql = "SELECT key, value FROM memo WHERE key >= ?1 AND key > ?2 AND substr(key, 1, length(?1)) = ?1 \
+                   ORDER BY key LIMIT ?3";
+        let mut statement = self.c.prepare_cached(sql)?;
+        let memo = |row: &rusqlite::Row<'_>| Ok(Memo { key: row.get(0)?, value: Some(row.get(1)?) });
+        Ok(statement.query_map((prefix, after, MAX_MEMOS as i64), memo)?.collect::<Result<_, _>>()?)
     }
 
     pub(super) fn node(

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 
 use rusqlite::OptionalExtension;
 
-use super::ledger::{self, Class, QueueNo, idle_class};
-use super::row::{Stored, done_columns, encode, live_columns, state};
+use super::ledger::{self, Class, QueueNo};
+use super::row::{self, Stored, done_columns, encode, live_columns};
 use super::shelf::{Shelf, Stop};
-use crate::broker::rules;
+use crate::broker::{joins, rules};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Reply, Retention};
 use crate::model::state::State;
 use crate::model::time::Wall;
+use crate::model::workflow::Fallout;
 
 /// A purge that goes on over several transactions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,12 +25,21 @@ pub(super) struct Purge {
     /// Messages ended so far.
     pub ended: u64,
     done: bool,
+    fallout: Fallout,
 }
+
+/// Steps of workflows of which a purge says that they ended with it; whoever waits for others looks again by himself.
+const PURGE_TOLD: usize = 10_000;
 
 impl Purge {
     /// Whether nothing is left of it.
     pub(super) fn is_done(&self) -> bool {
         self.done
+    }
+
+    /// The answer to it.
+    pub(super) fn answer(self) -> Reply {
+        rules::with(Reply::Purged(self.ended), self.fallout)
     }
 }
 
@@ -39,6 +49,7 @@ const PURGE_ROWS: usize = 2_000;
 impl Shelf {
     pub(super) fn sweep(&mut self, now: Wall, retention: Retention) -> Result<Reply, Stop> {
         let mut left = rules::SWEEP_ROWS;
+        joins::sweep(self, now, &mut left)?;
         let expired = self.expire(now, &mut left)?;
         let queues = self.wake(now, &mut left)?;
         let aged = now.0.saturating_sub(i64::try_from(retention.age_ms).unwrap_or(i64::MAX));
@@ -58,12 +69,21 @@ impl Shelf {
                       ORDER BY finished, seq LIMIT ?2";
         self.outlive(oldest, i64::MAX, now, &mut excess)?;
 
+        let dead = "SELECT seq FROM done WHERE kept = 3 AND finished <= ?1 ORDER BY finished, seq LIMIT ?2";
+        let aged = now.0.saturating_sub(i64::try_from(retention.dead_age_ms).unwrap_or(i64::MAX));
+        self.outlive(dead, aged, now, &mut left)?;
+        let mut excess = within(self.ledger.f.dead.saturating_sub(retention.dead_count), left);
+        left -= excess;
+        self.outlive(dead, i64::MAX, now, &mut excess)?;
+
         let ids = "SELECT seq FROM done WHERE kept = 0 AND finished <= ?1 ORDER BY finished, seq LIMIT ?2";
         self.forget(ids, now.0.saturating_sub(rules::ID_KEPT_MS as i64), &mut left)?;
         let most = retention.count.saturating_mul(rules::IDS_PER_RECORD);
         let mut excess = within(self.ledger.f.slim.saturating_sub(most), left);
         left -= excess;
         self.forget(ids, i64::MAX, &mut excess)?;
+        self.forget_flows(now, retention.count, &mut left)?;
+        self.forget_rates(now, &mut left)?;
         Ok(Reply::Swept { queues, expired, next: self.next()?, more: left == 0 })
     }
 
@@ -91,27 +111,28 @@ impl Shelf {
         *left = left.saturating_sub(rows.len());
         let mut expired = Vec::with_capacity(rows.len());
         for (row, unknown) in rows {
-            self.ledger.leave(row.queue, idle_class(row.state().unwrap_or(State::Waiting), unknown));
-            self.finish(row.seq, State::Expired, &rules::expired(), now, None, false)?;
+            let class = self.class_now(row.seq, row::code(row.state().unwrap_or(State::Waiting)), unknown)?;
+            self.ledger.leave(row.queue, class);
+            self.finish(row.seq, State::Expired, (&rules::expired(), false), now, None, false)?;
             expired.extend(row.message().ok().map(|m| m.id));
         }
         Ok(expired)
     }
 
     fn wake(&mut self, now: Wall, left: &mut usize) -> Result<Vec<String>, Stop> {
-        let rows: Vec<(i64, QueueNo, bool, u8)> = self
+        let rows: Vec<(i64, QueueNo, bool, u8, Option<String>)> = self
             .c
             .prepare_cached(
-                "SELECT seq, queue, counted, priority FROM live WHERE due IS NOT NULL AND due <= ?1 \
+                "SELECT seq, queue, counted, priority, lane FROM live WHERE due IS NOT NULL AND due <= ?1 \
                  ORDER BY due, seq LIMIT ?2",
             )?
             .query_map((now.0, *left as i64), |row| {
-                Ok((row.get(0)?, ledger::index(row.get(1)?), row.get(2)?, row.get(3)?))
+                Ok((row.get(0)?, ledger::index(row.get(1)?), row.get(2)?, row.get(3)?, row.get(4)?))
             })?
             .collect::<Result<_, _>>()?;
         *left = left.saturating_sub(rows.len());
         let mut queues = BTreeSet::new();
-        for (seq, queue, counted, priority) in rows {
+        for (seq, queue, counted, priority, lane) in rows {
             let again = self.ledger.rank_again(now, priority);
             self.c
                 .prepare_cached(
@@ -120,6 +141,7 @@ impl Shelf {
                 .execute((seq, counted.then_some(again)))?;
             self.ledger.leave(queue, Class::Scheduled);
             self.ledger.enter(queue, Class::Waiting);
+            self.enter_lane(queue, lane.as_deref())?;
             queues.insert(self.ledger.name(queue).to_owned());
         }
         Ok(queues.into_iter().collect())
@@ -132,20 +154,27 @@ impl Shelf {
                 .c
                 .prepare_cached(concat!("SELECT ", done_columns!(), " FROM done WHERE seq = ?1"))?
                 .query_row([seq], Stored::of)?;
-            self.ledger.f.kept = self.ledger.f.kept.saturating_sub(1);
-            match row.record() {
-                Ok(record) if record.finished.unwrap_or_default().plus(rules::ID_KEPT_MS) > now => {
-                    let json = encode(&rules::slim(record).message)?;
-                    self.c
-                        .prepare_cached(
-                            "UPDATE done SET kept = 0, expires = NULL, message = ?2, outcome = NULL WHERE seq = ?1",
-                        )?
-                        .execute((seq, json))?;
-                    self.c.prepare_cached("DELETE FROM body WHERE seq = ?1")?.execute([seq])?;
-                    self.ledger.f.slim += 1;
-                }
-                _ => self.drop_done(seq)?,
+            self.outlive_row(&row, now)?;
+        }
+        Ok(())
+    }
+
+    /// The same for one row.
+    pub(super) fn outlive_row(&mut self, row: &Stored, now: Wall) -> Result<(), Stop> {
+        let seq = row.seq;
+        self.ledger.forget_kept(row.queue, row.flag);
+        match row.record() {
+            Ok(record) if record.finished.unwrap_or_default().plus(rules::ID_KEPT_MS) > now => {
+                let json = encode(&rules::slim(record).message)?;
+                self.c
+                    .prepare_cached(
+                        "UPDATE done SET kept = 0, expires = NULL, message = ?2, outcome = NULL WHERE seq = ?1",
+                    )?
+                    .execute((seq, json))?;
+                self.c.prepare_cached("DELETE FROM body WHERE seq = ?1")?.execute([seq])?;
+                self.ledger.f.slim += 1;
             }
+            _ => self.drop_done(seq)?,
         }
         Ok(())
     }
@@ -179,22 +208,23 @@ impl Shelf {
         } else {
             "OR EXISTS (SELECT 1 FROM json_each(?3) WHERE unknown GLOB value)"
         };
-        let rows: Vec<(i64, QueueNo)> = self
+        let rows: Vec<(i64, QueueNo, Option<String>)> = self
             .c
             .prepare_cached(&format!(
-                "SELECT seq, queue FROM live WHERE unknown IS NOT NULL AND ?3 IS NOT NULL \
+                "SELECT seq, queue, lane FROM live WHERE unknown IS NOT NULL AND ?3 IS NOT NULL \
                  AND (unknown IN (SELECT value FROM json_each(?1)) {matched}) ORDER BY seq LIMIT ?2"
             ))?
             .query_map((json(&names)?, rules::SWEEP_ROWS as i64, json(&patterns)?), |row| {
-                Ok((row.get(0)?, ledger::index(row.get(1)?)))
+                Ok((row.get(0)?, ledger::index(row.get(1)?), row.get(2)?))
             })?
             .collect::<Result<_, _>>()?;
         let more = rows.len() == rules::SWEEP_ROWS;
         let mut queues = BTreeSet::new();
-        for (seq, queue) in rows {
+        for (seq, queue, lane) in rows {
             self.c.prepare_cached("UPDATE live SET unknown = NULL WHERE seq = ?1")?.execute([seq])?;
             self.ledger.leave(queue, Class::Unknown);
             self.ledger.enter(queue, Class::Waiting);
+            self.enter_lane(queue, lane.as_deref())?;
             queues.insert(self.ledger.name(queue).to_owned());
         }
         Ok(Reply::Swept {
@@ -208,11 +238,20 @@ impl Shelf {
     /// A purge of all that waits in a queue now.
     pub(super) fn purge(&self, queue: &str, now: Wall) -> Option<Purge> {
         let queue = self.ledger.number(queue)?;
-        Some(Purge { queue, now, until: self.ledger.f.seq, from: 0, ended: 0, done: false })
+        Some(Purge {
+            queue,
+            now,
+            until: self.ledger.f.seq,
+            from: 0,
+            ended: 0,
+            done: false,
+            fallout: Fallout::default(),
+        })
     }
 
     /// Does a part of a purge.
-    pub(super) fn purge_some(&mut self, purge: &mut Purge) -> rusqlite::Result<()> {
+    pub(super) fn purge_some(&mut self, purge: &mut Purge) -> Result<(), Stop> {
+        self.fallout = std::mem::take(&mut purge.fallout);
         let rows: Vec<(i64, QueueNo, bool, i64, bool)> = self
             .c
             .prepare_cached(
@@ -227,11 +266,14 @@ impl Shelf {
         for (seq, queue, open, code, unknown) in rows {
             purge.from = seq;
             if queue == purge.queue && open {
-                self.ledger.leave(queue, idle_class(state(code).unwrap_or(State::Waiting), unknown));
-                self.finish(seq, State::Revoked, &rules::revoked(), purge.now, None, false)?;
+                let class = self.class_now(seq, code, unknown)?;
+                self.ledger.leave(queue, class);
+                self.finish(seq, State::Revoked, (&rules::revoked(), false), purge.now, None, false)?;
                 purge.ended += 1;
             }
         }
+        purge.fallout = std::mem::take(&mut self.fallout);
+        purge.fallout.ended.truncate(PURGE_TOLD);
         Ok(())
     }
 }

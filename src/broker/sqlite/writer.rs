@@ -42,6 +42,7 @@ pub(super) enum Request {
 }
 
 /// What waits for its transaction.
+#[allow(clippy::large_enum_variant, reason = "nearly all of it is operations: a box each would cost more")]
 enum Work {
     Op(Ticket, Op),
     Import(Vec<(Message, u32)>, Wall, Sender<Result<u64, Fault>>),
@@ -291,7 +292,7 @@ impl Writer {
             if let Some(job) = self.purges.first_mut()
                 && !job.purge.is_done()
             {
-                shelf.purge_some(&mut job.purge)?;
+                shelf.purge_some(&mut job.purge).map_err(whole)?;
             }
             for work in self.backlog.iter().take(most) {
                 tried += 1;
@@ -352,7 +353,7 @@ impl Writer {
         }
         self.purges.retain(|job| {
             if job.purge.is_done() {
-                completions.push((job.ticket, Ok(Reply::Purged(job.purge.ended))));
+                completions.push((job.ticket, Ok(job.purge.clone().answer())));
             }
             !job.purge.is_done()
         });
@@ -499,9 +500,9 @@ fn perform(
         Work::Op(ticket, Op::Purge { queue, now }) => match shelf.purge(queue, *now) {
             None => Outcome::Op(Ok(Reply::Purged(0))),
             Some(mut purge) => {
-                shelf.purge_some(&mut purge)?;
+                shelf.purge_some(&mut purge).map_err(whole)?;
                 if purge.is_done() {
-                    return Ok(Outcome::Op(Ok(Reply::Purged(purge.ended))));
+                    return Ok(Outcome::Op(Ok(purge.answer())));
                 }
                 purges.push(PurgeJob { ticket: *ticket, purge });
                 Outcome::Purging
@@ -513,7 +514,7 @@ fn perform(
             let mut import = || -> Result<u64, Stop> {
                 let mut new = 0;
                 for (message, attempt) in messages {
-                    new += u64::from(shelf.store(message, *now, *attempt)?);
+                    new += u64::from(shelf.take_over(message, *now, *attempt)?);
                 }
                 Ok(new)
             };
@@ -532,6 +533,14 @@ fn sql<T>(result: Result<T, Stop>) -> rusqlite::Result<Result<T, Fault>> {
         Ok(value) => Ok(Ok(value)),
         Err(Stop::Fault(fault)) => Ok(Err(fault)),
         Err(Stop::Sql(error)) => Err(error),
+    }
+}
+
+/// An answer where only an error of the transaction can be told.
+fn whole(stop: Stop) -> rusqlite::Error {
+    match stop {
+        Stop::Sql(error) => error,
+        Stop::Fault(fault) => rusqlite::Error::ToSqlConversionFailure(Box::new(fault)),
     }
 }
 

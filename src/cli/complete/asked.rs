@@ -13,7 +13,8 @@ use super::words::Typed;
 use crate::cli::moment;
 use crate::cli::output::clean;
 use crate::config::Home;
-use crate::control::api::{QueueView, TaskView};
+use crate::control::api::{QueueView, ScheduleView, TaskView};
+use crate::control::canvas::DeclaredView;
 use crate::control::client::{Client, DEFAULT_SOCKET};
 use crate::control::route::Method;
 use crate::model::name;
@@ -114,6 +115,15 @@ impl Asked {
             .collect()
     }
 
+    /// Declared workflows.
+    pub fn workflows(&self) -> Vec<Candidate> {
+        let all: Vec<DeclaredView> = self.ask("/v1/workflows").unwrap_or_default();
+        let named = all.into_iter().filter(|w| is_name(&w.name));
+        named
+            .map(|w| Candidate::new(w.name, crate::control::api::count(w.steps.len() as u64, "step")))
+            .collect()
+    }
+
     /// The parameters of a task, that of its pattern where it is not declared by name.
     pub fn params(&self, task: &str) -> Vec<Param> {
         let views = self.views();
@@ -141,6 +151,18 @@ impl Asked {
                 Candidate::new(q.name, about)
             })
             .collect()
+    }
+
+    /// Schedules on which this command has something to do.
+    pub fn schedules(&self, command: &str) -> Vec<Candidate> {
+        let all: Vec<ScheduleView> = self.ask("/v1/schedules").unwrap_or_default();
+        let fits = |s: &ScheduleView| match command {
+            "pause" => s.paused.is_none(),
+            "resume" => s.paused.is_some(),
+            _ => true,
+        };
+        let named = all.into_iter().filter(|s| is_name(&s.name) && fits(s));
+        named.map(|s| Candidate::new(s.name, short(&format!("{}, {}", s.task, s.when)))).collect()
     }
 
     /// Messages to which this command can be done, newest first, those not that stand there already.

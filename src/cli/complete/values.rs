@@ -12,19 +12,32 @@ use crate::model::state;
 /// Durations that are worth offering; any other one may be typed.
 const DURATIONS: &[&str] = &["30s", "1m", "5m", "10m", "30m", "1h", "6h", "1d", "1w"];
 
+/// Causes of an end that a dead letter may have.
+const CAUSES: &[&str] =
+    &["worker_lost", "exit", "signal", "error", "time_limit", "memory", "spawn_failed", "rejected"];
+/// Rates that are worth offering, and the words that stand for one.
+const RATES: &[&str] = &["none", "default", "1/s", "10/s", "1/m", "10/m", "100/h", "1000/d"];
+
 /// What a value is, by its name in `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Task,
+    /// A task, and what belongs to its step.
+    Steps,
+    Workflow,
     Queue,
+    Schedule,
     Message,
     State,
+    Cause,
     Duration,
     Zone,
     /// Arguments of the task that was named.
     Pair,
     /// A number of a message's priority.
     Priority,
+    /// How often something starts.
+    Rate,
     File,
     Directory,
     /// Nobody knows what.
@@ -35,18 +48,23 @@ enum Kind {
 fn kind(arg: &Arg) -> Option<Kind> {
     let name = arg.get_value_names().and_then(|n| n.first()).map(|n| n.as_str())?;
     Some(match name {
-        "NAME" => Kind::Task,
+        "NAME" | "TASK" => Kind::Task,
+        "STEPS" => Kind::Steps,
+        "WORKFLOW" | "WORKFLOW|ID" => Kind::Workflow,
         "QUEUE" => Kind::Queue,
+        "SCHEDULE" => Kind::Schedule,
         // As an option it is the id of something new.
         "ID" if arg.is_positional() => Kind::Message,
         "STATE" => Kind::State,
+        "CAUSE" => Kind::Cause,
         "DURATION" | "DURATION|TIME" => Kind::Duration,
         "ZONE" => Kind::Zone,
         "KEY=VALUE" => Kind::Pair,
         "N" if arg.get_id() == "priority" => Kind::Priority,
+        "RATE" => Kind::Rate,
         "PATH" | "FILE" | "POSITIONAL" | "UNIT" => Kind::File,
         "DIR" => Kind::Directory,
-        "ID" | "TIME" | "JSON" | "N" | "USER" => Kind::Free,
+        "ID" | "TIME" | "JSON" | "N" | "EXPR" | "USER" => Kind::Free,
         _ => return None,
     })
 }
@@ -106,14 +124,23 @@ fn value(place: &Place<'_>, typed: &Typed, arg: &Arg, before: &str) -> Answer {
     let mut values = if possible.is_empty() {
         let ask = || Asked::new(place, typed);
         match kind(arg).unwrap_or(Kind::Free) {
+            Kind::Task if place.command.get_name() == "rate" && place.used.contains("queue") => {
+                ask().queues("rate")
+            }
             Kind::Task => ask().tasks(matches!(place.command.get_name(), "enqueue" | "exec")),
+            Kind::Steps if place.positional.is_empty() => ask().tasks(true),
+            Kind::Steps => Vec::new(),
+            Kind::Workflow => ask().workflows(),
             Kind::Queue => ask().queues(place.command.get_name()),
+            Kind::Schedule => ask().schedules(place.command.get_name()),
             Kind::Message => ask().messages(place, &typed.current),
             Kind::Pair => return pairs(place, typed, ask),
             Kind::State => states(typed.current.strip_prefix(before).unwrap_or_default()),
+            Kind::Cause => CAUSES.iter().map(|c| Candidate::new(*c, "")).collect(),
             Kind::Duration => DURATIONS.iter().map(|d| Candidate::new(*d, "")).collect(),
             Kind::Zone => zones(),
             Kind::Priority => (0..=9).rev().map(|n| Candidate::new(n.to_string(), "")).collect(),
+            Kind::Rate => RATES.iter().map(|r| Candidate::new(*r, "")).collect(),
             Kind::File => return Answer::Files,
             Kind::Directory => return Answer::Directories,
             Kind::Free => Vec::new(),
@@ -247,6 +274,7 @@ mod tests {
         assert_eq!(offered("taskd run --state-dir=/v"), [":directories"]);
         assert_eq!(offered("taskd enqueue x -- "), [":files"]);
         assert_eq!(offered("taskd store export > "), [":files"]);
+        assert_eq!(offered("taskd rate t 10"), ["10/s", "10/m", "100/h", "1000/d"]);
         assert!(offered("taskd enqueue x --id ").is_empty());
     }
 }

@@ -100,6 +100,15 @@ impl Table {
         })
     }
 
+    /// The truth of a key.
+    #[must_use]
+    pub fn flag(&self, wanted: &str) -> Option<bool> {
+        self.lines.iter().find_map(|l| match l {
+            Line::Key { name, value: Toml::Bool(b), .. } if name == wanted => Some(*b),
+            _ => None,
+        })
+    }
+
     /// The keys and values, to see whether two tables say the same.
     #[must_use]
     pub fn keys(&self) -> Vec<(String, Toml)> {

@@ -147,7 +147,10 @@ fn keys(page: &mut Page, keys: &[Key], before: &str, told: bool) {
             if key.default.is_empty() { String::new() } else { format!(" Default: `{}`.", key.default) };
         page.item(&format!("`{name}` = {}", kind(key)), &format!("{text}{default}"));
         match key.kind {
-            Kind::Table(inner) => self::keys(page, inner, &format!("{name}."), told),
+            Kind::Table(inner) | Kind::BoolOrTable(inner) | Kind::TableOrFalse(inner) => {
+                self::keys(page, inner, &format!("{name}."), told)
+            }
+            Kind::Steps => self::keys(page, crate::config::keys::STEP, &format!("{name}."), told),
             Kind::Params => self::keys(page, PARAM, &format!("{name}.NAME."), told),
             _ => {}
         }
@@ -201,13 +204,21 @@ fn kind(key: &Key) -> String {
         Kind::Credentials => "list of names of credentials".to_owned(),
         Kind::Params => "table, each name with its type, or with a table of these keys".to_owned(),
         Kind::Cron => "crontab(5) expression".to_owned(),
-        Kind::TimeOfDay => "time, as `\"06:00\"`".to_owned(),
+        Kind::TimesOfDay => "time, as `\"06:00\"`, or list of times".to_owned(),
+        Kind::Program => "argv, its program by its absolute path".to_owned(),
+        Kind::Webhook => "address, as `\"https://host/path\"`".to_owned(),
+        Kind::Secret => "credential, as `\"${credential:NAME}\"`".to_owned(),
+        Kind::Mail => "mail address".to_owned(),
+        Kind::Mails => "mail address, or list of mail addresses".to_owned(),
         Kind::Percent => "share".to_owned(),
         Kind::BoolOr(all) => format!("`true` | `false` | {}", words(all)),
+        Kind::Degrees(most) => format!("number, {}", range((-most).to_string(), most.to_string())),
         Kind::List => "list".to_owned(),
         Kind::Dict => "table".to_owned(),
         Kind::Table(_) => "table of these keys".to_owned(),
-        Kind::Tables => "list of tables".to_owned(),
+        Kind::BoolOrTable(_) => "`true` | `false` | table of these keys".to_owned(),
+        Kind::TableOrFalse(_) => "table of these keys | `false`".to_owned(),
+        Kind::Steps => "list of tables of these keys".to_owned(),
     }
 }
 

@@ -35,6 +35,11 @@ pub(super) const RESULTS: &[Key] = keys! {
     "output_rate": Kind::Size(KIB, GIB), Now, "\"256K\"", "Bytes of output a second that a child may pass on.";
 };
 
+pub(super) const DEAD: &[Key] = keys! {
+    "expires": Kind::Duration(1_000, LONGEST), Now, "\"30d\"", "How long a dead letter is kept, whatever its task's result_expires says.";
+    "max_records": Kind::Int(1, 1_000_000_000), Now, "10_000", "How many dead letters are kept at most; the oldest go first.";
+};
+
 pub(super) const ACCESS: &[Key] = keys! {
     "read": Kind::People, Now, "[\"@taskd-users\"]", "Who may read everything: users and @groups; with --user nobody but whoever runs it.";
     "enqueue": Kind::People, Now, "[\"@taskd-users\"]", "Who may enqueue; whoever enqueued a message may also read and cancel it. With --user nobody but whoever runs it.";
@@ -77,9 +82,10 @@ pub(super) const QUEUE: &[Key] = keys! {
     "pool": Kind::Name, Now, "\"default\"", "The pool that drains it.";
     "weight": Kind::Int(1, 1_000), Now, "1", "Its share of the slots while several queues of a pool wait.";
     "strict": Kind::Bool, Now, "false", "Goes before every queue of its pool that is not strict.";
-    "concurrency": Kind::Int(1, 1_000_000), Now, "", "How many of its messages run at once at most.";
+    "concurrency": Kind::Int(1, 1_000_000), Now, "", "How many of its messages run at once at most, over all nodes that share the broker.";
     "max_length": Kind::Int(1, 1_000_000_000), Now, "", "How many messages may wait in it; then enqueue is refused.";
-    "rate_limit": Kind::Rate, Later, "", "How many of its messages start in a period at most.";
+    "rate_limit": Kind::Rate, Now, "", "How many of its messages start in a period at most, as \"10/m\" (/s, /m, /h, /d), over all nodes that share the broker: evenly spaced, but for rate_limit_burst. What has to wait for it stays in the store.";
+    "rate_limit_burst": Kind::Int(1, 1_000_000), Now, "1", "How many may start at once under rate_limit after a time without any.";
     "shared": Kind::Bool, Later, "", "Celery workers drain it too: what is unknown here goes back.";
 };
 

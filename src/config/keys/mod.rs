@@ -4,6 +4,9 @@
 mod daemon;
 mod schedule;
 mod task;
+mod workflow;
+
+pub use workflow::STEP;
 
 /// Whether a key does something in this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub enum Kind {
     Int(i64, i64),
     /// A number within bounds.
     Number(f64, f64),
+    /// An angle of at most so many degrees either way.
+    Degrees(f64),
     /// A duration within bounds, in milliseconds.
     Duration(u64, u64),
     /// A size within bounds, in bytes.
@@ -77,8 +82,18 @@ pub enum Kind {
     Params,
     /// A crontab(5) expression.
     Cron,
-    /// A time of day as `06:00`.
-    TimeOfDay,
+    /// A time of day as `06:00`, or a list of some.
+    TimesOfDay,
+    /// A program by its absolute path, and its arguments.
+    Program,
+    /// An http or https address, in which credentials may stand.
+    Webhook,
+    /// A text that is a credential.
+    Secret,
+    /// A mail address.
+    Mail,
+    /// A mail address, or a list of some.
+    Mails,
     /// A share as `50%`.
     Percent,
     /// A size, or a multiple as `2x`.
@@ -91,8 +106,12 @@ pub enum Kind {
     Dict,
     /// A table of these keys.
     Table(&'static [Key]),
-    /// A list of tables of any keys.
-    Tables,
+    /// `true`, `false`, or a table of these keys.
+    BoolOrTable(&'static [Key]),
+    /// A table of these keys, or `false`.
+    TableOrFalse(&'static [Key]),
+    /// The steps of a workflow: a list of tables of [`STEP`].
+    Steps,
 }
 
 /// A key.
@@ -186,6 +205,9 @@ pub const TASKD: TableSpec = table("taskd", Shape::One, daemon::TASKD, "The node
 /// `[results]`.
 pub const RESULTS: TableSpec =
     table("results", Shape::One, daemon::RESULTS, "What is kept of finished messages.");
+/// `[dead]`.
+pub const DEAD: TableSpec =
+    table("dead", Shape::One, daemon::DEAD, "What is kept of messages that were given up on (DEAD).");
 /// `[access]`.
 pub const ACCESS: TableSpec = table("access", Shape::One, daemon::ACCESS, "Who may do what on the socket.");
 /// `[pools.NAME]`.
@@ -205,21 +227,27 @@ pub const TASKS: TableSpec = table("tasks", Shape::Named, task::TASK, "A declare
 /// `[schedules.NAME]`.
 pub const SCHEDULES: TableSpec = TableSpec {
     required: &["task"],
-    open: false,
-    ..later("schedules", Shape::Named, schedule::SCHEDULE, "When a task is enqueued by itself.")
+    ..table("schedules", Shape::Named, schedule::SCHEDULE, "When a task is enqueued by itself.")
 };
 /// `[workflows.NAME]`.
-pub const WORKFLOWS: TableSpec =
-    later("workflows", Shape::Named, schedule::WORKFLOW, "Tasks that follow one another.");
+pub const WORKFLOWS: TableSpec = TableSpec {
+    required: &["steps"],
+    ..table("workflows", Shape::Named, workflow::WORKFLOW, "Tasks that follow one another.")
+};
 /// `[web]`.
 pub const WEB: TableSpec = later("web", Shape::One, &[], "The dashboard.");
 /// `[notify]`.
-pub const NOTIFY: TableSpec =
-    later("notify", Shape::One, task::NOTIFY, "Who is told of failures, for every task.");
+pub const NOTIFY: TableSpec = table(
+    "notify",
+    Shape::One,
+    task::NOTIFY,
+    "Who is told of failures, for every task that does not say it itself.",
+);
 
 /// Every table of the file, in the order in which it is shown.
-pub const TABLES: &[TableSpec] =
-    &[TASKD, RESULTS, ACCESS, POOLS, QUEUES, ROUTES, DEFAULTS, TASKS, SCHEDULES, WORKFLOWS, WEB, NOTIFY];
+pub const TABLES: &[TableSpec] = &[
+    TASKD, RESULTS, DEAD, ACCESS, POOLS, QUEUES, ROUTES, DEFAULTS, TASKS, SCHEDULES, WORKFLOWS, WEB, NOTIFY,
+];
 
 /// What other programs call a key, and its name here.
 const ALIASES: &[(&str, &str)] = &[

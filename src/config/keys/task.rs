@@ -46,20 +46,21 @@ pub(super) const TASK: &[Key] = keys! {
     "remote": Kind::Bool, Now, "true", "Whether a message from a shared broker may run it; false by default where it runs as root.";
     "group": Kind::GroupName, Now, "", "The group it runs as; by default its pool's, else its user's own.";
     "supplementary_groups": Kind::Groups, Now, "", "Groups beside those of its user.";
-    "rate_limit": Kind::Rate, Later, "", "How many of its messages start in a period at most, over all nodes.";
-    "rate_limit_key": Kind::Name, Later, "", "The parameter for each value of which rate_limit counts.";
-    "unique": Kind::Table(UNIQUE), Later, "", "At most one message with the same arguments.";
-    "concurrency": Kind::Int(1, 1_000_000), Later, "", "How many of its messages run at once at most, over all nodes.";
-    "concurrency_key": Kind::Name, Later, "", "The parameter for each value of which concurrency counts.";
+    "rate_limit": Kind::Rate, Now, "", "How many of its messages start in a period at most, as \"10/m\" (/s, /m, /h, /d): evenly spaced, but for rate_limit_burst. It holds over all nodes that share the broker, where Celery's holds for each worker. What has to wait stays in the store and takes no slot. `taskd rate` changes it while taskd runs.";
+    "rate_limit_burst": Kind::Int(1, 1_000_000), Now, "1", "How many may start at once under rate_limit after a time without any; no window of time has more starts than its share of the rate and this.";
+    "rate_limit_key": Kind::Name, Now, "", "rate_limit counts for each value of this parameter (without declared parameters: of this argument by name); messages without it count together. Values take turns.";
+    "unique": Kind::BoolOrTable(UNIQUE), Now, "", "At most one message with the same arguments: true for all arguments, while it waits and runs. What comes second is dealt with by on_conflict, in the same transaction, whoever enqueues it. `taskd retry` of a message whose key another one holds is refused.";
+    "concurrency": Kind::Int(1, 1_000_000), Now, "", "How many of its messages run at once at most, over all nodes that share the broker.";
+    "concurrency_key": Kind::Name, Now, "", "concurrency counts for each value of this parameter, as rate_limit_key; where both are set they name the same one.";
     "memory_max": Kind::Size(MIB, 1 << 50), Now, "", "Hard limit of the memory of one attempt.";
     "cpu_quota": Kind::Percent, Now, "", "Hard limit of its CPU time; 200% is two CPUs.";
     "tasks_max": Kind::Int(1, 1 << 22), Now, "", "How many processes and threads one attempt may have.";
     "io_class": Kind::Choice(IO_CLASSES), Now, "", "Scheduling class of its I/O as ionice(1).";
     "on_memory": Kind::Table(ON_MEMORY), Now, "", "What to do when an attempt ran into memory_max: run it again, with more or elsewhere, beside max_retries.";
-    "on_failure": Kind::Table(TELL), Later, "", "Who is told when it fails.";
-    "on_recovery": Kind::Table(TELL), Later, "", "Who is told when it succeeds again.";
-    "on_dead": Kind::Table(TELL), Later, "", "Who is told when a message of it is dead.";
-    "expected_by": Kind::TimeOfDay, Later, "", "Alarm when it has not run by this time of day.";
+    "on_failure": Kind::TableOrFalse(TELL), Now, "", "Who is told when a message of it ends in FAILURE; in place of that of [notify]. false: nobody.";
+    "on_recovery": Kind::TableOrFalse(TELL), Now, "", "Who is told when it succeeds again after a failure that somebody was told of; in place of that of [notify].";
+    "on_dead": Kind::TableOrFalse(TELL), Now, "", "Who is told when a message of it is DEAD; in place of that of [notify]. By default it is told as a failure.";
+    "expected_by": Kind::TimesOfDay, Now, "", "A time of day in [taskd] timezone, or a list of some: whom on_failure names is told when the task had no success since the time before, which for a single one is that of the day before.";
     "credentials": Kind::Credentials, Now, "", "systemd credentials (LoadCredential= of the unit) that it sees, and nobody else, as files in $CREDENTIALS_DIRECTORY while it runs. systemd reads them when the unit starts: a changed one needs a restart, not a reload.";
     "external": Kind::Bool, Later, "", "It is run by Celery workers, not here.";
     "no_new_privileges": Kind::Bool, Now, "", "Its processes can gain no privileges: no setuid program, so no sudo and no ping. Implied by the keys below where it does not run as root.";
@@ -71,16 +72,21 @@ pub(super) const TASK: &[Key] = keys! {
 
 /// `[notify]`: what a task's `on_…` keys say, for every task.
 pub(super) const NOTIFY: &[Key] = keys! {
-    "on_failure": Kind::Table(TELL), Later, "", "Who is told when a task fails.";
-    "on_recovery": Kind::Table(TELL), Later, "", "Who is told when a task succeeds again.";
-    "on_dead": Kind::Table(TELL), Later, "", "Who is told when a message is dead.";
+    "on_failure": Kind::TableOrFalse(TELL), Now, "", "Who is told when a message ends in FAILURE.";
+    "on_recovery": Kind::TableOrFalse(TELL), Now, "", "Who is told when a task succeeds again after a failure that somebody was told of.";
+    "on_dead": Kind::TableOrFalse(TELL), Now, "", "Who is told when a message is DEAD; by default it is told as a failure.";
+    "from": Kind::Mail, Now, "", "Who mails are from; by default taskd at this node.";
+    "sendmail": Kind::Path, Now, "\"/usr/sbin/sendmail\"", "The program that takes mails, started with -t -i.";
+    "max_retries": Kind::Int(0, 1_000), Now, "5", "How often a notice that could not be told is tried again.";
+    "retry_delay": Kind::Duration(1, 3_600_000), Now, "\"20s\"", "How long after the first failure that is; each time doubles it, up to an hour.";
+    "output_lines": Kind::Int(0, 1_000), Now, "50", "How many of the last lines of output a notice repeats; at most 16 KiB of them.";
 };
 
 const UNIQUE: &[Key] = keys! {
-    "key": Kind::Names, Later, "", "The parameters that must be the same.";
-    "while": Kind::Choice(&["queued", "running", "both"]), Later, "", "How long it holds.";
-    "period": Kind::Duration(1, YEAR), Later, "", "How long it holds at most.";
-    "on_conflict": Kind::Choice(&["return", "error", "replace"]), Later, "", "What becomes of the second message.";
+    "key": Kind::Names, Now, "", "The parameters that must be the same; by default all arguments.";
+    "while": Kind::Choice(&["queued", "running", "both"]), Now, "\"both\"", "While what a message holds its key: \"queued\" from its acceptance to its first start, \"running\" while an attempt runs, \"both\" from its acceptance to its final state.";
+    "period": Kind::Duration(1, YEAR), Now, "", "It holds its key at most this long after it was accepted, however long it waits and runs; a final state frees the key at once.";
+    "on_conflict": Kind::Choice(&["return", "error", "replace"]), Now, "\"return\"", "What becomes of the second message: \"return\" answers with the first one, \"error\" refuses it (exit code 73), \"replace\" ends the first one as REVOKED while it waits and takes the second; a first one that runs is answered as by \"return\".";
 };
 
 const ON_MEMORY: &[Key] = keys! {
@@ -90,9 +96,10 @@ const ON_MEMORY: &[Key] = keys! {
 };
 
 const TELL: &[Key] = keys! {
-    "exec": Kind::Argv, Later, "", "A program that is started.";
-    "webhook": Kind::Text, Later, "", "An address that gets a POST.";
-    "mail": Kind::Text, Later, "", "A mail address.";
-    "after": Kind::Int(1, 1_000_000), Later, "", "Only after this many failures in a row.";
-    "at_most": Kind::Rate, Later, "", "How often at most.";
+    "exec": Kind::Program, Now, "", "A program that is started, with the notice as JSON on stdin and TASKD_NOTICE_* in its environment.";
+    "webhook": Kind::Webhook, Now, "", "An http or https address that gets the notice as a POST of JSON; ${credential:NAME} may stand in it. Only a 2xx answer counts; redirects are not followed.";
+    "webhook_secret": Kind::Secret, Now, "", "A credential, as \"${credential:NAME}\", with which each POST is signed: X-Taskd-Signature: sha256=… is the HMAC of its body.";
+    "mail": Kind::Mails, Now, "", "A mail address, or a list of some; taken by [notify] sendmail.";
+    "after": Kind::Int(1, 1_000_000), Now, "", "Only after this many failures in a row; by default 1.";
+    "at_most": Kind::Rate, Now, "", "How many notices in any such period at most; those kept back are counted in the next one.";
 };

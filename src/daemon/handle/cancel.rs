@@ -1,6 +1,7 @@
-//! `cancel`: ends a message wherever it is.
+//! `cancel`: ends a message wherever it is, or a whole workflow.
 
-use super::{Asker, mismatch, no_such_message, stopping, store_error, with_own_record};
+use super::workflow::{self, Found, find_own};
+use super::{Asker, mismatch, no_such_message, stopping, store_error};
 use crate::control::api::{Done, Error, ErrorKind};
 use crate::daemon::state::Daemon;
 use crate::engine::command::Told;
@@ -9,8 +10,11 @@ use crate::model::name::MessageId;
 
 /// Admins, and who enqueued it.
 pub fn handle(d: &mut Daemon, asker: Asker, id: String) {
-    with_own_record(d, asker, &id.clone(), "cancel", move |d, asker, _| {
-        d.ask(Ask::Cancel(MessageId(id.clone())), Box::new(move |_, told| answer(asker, &id, told)));
+    find_own(d, asker, id.clone(), "cancel", move |d, asker, found| match found {
+        Found::Message(_) => {
+            d.ask(Ask::Cancel(MessageId(id.clone())), Box::new(move |_, told| answer(asker, &id, told)));
+        }
+        Found::Workflow(seen) => workflow::cancel_found(d, asker, &seen),
     });
 }
 

@@ -1,19 +1,25 @@
 //! `enqueue`: everything that can be refused is refused here, before the message is accepted.
 
+use std::collections::BTreeSet;
+
 use super::{Asker, mismatch, stopping, store_error};
 use crate::config::settings::Settings;
-use crate::control::api::{Enqueue, Enqueued, Error, ErrorKind};
+use crate::control::api::{Enqueue, Enqueued, Error, ErrorKind, StepBody};
+use crate::control::canvas;
 use crate::daemon::clock;
 use crate::daemon::state::Daemon;
 use crate::engine::command::Told;
 use crate::engine::event::Ask;
-use crate::model::message::{MAX_BYTES, MAX_PRIORITY, Message};
+use crate::model::message::{MAX_BYTES, MAX_PRIORITY, Message, Record};
 use crate::model::name::{self, MessageId};
-use crate::model::op::Published;
-use crate::model::params;
+use crate::model::notice::RESERVED;
+use crate::model::op::{Op, Published, Reply};
 use crate::model::state::State;
 use crate::model::task::Task;
 use crate::model::time::Wall;
+use crate::model::unique;
+use crate::model::workflow::{Step, Workflow};
+use crate::model::{handed, params};
 
 /// Latest time that is accepted for `eta` and `expires`: 9999-12-31.
 const LATEST: i64 = 253_402_300_799_000;
@@ -21,6 +27,9 @@ const LATEST: i64 = 253_402_300_799_000;
 /// Checks and publishes.
 pub fn handle(d: &mut Daemon, asker: Asker, list: Vec<Enqueue>) {
     let now = clock::now().wall;
+    if list.iter().any(|m| !m.link.is_empty() || !m.link_error.is_empty()) {
+        return linked(d, asker, list, now);
+    }
     let mut messages = Vec::with_capacity(list.len());
     let single = list.len() == 1;
     for (n, asked) in list.into_iter().enumerate() {
@@ -39,29 +48,152 @@ pub fn handle(d: &mut Daemon, asker: Asker, list: Vec<Enqueue>) {
         return asker.json(&Vec::<Enqueued>::new());
     }
     let first = |m: &Message| if m.eta.is_some_and(|t| t > now) { State::Scheduled } else { State::Waiting };
-    let states = messages.iter().map(first).collect();
-    d.ask(Ask::Enqueue(messages), Box::new(move |_, told| answer(asker, told, states)));
+    let asked = messages.iter().map(|m| Asked { state: first(m), call: call(d, m) }).collect();
+    d.ask(Ask::Enqueue(messages), Box::new(move |d, told| answer(asker, told, asked, &|m| call(d, m))));
 }
 
-fn answer(asker: Asker, told: Told, states: Vec<State>) {
+/// What is remembered of a message until the answer comes.
+pub(super) struct Asked {
+    /// Its state if it is stored.
+    pub state: State,
+    /// Its call.
+    pub call: Option<u64>,
+}
+
+/// A number for what a message calls, the same however the arguments were written. None: nobody can tell any more.
+pub(super) fn call(d: &Daemon, m: &Message) -> Option<u64> {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let task = d.settings.task(&m.task)?;
+    let mut hasher = DefaultHasher::new();
+    unique::call(task, &m.task, &m.args, &m.kwargs).hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+/// Whether what has this id is another call.
+fn differs(record: &Record, asked: &Asked, call: &dyn Fn(&Message) -> Option<u64>) -> bool {
+    // The arguments of a record whose retention is over are gone.
+    let slim = record.state.is_final() && record.outcome.is_none();
+    let there = call(&record.message).filter(|_| !slim);
+    there.zip(asked.call).is_some_and(|(there, asked)| there != asked)
+}
+
+/// A message with links is a workflow: its own id stays that of the message.
+fn linked(d: &mut Daemon, asker: Asker, mut list: Vec<Enqueue>, now: Wall) {
+    let one = if list.len() == 1 { list.pop() } else { None };
+    let Some(mut asked) = one else {
+        let what = "link and link_error are for a single message";
+        let e = Error::new(ErrorKind::BadRequest, what);
+        return asker.error(e.hint("launch each of them with POST /v1/workflows"));
+    };
+    let (link, link_error) = (std::mem::take(&mut asked.link), std::mem::take(&mut asked.link_error));
+    let workflow = || -> Result<Workflow, Error> {
+        let message = message(d, &asker, asked, now)?;
+        let body = StepBody { task: message.task.clone(), link, link_error, ..StepBody::default() };
+        let mut placed = canvas::linked(body)?;
+        // The first step is the message itself, which is checked already.
+        let first = placed.remove(0);
+        let own = message.id.follow_up("workflow", 0);
+        let (eta, expires) = (message.eta, message.expires);
+        let first = Step {
+            sink: first.sink,
+            delay_ms: eta.map(|t| t.since(now)),
+            expires_ms: expires.map(|t| t.since(eta.unwrap_or(now))),
+            message,
+            ..Step::default()
+        };
+        super::workflow::built(d, &asker, own, "link", vec![first], placed)
+    };
+    let workflow = match workflow() {
+        Ok(workflow) => workflow,
+        Err(e) => return asker.error(e),
+    };
+    let Some(first) = workflow.steps.first().map(|s| s.message.clone()) else {
+        return asker.error(mismatch());
+    };
+    let op = Op::Get { id: first.id.clone() };
+    d.read(
+        op,
+        Box::new(move |d, reply| match reply {
+            Ok(Reply::Record(Some(record))) if asker.may_see(&record) => {
+                let Record { message, state, .. } = *record;
+                asker.json(&[single(message.id, state, message.queue, true)]);
+            }
+            Ok(Reply::Record(Some(record))) => asker.error(in_use(&record.message.id, false)),
+            Ok(Reply::Record(None)) => launch_linked(d, asker, workflow, first),
+            Ok(_) => asker.error(mismatch()),
+            Err(fault) => asker.fault(&fault),
+        }),
+    );
+}
+
+fn single(id: MessageId, state: State, queue: String, known: bool) -> Enqueued {
+    Enqueued { id: id.0, state, queue, known, differs: false, unique: false, replaced: None }
+}
+
+fn launch_linked(d: &mut Daemon, asker: Asker, workflow: Workflow, first: Message) {
+    let later = workflow.steps.first().is_some_and(|s| s.delay_ms.is_some_and(|ms| ms > 0));
+    let state = if later { State::Scheduled } else { State::Waiting };
+    let task = d.settings.task(&first.task);
+    let routed = task.map(|t| d.settings.route(t).to_owned()).unwrap_or_default();
+    let queue = if first.queue.is_empty() { routed } else { first.queue };
+    d.ask(
+        Ask::Launch(Box::new(workflow)),
+        Box::new(move |_, told| match told {
+            Told::Launched { known, .. } => {
+                let known = known.is_some();
+                asker.json(&[single(first.id, state, queue, known)]);
+            }
+            other => super::workflow::refused(asker, other),
+        }),
+    );
+}
+
+pub(super) fn answer(asker: Asker, told: Told, asked: Vec<Asked>, call: &dyn Fn(&Message) -> Option<u64>) {
     match told {
         Told::Published(list) => {
             // An id is no secret, the state of what it names is: a stranger learns that it is taken, no more.
-            let taken = |(_, _, p): &(MessageId, String, Published)| match p {
-                Published::Known(record) => !asker.may_see(record),
-                Published::New => false,
+            let strange = |(_, _, p): &&(MessageId, String, Published)| match p {
+                Published::Known(record) | Published::Held(record) => !asker.may_see(record),
+                Published::New | Published::Replaced(_) => false,
             };
-            if let Some((id, ..)) = list.iter().find(|one| taken(one)) {
-                return asker.error(in_use(id, list.len() > 1));
+            if let Some((id, _, published)) = list.iter().find(strange) {
+                let batch = list.len() > 1;
+                let held = matches!(published, Published::Held(_));
+                return asker.error(if held { key_taken(None, batch) } else { in_use(id, batch) });
             }
-            let view =
-                |((id, queue, published), state): ((MessageId, String, Published), State)| match published {
-                    Published::New => Enqueued { id: id.0, state, queue, known: false },
+            // One of this batch may have ended an earlier one.
+            let replaced: BTreeSet<MessageId> = list
+                .iter()
+                .filter_map(
+                    |(_, _, p)| if let Published::Replaced(old) = p { Some(old.clone()) } else { None },
+                )
+                .collect();
+            let view = |((id, queue, published), asked): ((MessageId, String, Published), Asked)| {
+                let state = if replaced.contains(&id) { State::Revoked } else { asked.state };
+                let (known, unique) =
+                    (matches!(published, Published::Known(_)), matches!(published, Published::Held(_)));
+                let new = Enqueued { id: id.0, state, queue, known, differs: false, unique, replaced: None };
+                match published {
+                    Published::New => new,
+                    Published::Replaced(old) => Enqueued { replaced: Some(old.0), ..new },
                     Published::Known(r) => {
-                        Enqueued { id: id.0, state: r.state, queue: r.message.queue, known: true }
+                        let differs = differs(&r, &asked, call);
+                        Enqueued { state: r.state, queue: r.message.queue, differs, ..new }
                     }
-                };
-            asker.json(&list.into_iter().zip(states).map(view).collect::<Vec<_>>());
+                    Published::Held(r) => {
+                        Enqueued { id: r.message.id.0, state: r.state, queue: r.message.queue, ..new }
+                    }
+                }
+            };
+            asker.json(&list.into_iter().zip(asked).map(view).collect::<Vec<_>>());
+        }
+        Told::Taken { holder, record, .. } => {
+            let seen = record.is_none_or(|record| asker.may_see(&record));
+            let mut e = key_taken(seen.then_some(&holder), false);
+            if asked.len() > 1 {
+                e.message.push_str(" (nothing was enqueued)");
+            }
+            asker.error(e);
         }
         Told::QueueFull { queue, max_length } => asker.error(
             Error::new(
@@ -79,29 +211,77 @@ fn answer(asker: Asker, told: Told, states: Vec<State>) {
     }
 }
 
-fn in_use(id: &MessageId, batch: bool) -> Error {
+/// Another message holds the key of a task that is unique.
+pub(super) fn key_taken(holder: Option<&MessageId>, rest: bool) -> Error {
+    let rest = if rest { "; the other messages of the batch are stored" } else { "" };
+    let (who, hint) = match holder {
+        Some(id) => (id.to_string(), format!("`taskd status {id}` shows it")),
+        None => ("somebody else's message".to_owned(), "try again when it is over".to_owned()),
+    };
+    let what = format!("the task is unique, and {who} holds the key{rest}");
+    Error::new(ErrorKind::Conflict, what).hint(hint)
+}
+
+pub(super) fn in_use(id: &MessageId, batch: bool) -> Error {
     let rest = if batch { "; the other messages of the batch are stored" } else { "" };
     Error::new(ErrorKind::Conflict, format!("this id is in use: {id}{rest}"))
         .hint("choose another id, or give none and let one be made")
 }
 
-fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Message, Error> {
-    let Some(task) = d.settings.task(&asked.task) else {
-        return Err(unknown_task(d, &asked.task));
+/// What a message is given beside its own arguments when its time comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Given {
+    /// Nothing: they are all there.
+    Nothing,
+    /// What goes in front of them: a result, or an id.
+    Something,
+}
+
+/// A task that this peer may enqueue and that runs.
+///
+/// # Errors
+/// No such task; not permitted; disabled.
+pub(super) fn runnable<'d>(d: &'d Daemon, asker: &Asker, name: &str) -> Result<&'d Task, Error> {
+    let Some(task) = d.settings.task(name).filter(|_| !name.starts_with(RESERVED)) else {
+        return Err(unknown_task(d, name));
     };
     allowed(d, asker, task)?;
     if !task.enabled {
         return Err(Error::new(ErrorKind::Conflict, format!("task {} is disabled", task.name))
             .hint(format!("set enabled = true in [tasks.{}] and reload", task.name)));
     }
+    Ok(task)
+}
+
+fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Message, Error> {
+    let id = asked.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    name::check(&id).map_err(|e| Error::new(ErrorKind::BadArguments, format!("the id {id:?} {e}")))?;
+    let message = step_message(d, asker, asked, now, Given::Nothing)?;
+    Ok(Message { id: MessageId(id), ..message })
+}
+
+/// A message without an id.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn step_message(
+    d: &Daemon,
+    asker: &Asker,
+    asked: Enqueue,
+    now: Wall,
+    given: Given,
+) -> Result<Message, Error> {
+    let task = runnable(d, asker, &asked.task)?;
     let bad = |what: String| Error::new(ErrorKind::BadArguments, what);
-    let id = asked.id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-    name::check(&id).map_err(|e| bad(format!("the id {id:?} {e}")))?;
     let priority = asked.priority.unwrap_or(task.priority);
     if priority > MAX_PRIORITY {
         return Err(bad(format!("priority {priority} is not between 0 and {MAX_PRIORITY} (9 goes first)")));
     }
-    params::bind(task, &asked.args, &asked.kwargs).map_err(|faults| arguments(task, faults))?;
+    match given {
+        Given::Nothing => params::bind(task, &asked.args, &asked.kwargs).map(drop),
+        Given::Something => handed::bind_later(task, &asked.args, &asked.kwargs),
+    }
+    .map_err(|faults| arguments(task, faults))?;
     let eta = match (asked.eta, asked.delay_ms) {
         (Some(_), Some(_)) => return Err(bad("give eta or delay_ms, not both".into())),
         (eta, delay) => eta.map(Wall).or_else(|| delay.filter(|ms| *ms > 0).map(|ms| now.plus(ms))),
@@ -110,7 +290,7 @@ fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Messa
     if [eta, expires].into_iter().flatten().any(|t| t.0 < 0 || t.0 > LATEST) {
         return Err(bad("eta and expires must be between the years 1970 and 9999".into()));
     }
-    let known_queue = |q: &String| d.settings.queues.contains_key(q);
+    let known_queue = |q: &String| d.settings.queues.contains_key(q) && !q.starts_with(RESERVED);
     let queue = match asked.queue {
         Some(queue) if known_queue(&queue) => {
             same_user(&d.settings, task, &queue)?;
@@ -125,7 +305,7 @@ fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Messa
         None => String::new(),
     };
     let message = Message {
-        id: MessageId(id),
+        id: MessageId::default(),
         task: asked.task,
         queue,
         args: asked.args,
@@ -135,11 +315,10 @@ fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Messa
         expires,
         enqueued: now,
         uid: Some(asker.peer.uid),
-        retries: 0,
-        memory_retries: 0,
         headers: asked.headers,
+        ..Message::default()
     };
-    let size = size(&message);
+    let size = message.size();
     if size > MAX_BYTES {
         let what = format!("the message is {size} bytes of JSON, at most {MAX_BYTES} are accepted");
         return Err(
@@ -152,12 +331,12 @@ fn message(d: &Daemon, asker: &Asker, asked: Enqueue, now: Wall) -> Result<Messa
 /// Refuses a queue whose pool would run the task as another user than its own queue's pool: no runner may
 /// take such a message, so it would come back for ever.
 fn same_user(settings: &Settings, task: &Task, queue: &str) -> Result<(), Error> {
+    if settings.runs_alike(task, queue) {
+        return Ok(());
+    }
     let home = settings.route(task);
     let key = |queue: &str| settings.pool_of(queue).map(|pool| settings.runner_key(pool, task));
     let (there, own) = (key(queue), key(home));
-    if there == own {
-        return Ok(());
-    }
     let shown =
         |key: Option<String>| key.filter(|k| !k.is_empty()).unwrap_or_else(|| "taskd's own user".to_owned());
     let (there, own) = (shown(there), shown(own));
@@ -167,24 +346,6 @@ fn same_user(settings: &Settings, task: &Task, queue: &str) -> Result<(), Error>
     let hint =
         format!("leave the queue out, or set `user` in [tasks.{name}]: then every queue runs it as that");
     Err(Error::new(ErrorKind::BadArguments, what).hint(hint))
-}
-
-/// Bytes of arguments and headers as JSON, counted without writing them.
-fn size(m: &Message) -> usize {
-    struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, b: &[u8]) -> std::io::Result<usize> {
-            self.0 += b.len();
-            Ok(b.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    // Writing to a counter cannot fail, JSON values always serialize.
-    let _ = serde_json::to_writer(&mut count, &(&m.args, &m.kwargs, &m.headers));
-    count.0
 }
 
 fn arguments(task: &Task, faults: Vec<String>) -> Error {
@@ -217,7 +378,7 @@ pub fn allowed(d: &Daemon, asker: &Asker, task: &Task) -> Result<(), Error> {
         .hint("the config's [access] enqueue and the task's allow decide"))
 }
 
-fn unknown_task(d: &Daemon, name: &str) -> Error {
+pub(super) fn unknown_task(d: &Daemon, name: &str) -> Error {
     let mut e = Error::new(ErrorKind::UnknownTask, format!("no task is named {name}"));
     e.hint = suggestion(name, d.settings.tasks.keys().map(String::as_str)).map_or_else(
         || Some("`taskd tasks` lists the declared tasks".to_owned()),
@@ -241,7 +402,6 @@ mod tests {
     use super::*;
     use crate::config::{Env, load_texts};
     use crate::control::api::{Answer, Peer, Rights};
-    use crate::model::message::Record;
 
     #[test]
     fn a_queue_that_would_change_the_user_is_refused() {
@@ -274,7 +434,8 @@ mod tests {
         let peer = Peer { uid: 1, gid: 1, groups: Vec::new(), pid: 1 };
         let asker = Asker { peer, rights, answer: answer_to };
         let known = (MessageId("i".into()), "q".to_owned(), Published::Known(Box::new(record)));
-        answer(asker, Told::Published(vec![known]), vec![State::Waiting]);
+        let asked = vec![Asked { state: State::Waiting, call: None }];
+        answer(asker, Told::Published(vec![known]), asked, &|_| None);
         received.try_recv().unwrap()
     }
 

@@ -33,6 +33,7 @@ pub fn handle(d: &mut Daemon, asker: Asker, query: &ListQuery) {
         queue: query.queue.clone(),
         since: query.since.map(Wall),
         uid: (!all).then_some(asker.peer.uid),
+        letters: None,
         limit: query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT),
     };
     d.read(

@@ -5,23 +5,31 @@ use crate::control::api::{Answer, Call, Error, ErrorKind, Peer, Request, Rights}
 use crate::model::message::Record;
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Reply};
+use crate::model::time::Wall;
+use crate::model::workflow::Look;
 
 pub mod cancel;
+pub mod dead;
 pub mod drain;
 pub mod enqueue;
 pub mod list;
 pub mod logs;
+pub mod notify;
 pub mod pause;
 pub mod purge;
 pub mod queues;
+pub mod rate;
 pub mod reload;
 pub mod result;
 pub mod retry;
+pub mod schedules;
+pub mod show;
 pub mod status;
 pub mod stop;
 pub mod store;
 pub mod tasks;
 pub mod why;
+pub mod workflow;
 
 /// Who asks, and where the answer goes.
 pub struct Asker {
@@ -109,23 +117,6 @@ fn with_record(
     );
 }
 
-/// The same for what only admins and who enqueued it may do.
-fn with_own_record(
-    d: &mut Daemon,
-    asker: Asker,
-    id: &str,
-    verb: &'static str,
-    then: impl FnOnce(&mut Daemon, Asker, Box<Record>) + 'static,
-) {
-    with_record(d, asker, id, move |d, asker, record| {
-        if asker.rights.admin || asker.owns(&record) {
-            return then(d, asker, record);
-        }
-        let what = format!("only who enqueued this message and admins may {verb} it");
-        asker.error(Error::new(ErrorKind::Forbidden, what).hint("the config's [access] admin decides"));
-    });
-}
-
 /// Hands a call to its command.
 pub fn dispatch(d: &mut Daemon, call: Call) {
     let Call { request, peer, rights, answer } = call;
@@ -138,12 +129,30 @@ pub fn dispatch(d: &mut Daemon, call: Call) {
         Request::Why { id } => why::handle(d, asker, id),
         Request::Cancel { id } => cancel::handle(d, asker, id),
         Request::Retry { id } => retry::handle(d, asker, id),
+        Request::Launch(body) => workflow::handle(d, asker, *body),
+        Request::Show { id, from, limit, results } => {
+            show::handle(d, asker, Look { id: MessageId(id), from, limit, results });
+        }
+        Request::CancelWorkflow { id } => workflow::cancel(d, asker, id),
+        Request::RetryWorkflow { id } => workflow::retry(d, asker, id),
+        Request::Workflows => workflow::list(d, asker),
         Request::List(query) => list::handle(d, asker, &query),
+        Request::Dead(query) => dead::list(d, asker, &query),
+        Request::DeadExport(query) => dead::export(d, asker, &query),
+        Request::DeadRetry(body) => dead::retry(d, asker, body),
+        Request::DeadPurge(body) => dead::purge(d, asker, body),
         Request::Status => status::handle(d, asker),
         Request::Queues => queues::handle(d, asker),
         Request::Tasks => tasks::handle(d, asker),
         Request::Pause { queue, paused } => pause::handle(d, asker, queue, paused),
+        Request::Rate { name, queue, body } => rate::handle(d, asker, name, queue, body),
+        Request::Notify(body) => notify::handle(d, asker, &body),
         Request::Purge { queue } => purge::handle(d, asker, queue),
+        Request::Schedules => schedules::list(d, asker),
+        Request::Planned { name, most } => schedules::planned(d, asker, name.as_deref(), most),
+        Request::RunSchedule { name, id } => schedules::run(d, asker, &name, id),
+        Request::PauseSchedule { name, paused } => schedules::pause(d, asker, name, paused),
+        Request::Rewind { name, to, dry } => schedules::rewind(d, asker, name, Wall(to), dry),
         Request::Reload { binary } => reload::handle(d, asker, binary),
         Request::Drain { off } => drain::handle(d, asker, off),
         Request::Stop { now } => stop::handle(d, asker, now),

@@ -3,6 +3,7 @@
 use super::{Asker, mismatch};
 use crate::control::api::QueueView;
 use crate::daemon::state::Daemon;
+use crate::engine::rate::Limited;
 use crate::model::op::{Op, QueueCount, Reply};
 
 /// Declared queues, and others that still hold messages.
@@ -36,8 +37,10 @@ fn views(d: &Daemon, counts: &[QueueCount]) -> Vec<QueueView> {
             scheduled: c.scheduled,
             running: 0,
             unknown: c.unknown,
+            dead: c.dead,
             paused: c.paused,
             concurrency: None,
+            rate: None,
             max_length: None,
         });
     d.settings
@@ -55,8 +58,14 @@ fn views(d: &Daemon, counts: &[QueueCount]) -> Vec<QueueView> {
                 scheduled: c.scheduled,
                 running,
                 unknown: c.unknown,
+                dead: c.dead,
                 paused: c.paused,
                 concurrency: q.concurrency,
+                rate: d
+                    .engine
+                    .rate(&Limited::Queue(q.name.clone()))
+                    .and_then(|in_force| in_force.rate)
+                    .map(|rate| rate.to_string()),
                 max_length: q.max_length,
             }
         })

@@ -11,6 +11,7 @@ use crate::control::api::{Answer, Done, Error, ErrorKind};
 use crate::daemon::state::Daemon;
 use crate::daemon::{plan, start};
 use crate::engine::event::Event;
+use crate::model::notice::RESERVED;
 use crate::model::op::{Fault, Op, QueueCount, Reply};
 use crate::process::launch::{MAX_PACKET, ToLauncher};
 
@@ -120,7 +121,9 @@ fn keep(d: &Daemon, reply: Result<Reply, Fault>) -> Vec<String> {
         room = room.saturating_sub(queue.len() + 4);
         room > 0
     };
-    keep.into_iter().filter(|q| d.settings.queues.contains_key(q)).take_while(fits).collect()
+    // Notices of a config that tells nobody any more wait for their end by `expires`.
+    let keep = keep.into_iter().filter(|q| !q.starts_with(RESERVED));
+    keep.filter(|q| d.settings.queues.contains_key(q)).take_while(fits).collect()
 }
 
 fn holds(c: &QueueCount) -> bool {

@@ -88,11 +88,13 @@ fn whole(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVi
         users: d.start.users.clone(),
         confinement: d.confinement.clone(),
         pools: pools(d),
+        schedules: super::schedules::summary(d),
         counts: CountsView {
             waiting: counts.iter().map(|c| c.waiting).sum::<u64>() + leased.saturating_sub(running),
             scheduled: counts.iter().map(|c| c.scheduled).sum(),
             running,
             unknown: counts.iter().map(|c| c.unknown).sum(),
+            dead: counts.iter().map(|c| c.dead).sum(),
             succeeded: d.totals.succeeded,
             failed: d.totals.failed,
         },

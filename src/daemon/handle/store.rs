@@ -14,7 +14,9 @@ use crate::control::api::{self, Answer, BackupPiece, Done, Error, ErrorKind, Exp
 use crate::daemon::state::Daemon;
 use crate::daemon::{clock, plan};
 use crate::engine::event::Event;
+use crate::model::letters::LetterFilter;
 use crate::model::message::Message;
+use crate::model::op::Fault;
 
 /// How the files of copies under way are named.
 const PARTIAL: &str = "backup.partial.";
@@ -109,14 +111,28 @@ pub fn verify(d: &Daemon, asker: Asker) {
 /// Streams every message that is not final.
 pub fn export(d: &Daemon, asker: Asker) {
     let admin = d.store.admin();
+    stream(asker, move |cb| admin.export(&mut |record| cb(&record.message, record.attempt)));
+}
+
+/// Streams dead letters, oldest first, each as it would begin a new life.
+pub fn export_letters(d: &Daemon, asker: Asker, filter: LetterFilter, most: u64) {
+    let admin = d.store.admin();
+    stream(asker, move |cb| admin.export_letters(&filter, most, &mut |message| cb(&message, 0)));
+}
+
+/// Gathers messages into lines of an export until the client leaves.
+fn stream(
+    asker: Asker,
+    export: impl FnOnce(&mut dyn FnMut(&Message, u32) -> bool) -> Result<u64, Fault> + Send + 'static,
+) {
     let (pieces, stream) = mpsc::channel(4);
     let _ = asker.answer.send(Answer::Stream(stream));
     tokio::task::spawn_blocking(move || {
         let mut piece = String::new();
         let mut lines = 0;
-        let result = admin.export(&mut |record| {
-            let Ok(message) = serde_json::to_value(&record.message) else { return true };
-            let line = Exported { v: EXPORT_VERSION, message, attempt: record.attempt };
+        let result = export(&mut |message, attempt| {
+            let Ok(message) = serde_json::to_value(message) else { return true };
+            let line = Exported { v: EXPORT_VERSION, message, attempt };
             piece.push_str(&serde_json::to_string(&line).unwrap_or_default());
             piece.push('\n');
             lines += 1;

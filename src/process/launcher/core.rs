@@ -12,7 +12,7 @@ use super::child::{Ended, Living};
 use super::daemon::Daemon;
 use super::exec::OpenFiles;
 use super::family;
-use super::foreign::{self, Foreign};
+use super::foreign::Foreign;
 use super::groups::{self, Cell, Waits};
 use super::reexec::Reexec;
 use super::sandboxes;
@@ -394,7 +394,7 @@ impl<'log> Core<'log> {
         // Where foreign ones come at any time, a new one is not to be taken for a leftover of nobody.
         let only_own = self.foreign.may_grow() && !self.ended.iter().any(|one| one.left);
         family::kill_strangers(|pid| {
-            !spared.contains(&pid) && (!only_own || foreign::is_of(pid, &self.state.instance))
+            !spared.contains(&pid) && (!only_own || instance::is_of(pid, &self.state.instance))
         })
     }
 

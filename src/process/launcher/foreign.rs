@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::family;
 use crate::process::descendants;
-use crate::process::instance::VARIABLE;
+use crate::process::instance::is_of;
 
 /// Those that are known.
 #[derive(Debug, Default)]
@@ -53,11 +53,4 @@ impl Foreign {
     pub(super) fn reaped(&mut self, pid: u32) {
         self.pids.remove(&pid);
     }
-}
-
-/// Whether a process says that it is of this instance.
-pub(super) fn is_of(pid: u32, instance: &str) -> bool {
-    let own = format!("{VARIABLE}={instance}");
-    let environment = std::fs::read(format!("/proc/{pid}/environ"));
-    environment.is_ok_and(|e| e.split(|byte| *byte == 0).any(|variable| variable == own.as_bytes()))
 }

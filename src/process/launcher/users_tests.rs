@@ -18,8 +18,15 @@ fn pool(name: &str, user: Option<&str>) -> (String, Pool) {
 
 fn queue(name: &str) -> (String, Queue) {
     let pool = name.to_owned();
-    let queue =
-        Queue { name: name.to_owned(), pool, weight: 1, strict: false, concurrency: None, max_length: None };
+    let queue = Queue {
+        name: name.to_owned(),
+        pool,
+        weight: 1,
+        strict: false,
+        concurrency: None,
+        max_length: None,
+        rate: None,
+    };
     (name.to_owned(), queue)
 }
 
@@ -39,11 +46,15 @@ fn settings(pools: Vec<(String, Pool)>, tasks: Vec<(String, Task)>) -> Settings 
             user: None,
         },
         results: Results { expires_ms: 0, max_size: 0, max_records: 0, output_max_size: 0, output_rate: 0 },
+        dead: crate::config::settings::Dead::default(),
         access: Access { read: Vec::new(), enqueue: Vec::new(), admin: Vec::new() },
         queues: pools.iter().map(|(name, _)| queue(name)).collect(),
         pools: pools.into_iter().collect(),
         routes: Vec::new(),
         tasks: tasks.into_iter().collect(),
+        schedules: std::collections::BTreeMap::new(),
+        workflows: std::collections::BTreeMap::new(),
+        notify: crate::config::settings::Notify::default(),
         hard_nofile: None,
     }
 }

@@ -135,6 +135,7 @@ fn supervise(
         deadline_ms: None,
         soft_deadline_ms: None,
         memory_retries: 0,
+        passes: false,
     };
     let mut attempt = match Attempt::start(&kit, &task, &run, Instant::now(), Stdio::Inherit, None) {
         Ok((attempt, _)) => attempt,

@@ -1,7 +1,7 @@
 //! Handing out, under a token that guards every later write.
 
 use taskd::model::message::{Message, Token};
-use taskd::model::op::{Op, Reply};
+use taskd::model::op::{Op, Reply, Takes};
 use taskd::model::state::State;
 
 use crate::harness::*;
@@ -16,8 +16,8 @@ pub fn a_lease_has_a_greater_token_and_counts_an_attempt(h: &mut dyn Harness) {
     assert_eq!(count(h), (1, 0, 2, 0));
     assert_eq!(lease(h, 10).len(), 1);
     assert_eq!(lease(h, 10).len(), 0);
-    let elsewhere = Op::Lease { queue: "nothing".to_owned(), credit: 1, now: at(0) };
-    assert_eq!(h.ok(elsewhere), Reply::Deliveries(Vec::new()));
+    let elsewhere = Op::Lease { queue: "nothing".to_owned(), credit: 1, now: at(0), skip: Vec::new() };
+    assert_eq!(h.ok(elsewhere), Reply::Leased { deliveries: Vec::new(), opens: None });
 }
 
 pub fn an_expired_message_is_not_handed_out(h: &mut dyn Harness) {
@@ -44,7 +44,7 @@ pub fn a_paused_queue_hands_out_nothing_also_after_a_restart(h: &mut dyn Harness
 pub fn start_makes_it_running_and_a_repeat_changes_nothing(h: &mut dyn Harness) {
     let token = held(h, "a");
     for ms in [5, 6] {
-        assert!(applied(h.ok(Op::Start { id: id("a"), token, now: at(ms) })).0);
+        assert!(applied(h.ok(Op::Start { id: id("a"), token, now: at(ms), takes: Takes::default() })).0);
         let record = get(h, "a").unwrap();
         assert_eq!((record.state, record.started), (State::Running, Some(at(5))));
     }
@@ -57,7 +57,7 @@ pub fn a_stale_token_changes_nothing(h: &mut dyn Harness) {
     let token = lease(h, 1)[0].token;
     let before = get(h, "a");
     for op in [
-        Op::Start { id: id("a"), token: old, now: at(1) },
+        Op::Start { id: id("a"), token: old, now: at(1), takes: Takes::default() },
         Op::Settle(Box::new(settle("a", old, State::Success))),
         defer("a", old),
         Op::Move { id: id("a"), token: Some(old), unknown: true, now: at(1) },
@@ -78,7 +78,7 @@ pub fn extend_names_what_is_gone(h: &mut dyn Harness) {
 pub fn recover_finds_every_lease_after_a_restart(h: &mut dyn Harness) {
     h.ok(publish(vec![msg("a"), msg("b"), msg("c")]));
     let mut before = lease(h, 2);
-    h.ok(Op::Start { id: id("b"), token: before[1].token, now: at(1) });
+    h.ok(Op::Start { id: id("b"), token: before[1].token, now: at(1), takes: Takes::default() });
     h.restart();
     before[1].started = true;
     assert_eq!(h.ok(Op::Recover), Reply::Deliveries(before.clone()));

@@ -1,7 +1,7 @@
 //! What people do to messages: cancel, run again, purge, forget to declare their task.
 
 use taskd::model::message::Message;
-use taskd::model::op::{Op, Reply};
+use taskd::model::op::{Op, Reply, Takes};
 use taskd::model::outcome::Cause;
 use taskd::model::state::State;
 
@@ -41,7 +41,7 @@ pub fn a_new_life_begins_at_zero(h: &mut dyn Harness) {
     end(h, taskd::model::op::Settle { due: Some(at(1)), lost: true, ..s });
     sweep(h, 1);
     let token = deliveries(h.ok(lease_at(1, 1)))[0].token;
-    h.ok(Op::Start { id: id("a"), token, now: at(2) });
+    h.ok(Op::Start { id: id("a"), token, now: at(2), takes: Takes::default() });
     end(h, settle("a", token, State::Failure));
     h.ok(publish(vec![msg("b")]));
     let Reply::Record(Some(record)) = h.ok(Op::Requeue { id: id("a"), now: at(3) }) else { panic!() };
@@ -93,7 +93,7 @@ pub fn a_long_purge_holds_leases_of_its_queue_back(h: &mut dyn Harness) {
         Op::Purge { queue: "q".to_owned(), now: at(5) },
         publish(vec![msg("after"), elsewhere]),
         lease_at(10, 5),
-        Op::Lease { queue: "other".to_owned(), credit: 1, now: at(5) },
+        Op::Lease { queue: "other".to_owned(), credit: 1, now: at(5), skip: Vec::new() },
     ]);
     assert_eq!(answers[0], Ok(Reply::Purged(9_000)));
     let d = deliveries(answers[2].clone().unwrap());
@@ -149,7 +149,7 @@ pub fn move_looks_at_token_and_state(h: &mut dyn Harness) {
     h.ok(set_aside("a", None, false));
     let token = lease(h, 1)[0].token;
     assert!(!applied(h.ok(set_aside("a", None, true))).0, "it is leased");
-    h.ok(Op::Start { id: id("a"), token, now: at(1) });
+    h.ok(Op::Start { id: id("a"), token, now: at(1), takes: Takes::default() });
     assert!(applied(h.ok(set_aside("a", Some(token), true))).0);
     assert_eq!(get(h, "a").unwrap().state, State::Waiting);
 }

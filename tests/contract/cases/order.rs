@@ -1,7 +1,7 @@
 //! Who goes first.
 
 use taskd::model::message::Message;
-use taskd::model::op::Op;
+use taskd::model::op::{Op, Takes};
 
 use crate::harness::*;
 
@@ -46,15 +46,29 @@ pub fn an_empty_store_follows_the_clock_back(h: &mut dyn Harness) {
 pub fn given_back_uncounted_it_keeps_its_place(h: &mut dyn Harness) {
     h.ok(publish(vec![msg("a"), msg("b")]));
     let d = lease(h, 1);
-    let back =
-        Op::Defer { id: id("a"), token: d[0].token, until: None, counted: false, lost: false, now: at(9) };
+    let back = Op::Defer {
+        id: id("a"),
+        token: d[0].token,
+        until: None,
+        counted: false,
+        lost: false,
+        now: at(9),
+        takes: Vec::new(),
+    };
     assert!(applied(h.ok(back)).0);
     h.restart();
     let d = lease(h, 2);
     assert_eq!(d[0].message.id, id("a"));
     assert_eq!((d[0].attempt, d[1].attempt), (1, 1), "uncounted: the attempt is the same one");
-    let back =
-        Op::Defer { id: id("a"), token: d[0].token, until: None, counted: true, lost: false, now: at(9) };
+    let back = Op::Defer {
+        id: id("a"),
+        token: d[0].token,
+        until: None,
+        counted: true,
+        lost: false,
+        now: at(9),
+        takes: Vec::new(),
+    };
     h.ok(back);
     assert_eq!(lease(h, 1)[0].attempt, 2);
 }
@@ -62,8 +76,16 @@ pub fn given_back_uncounted_it_keeps_its_place(h: &mut dyn Harness) {
 pub fn given_back_counted_it_keeps_its_place(h: &mut dyn Harness) {
     h.ok(publish(vec![msg("a"), msg("b")]));
     let token = lease(h, 1)[0].token;
-    h.ok(Op::Start { id: id("a"), token, now: at(1) });
-    let back = Op::Defer { id: id("a"), token, until: None, counted: true, lost: false, now: at(9) };
+    h.ok(Op::Start { id: id("a"), token, now: at(1), takes: Takes::default() });
+    let back = Op::Defer {
+        id: id("a"),
+        token,
+        until: None,
+        counted: true,
+        lost: false,
+        now: at(9),
+        takes: Vec::new(),
+    };
     assert!(applied(h.ok(back)).0);
     h.restart();
     let d = lease(h, 2);
@@ -74,8 +96,15 @@ pub fn given_back_counted_it_keeps_its_place(h: &mut dyn Harness) {
 pub fn given_back_lost_it_goes_behind(h: &mut dyn Harness) {
     h.ok(publish(vec![msg("a"), msg("b")]));
     let d = lease(h, 1);
-    let back =
-        Op::Defer { id: id("a"), token: d[0].token, until: None, counted: true, lost: true, now: at(9) };
+    let back = Op::Defer {
+        id: id("a"),
+        token: d[0].token,
+        until: None,
+        counted: true,
+        lost: true,
+        now: at(9),
+        takes: Vec::new(),
+    };
     assert!(applied(h.ok(back)).0);
     let d = lease(h, 2);
     assert_eq!((d[0].message.id.0.as_str(), d[0].attempt), ("b", 1));
@@ -88,7 +117,15 @@ pub fn a_deferred_one_gets_its_place_back_when_due(h: &mut dyn Harness) {
     h.ok(publish_at(vec![msg("later")], 10));
     for (d, counted) in d.iter().zip([false, true]) {
         let (id, token) = (d.message.id.clone(), d.token);
-        h.ok(Op::Defer { id, token, until: Some(at(100)), counted, lost: false, now: at(20) });
+        h.ok(Op::Defer {
+            id,
+            token,
+            until: Some(at(100)),
+            counted,
+            lost: false,
+            now: at(20),
+            takes: Vec::new(),
+        });
     }
     assert_eq!(count(h), (1, 2, 0, 0));
     assert_eq!(sweep(h, 99).queues, Vec::<String>::new());

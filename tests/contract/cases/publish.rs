@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use taskd::model::message::Message;
-use taskd::model::op::{Fault, Op, Published, Reply};
+use taskd::model::op::{Fault, Op, Published, Reply, Takes};
 use taskd::model::state::State;
 
 use crate::harness::*;
@@ -78,7 +78,7 @@ pub fn what_is_leased_fills_its_queue_until_it_starts(h: &mut dyn Harness) {
     h.restart();
     assert_eq!(h.ok(bounded(vec![msg("b")], 1)), full(1));
     for _ in 0..2 {
-        h.ok(Op::Start { id: id("a"), token, now: at(1) });
+        h.ok(Op::Start { id: id("a"), token, now: at(1), takes: Takes::default() });
     }
     h.restart();
     assert_eq!(h.ok(bounded(vec![msg("b")], 1)), Reply::Published(vec![Published::New]));

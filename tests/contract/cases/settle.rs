@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use taskd::model::message::Message;
-use taskd::model::op::{Fault, MemoryRetry, Op, Reply, Settle};
+use taskd::model::op::{Fault, MemoryRetry, Op, Settle, Takes};
 use taskd::model::outcome::Outcome;
 use taskd::model::state::State;
 
@@ -10,16 +10,10 @@ use crate::harness::*;
 
 pub fn the_end_is_one_step_with_everything_that_follows(h: &mut dyn Harness) {
     let token = held(h, "a");
-    h.ok(Op::Start { id: id("a"), token, now: at(1) });
-    h.ok(Op::Acquire(permit("a", 1)));
+    h.ok(Op::Start { id: id("a"), token, now: at(1), takes: Takes::default() });
     let next = Message { queue: "other".to_owned(), ..msg("next") };
     let later = Message { eta: Some(at(99)), ..msg("later") };
-    let s = Settle {
-        follow_ups: vec![next, later],
-        releases: vec![permit("a", 1)],
-        now: at(7),
-        ..settle("a", token, State::Success)
-    };
+    let s = Settle { follow_ups: vec![next, later], now: at(7), ..settle("a", token, State::Success) };
     assert_eq!(end(h, s), (true, None));
     h.restart();
     let record = get(h, "a").unwrap();
@@ -28,7 +22,6 @@ pub fn the_end_is_one_step_with_everything_that_follows(h: &mut dyn Harness) {
     assert_eq!(record.outcome, Some(success()));
     assert_eq!(get(h, "next").unwrap().state, State::Waiting);
     assert_eq!(get(h, "later").unwrap().state, State::Scheduled);
-    assert_eq!(h.ok(Op::Acquire(permit("b", 1))), Reply::Permit(true));
     assert_eq!(count(h), (0, 1, 0, 0));
 }
 
@@ -81,18 +74,21 @@ pub fn a_retry_with_more_memory_is_counted_apart_and_may_change_its_queue(h: &mu
         assert_eq!(record.message.args, [json!(text)]);
         assert_eq!(count(h), (0, 0, 0, 0), "it left its queue");
         assert_eq!(sweep(h, 0).queues, ["big"]);
-        let d = deliveries(h.ok(Op::Lease { queue: "big".to_owned(), credit: 1, now: at(0) }));
+        let d =
+            deliveries(h.ok(Op::Lease { queue: "big".to_owned(), credit: 1, now: at(0), skip: Vec::new() }));
         assert_eq!((d[0].attempt, d[0].message.memory_retries), (2, 1));
         assert!(end(h, Settle { memory: again(None), ..retry(d[0].token) }).0);
         let record = get(h, name).unwrap();
         assert_eq!((record.message.queue.as_str(), record.message.memory_retries), ("big", 2));
         sweep(h, 0);
-        let d = deliveries(h.ok(Op::Lease { queue: "big".to_owned(), credit: 1, now: at(0) }));
+        let d =
+            deliveries(h.ok(Op::Lease { queue: "big".to_owned(), credit: 1, now: at(0), skip: Vec::new() }));
         assert!(end(h, retry(d[0].token)).0);
         let message = get(h, name).unwrap().message;
         assert_eq!((message.memory_retries, message.retries), (2, 1), "a plain retry counts as such");
         sweep(h, 0);
-        let d = deliveries(h.ok(Op::Lease { queue: "big".to_owned(), credit: 1, now: at(0) }));
+        let d =
+            deliveries(h.ok(Op::Lease { queue: "big".to_owned(), credit: 1, now: at(0), skip: Vec::new() }));
         let ended = Settle { memory: again(None), ..settle(name, d[0].token, State::Failure) };
         assert!(matches!(h.one(Op::Settle(Box::new(ended))), Err(Fault::Refused(_))));
         assert!(end(h, settle(name, d[0].token, State::Failure)).0);
@@ -105,7 +101,15 @@ pub fn a_retry_with_more_memory_is_counted_apart_and_may_change_its_queue(h: &mu
 
 pub fn losses_are_counted(h: &mut dyn Harness) {
     let token = held(h, "a");
-    h.ok(Op::Defer { id: id("a"), token, until: None, counted: true, lost: true, now: at(0) });
+    h.ok(Op::Defer {
+        id: id("a"),
+        token,
+        until: None,
+        counted: true,
+        lost: true,
+        now: at(0),
+        takes: Vec::new(),
+    });
     let d = lease(h, 1);
     assert_eq!(d[0].losses, 1);
     let s = Settle { lost: true, due: Some(at(1)), ..settle("a", d[0].token, State::Retry) };

@@ -1,7 +1,7 @@
-//! Counts, lists, permits, ticks and nodes.
+//! Counts, lists, facts and nodes; and what is stored once for a time.
 
-use taskd::model::message::Message;
-use taskd::model::op::{Filter, Op, QueueCount, Reply};
+use taskd::model::message::{Message, Token};
+use taskd::model::op::{Filter, Memo, Op, QueueCount, Reply, Settle};
 use taskd::model::state::State;
 
 use crate::harness::*;
@@ -67,34 +67,23 @@ pub fn list_keeps_its_place_in_the_order_of_operations(h: &mut dyn Harness) {
     }
 }
 
-pub fn a_permit_is_taken_once_by_each_holder(h: &mut dyn Harness) {
-    let take = |h: &mut dyn Harness, who| h.ok(Op::Acquire(permit(who, 2))) == Reply::Permit(true);
-    assert!(take(h, "a") && take(h, "a") && take(h, "b"));
-    assert!(!take(h, "c"));
-    h.restart();
-    assert!(!take(h, "c"));
-    assert_eq!(h.ok(Op::Release(permit("a", 2))), Reply::Permit(true));
-    assert_eq!(h.ok(Op::Release(permit("nobody", 2))), Reply::Permit(true));
-    assert!(take(h, "c"));
-}
-
 pub fn a_schedule_fires_once_for_a_planned_time(h: &mut dyn Harness) {
-    let tick = |ms, name: &str| Op::Tick { schedule: "s".to_owned(), planned: at(ms), message: msg(name) };
-    assert_eq!(h.ok(tick(0, "a")), Reply::Ticked(true));
+    let tick = |ms, name: &str| Op::Once { key: "s".to_owned(), at: at(ms), message: msg(name) };
+    assert_eq!(h.ok(tick(0, "a")), Reply::Once(true));
     h.restart();
-    assert_eq!(h.ok(tick(0, "b")), Reply::Ticked(false));
-    assert_eq!(h.ok(tick(60_000, "c")), Reply::Ticked(true));
-    assert_eq!(h.ok(tick(120_000, "c")), Reply::Ticked(true), "a known message changes nothing");
+    assert_eq!(h.ok(tick(0, "b")), Reply::Once(false));
+    assert_eq!(h.ok(tick(60_000, "c")), Reply::Once(true));
+    assert_eq!(h.ok(tick(120_000, "c")), Reply::Once(true), "a known message changes nothing");
     assert_eq!(leased_ids(h, 10, 0), ["a", "c"]);
 }
 
 pub fn ticks_of_long_ago_count_as_fired(h: &mut dyn Harness) {
-    let tick = |n: i64| Op::Tick { schedule: "s".to_owned(), planned: at(n), message: msg("m") };
+    let tick = |n: i64| Op::Once { key: "s".to_owned(), at: at(n), message: msg("m") };
     h.all((1..=1_025).map(tick).collect());
-    assert_eq!(h.ok(tick(0)), Reply::Ticked(false));
-    assert_eq!(h.ok(tick(1)), Reply::Ticked(false), "forgotten, but fired");
-    assert_eq!(h.ok(tick(2)), Reply::Ticked(false));
-    assert_eq!(h.ok(tick(1_026)), Reply::Ticked(true));
+    assert_eq!(h.ok(tick(0)), Reply::Once(false));
+    assert_eq!(h.ok(tick(1)), Reply::Once(false), "forgotten, but fired");
+    assert_eq!(h.ok(tick(2)), Reply::Once(false));
+    assert_eq!(h.ok(tick(1_026)), Reply::Once(true));
 }
 
 pub fn nodes_know_each_other_for_a_day(h: &mut dyn Harness) {
@@ -108,4 +97,28 @@ pub fn nodes_know_each_other_for_a_day(h: &mut dyn Harness) {
     assert_eq!(node("a", 5), [told("a", 5), told("b", 0)]);
     assert_eq!(node("b", 7), [told("a", 5), told("b", 7)]);
     assert_eq!(node("b", 86_400_006), [told("b", 86_400_006)]);
+}
+
+pub fn facts_are_kept_until_they_are_withdrawn(h: &mut dyn Harness) {
+    let memo = |key: &str, value: Option<&str>| Memo { key: key.to_owned(), value: value.map(str::to_owned) };
+    let recall = |h: &mut dyn Harness, prefix: &str, after: &str| {
+        let op = Op::Recall { prefix: prefix.to_owned(), after: after.to_owned() };
+        let Reply::Memos(memos) = h.ok(op) else { panic!() };
+        memos.into_iter().map(|m| (m.key, m.value.unwrap())).collect::<Vec<_>>()
+    };
+    let known = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let first = vec![memo("rate:a", Some("1")), memo("rate:b", Some("2")), memo("ratex", Some("3"))];
+    assert_eq!(h.ok(Op::Remember(first)), Reply::Done);
+    h.ok(Op::Remember(vec![memo("rate:a", Some("4")), memo("rate:b", None), memo("rate:c", Some("5"))]));
+    h.restart();
+    assert_eq!(recall(h, "rate:", ""), [known("rate:a", "4"), known("rate:c", "5")]);
+    assert_eq!(recall(h, "rate:", "rate:a"), [known("rate:c", "5")]);
+    assert_eq!(recall(h, "nothing", ""), []);
+    // With the end of an attempt, and only where that took place.
+    let token = held(h, "a");
+    let settled = |token| Settle { memos: vec![memo("s", Some("1"))], ..settle("a", token, State::Success) };
+    assert!(!end(h, settled(Token(token.0 + 1))).0);
+    assert_eq!(recall(h, "s", ""), []);
+    assert!(end(h, settled(token)).0);
+    assert_eq!(recall(h, "s", ""), [known("s", "1")]);
 }

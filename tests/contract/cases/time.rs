@@ -55,7 +55,7 @@ pub fn a_sweep_is_bounded(h: &mut dyn Harness) {
 pub fn outcomes_go_first_and_ids_are_kept_a_day(h: &mut dyn Harness) {
     finish(h, "own", 0, Some(1_000));
     finish(h, "default", 0, None);
-    let retention = Retention { age_ms: 2_000, count: 100 };
+    let retention = Retention { age_ms: 2_000, count: 100, ..Retention::default() };
     sweep_keeping(h, 999, retention);
     assert!(get(h, "own").unwrap().outcome.is_some());
     sweep_keeping(h, 1_000, retention);
@@ -89,7 +89,7 @@ pub fn the_oldest_beyond_the_count_go_first(h: &mut dyn Harness) {
     for (name, ms, own) in [("c", 3, None), ("a", 1, Some(99_999)), ("d", 4, None), ("b", 2, None)] {
         finish(h, name, ms, own);
     }
-    sweep_keeping(h, 10, Retention { age_ms: 86_400_000, count: 2 });
+    sweep_keeping(h, 10, Retention { age_ms: 86_400_000, count: 2, ..Retention::default() });
     assert_eq!(list(h, Filter { limit: 10, ..Filter::default() }), ["d", "c"]);
     assert!(get(h, "a").unwrap().outcome.is_none());
     assert!(known(h, "b"));
@@ -99,7 +99,7 @@ pub fn id_records_are_bounded_too(h: &mut dyn Harness) {
     for n in 0..25 {
         finish(h, &format!("m{n}"), n, None);
     }
-    sweep_keeping(h, 100, Retention { age_ms: 86_400_000, count: 2 });
+    sweep_keeping(h, 100, Retention { age_ms: 86_400_000, count: 2, ..Retention::default() });
     assert_eq!(get(h, "m2"), None);
     assert!(get(h, "m3").is_some_and(|r| r.outcome.is_none()), "two records and twenty ids");
     assert!(get(h, "m23").is_some_and(|r| r.outcome.is_some()));

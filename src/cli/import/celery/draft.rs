@@ -119,26 +119,6 @@ pub(super) fn rate(value: &Value) -> Result<Option<Toml>, String> {
     found.map(|rate| Some(Toml::text(rate))).ok_or_else(|| "it is no whole number in any period".to_owned())
 }
 
-/// An option of an entry becomes the task's.
-pub(super) fn draft_option(draft: &mut Draft, entry: &str, option: &str, value: &Value) {
-    let said = format!("options of {entry}");
-    match (option, value) {
-        ("queue", Value::Text(queue)) if name::check(queue).is_ok() => {
-            draft.set("queue", Toml::text(naming::queue(queue)), &said);
-        }
-        ("priority", Value::Int(n)) => draft.set("priority", Toml::Int(*n), &said),
-        ("expires", value) => match duration(value) {
-            Ok(text) => draft.set("expires", text, &said),
-            Err(why) => draft.leave(format!("expires of {entry}"), why),
-        },
-        ("exchange" | "routing_key", _) | (_, Value::None) => {}
-        _ => draft.leave(
-            format!("{option} = {value}  ({said})"),
-            "neither a schedule nor a task of taskd has such a key",
-        ),
-    }
-}
-
 /// An option of a decorator or an annotation.
 pub(super) fn task_option(draft: &mut Draft, option: &str, value: &Maybe, retries: bool) {
     let value = match (option, value) {

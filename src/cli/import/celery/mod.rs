@@ -53,8 +53,8 @@ mod tests {
         assert_eq!(t["schedules"]["nightly-report"]["args"].as_array().unwrap().len(), 2);
         assert_eq!(t["schedules"]["add"]["every"].as_str(), Some("1h"));
         assert_eq!(t["tasks"]["proj.tasks.add"]["rate_limit"].as_str(), Some("10/m"));
-        assert_eq!(t["tasks"]["proj.tasks.add"]["queue"].as_str(), Some("mail"));
-        assert_eq!(t["tasks"]["proj.tasks.add"]["expires"].as_str(), Some("10s"));
+        assert_eq!(t["schedules"]["add"]["queue"].as_str(), Some("mail"));
+        assert_eq!(t["schedules"]["add"]["expires"].as_str(), Some("10s"));
         assert_eq!(t["tasks"]["proj.tasks.report"]["time_limit"].as_str(), Some("1m"));
         assert_eq!(t["routes"][0]["queue"].as_str(), Some("mail"));
         assert!(done.text.contains("# every night\n"), "{}", done.text);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::draft::{Draft, draft_option, duration, rate, task_option};
+use super::draft::{Draft, duration, rate, task_option};
 use super::project::{Entry, Maybe, Part, Project, Task};
 use super::python::value::Value;
 use super::schedule;
@@ -75,7 +75,7 @@ impl Writer {
         for part in project.annotations.iter().filter(|p| p.name != "*") {
             self.annotation(part);
         }
-        self.options(project);
+        self.named(project);
         for draft in self.tasks.values() {
             for (key, value, _) in &draft.keys {
                 if let ("queue", Toml::Text(queue)) = (*key, value) {
@@ -93,37 +93,18 @@ impl Writer {
         }
     }
 
-    /// Options of entries become keys of their task, which all entries of it must agree on.
-    fn options(&mut self, project: &Project) {
-        let task_of = |entry: &Entry| match entry.get("task") {
-            Some(Ok(Value::Text(task))) if name::check(task).is_ok() => Some(task.clone()),
-            _ => None,
-        };
-        let mut all: BTreeMap<String, Vec<&Entry>> = BTreeMap::new();
+    /// The tasks and queues that entries name.
+    fn named(&mut self, project: &Project) {
         for entry in &project.entries {
-            if let Some(task) = task_of(entry) {
-                all.entry(task).or_default().push(entry);
+            let Some(Ok(Value::Text(task))) = entry.get("task") else { continue };
+            if name::check(task).is_ok() {
+                self.tasks.entry(task.clone()).or_default();
             }
-        }
-        for (task, entries) in all {
-            let draft = self.tasks.entry(task).or_default();
-            for entry in &entries {
-                match entry.get("options") {
-                    None => {}
-                    Some(Ok(Value::Dict(map))) => {
-                        for (option, value) in map {
-                            let same = |other: &&Entry| matches!(other.get("options"), Some(Ok(dict)) if dict.get(option) == Some(value));
-                            if entries.iter().all(same) {
-                                draft_option(draft, &entry.name, option, value);
-                            } else {
-                                let why = "it would hold for the other schedules of that task too; declare a task of its own for this one";
-                                draft.leave(format!("{option} = {value}  (options of {})", entry.name), why);
-                            }
-                        }
-                    }
-                    Some(Ok(_)) => draft.leave(format!("options of {}", entry.name), "it is no dict"),
-                    Some(Err(why)) => draft.leave(format!("options of {}", entry.name), why.clone()),
-                }
+            if let Some(Ok(options)) = entry.get("options")
+                && let Some(queue) = options.get("queue").and_then(Value::text)
+                && name::check(queue).is_ok()
+            {
+                self.queues.insert(naming::queue(queue).to_owned());
             }
         }
     }
@@ -487,9 +468,19 @@ impl Writer {
         for (field, value) in &entry.fields {
             field_of(&mut table, field, value, &mut left);
         }
+        match entry.get("options") {
+            Some(Ok(Value::Dict(map))) => {
+                for (option, value) in map {
+                    option_of(&mut table, option, value, &mut left);
+                }
+            }
+            Some(Ok(_)) => left.push(("options".to_owned(), "it is no dict".to_owned())),
+            _ => {}
+        }
         table.set("overlap", Toml::text("allow"));
         table.say("catch_up", Toml::text("last"), "beat sends what was due while it was off, once");
-        let world = format!("[tasks.{}]\ncommand = \"true\"\n", toml_value::key(&task));
+        let key = toml_value::key(&task);
+        let world = format!("{}[tasks.{key}]\nqueue = \"{}\"\n", self.world, self.default_queue);
         if !self.tasks.contains_key(&task) {
             return self.doc.left(&table.text(), "its task was not carried over");
         }
@@ -521,5 +512,20 @@ fn field_of(table: &mut Table, field: &str, value: &Maybe, left: &mut Vec<(Strin
         ("enabled", Value::Bool(false)) => table.set("enabled", Toml::Bool(false)),
         ("description", Value::Text(text)) => table.comment(text.clone()),
         _ => left.push((format!("{field} = {value}"), "a schedule of taskd has no such key".to_owned())),
+    }
+}
+
+/// An option of an entry's messages.
+fn option_of(table: &mut Table, option: &str, value: &Value, left: &mut Vec<(String, String)>) {
+    match (option, value) {
+        ("queue", Value::Text(queue)) => table.set("queue", Toml::text(naming::queue(queue))),
+        ("priority", Value::Int(n)) => table.set("priority", Toml::Int(*n)),
+        ("expires", value) => match duration(value) {
+            Ok(text) => table.set("expires", text),
+            Err(why) => left.push((format!("expires = {value}"), why)),
+        },
+        // A queue is all there is.
+        ("exchange" | "routing_key", _) | (_, Value::None) => {}
+        _ => left.push((format!("{option} = {value}"), "a schedule of taskd has no such key".to_owned())),
     }
 }

@@ -55,7 +55,8 @@ pub fn import(source: &str, text: &str, reading: &Reading) -> Imported {
     if file.doc.entries() > 0 {
         file.doc.remark(
             "What differs from cron: output goes to the journal and to `taskd logs` instead of to mail, a task starts in / \
-             and not in the home directory, and `overlap` and `catch_up` say what cron does; \"skip\" and \"last\" may serve better.",
+             and not in the home directory. overlap = \"allow\" is what cron does; without it a run waits for no other and is left out \
+             instead. catch_up = \"last\" makes up for a time that passed while taskd was down.",
         );
     }
     file.doc.finish()
@@ -233,7 +234,10 @@ impl File {
             task.set(key, value);
         }
         if let Some(mail) = &self.mail {
-            task.set("on_failure", Toml::Map(vec![("mail".to_owned(), Toml::text(mail))]));
+            let mut all: Vec<Toml> =
+                mail.split([',', ' ']).filter(|m| !m.is_empty()).map(Toml::text).collect();
+            let whom = if all.len() == 1 { all.remove(0) } else { Toml::List(all) };
+            task.set("on_failure", Toml::Map(vec![("mail".to_owned(), whom)]));
         }
         let schedule = keys.map(|keys| self.schedule(keys, unwrapped.schedule));
         if let Some(why) = schedule.as_ref().and_then(|s| s.refused(&around("x"))) {
@@ -289,10 +293,10 @@ impl File {
         if let Some(minutes) = self.splay.filter(|m| *m > 0 && !table.has("splay")) {
             table.set("splay", Toml::text(format!("{minutes}m")));
         }
-        if !table.has("overlap") {
+        // A schedule that counts from the end of a run has none beside it.
+        if !table.has("overlap") && table.flag("align") != Some(false) {
             table.set("overlap", Toml::text("allow"));
         }
-        table.set("catch_up", Toml::text("none"));
         table
     }
 

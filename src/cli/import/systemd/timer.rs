@@ -39,13 +39,14 @@ pub(super) fn translate(doc: &mut Document, timer: &Unit, task: &str) -> Vec<Tab
             };
             table.say("splay", Toml::text(text), said);
         }
-        table.say("overlap", Toml::text("skip"), "as systemd, which starts no unit that runs");
+        let after_the_last = table.flag("align") == Some(false);
+        if !after_the_last {
+            table.say("overlap", Toml::text("skip"), "as systemd, which starts no unit that runs");
+        }
         if table.has("cron") {
             let said =
                 format!("Persistent={}", timer.get("Timer", "Persistent").unwrap_or("no, the default"));
             table.say("catch_up", Toml::text(catch_up), said);
-        } else {
-            table.set("catch_up", Toml::text("none"));
         }
     }
     out
