@@ -84,6 +84,7 @@ const PARTIAL: &[(&str, &[&str])] = &[
     ("check", &["handle"]),      // reads the file only
     ("config", &["handle"]),     // reads the file only
     ("exec", &["handle"]),       // runs without the daemon
+    ("import", &["handle"]),     // reads other programs' files, writes text
     ("openapi", &["handle"]),    // prints a text that is compiled in
     ("completion", &["handle"]), // prints a text that is compiled in; what it asks are other commands' questions
     ("chain", &["handle"]),      // launches a workflow, as the next two do: the request is workflow's

@@ -35,6 +35,7 @@ pub mod follow;
 pub mod graph;
 pub mod group;
 pub mod home;
+pub mod import;
 pub mod list;
 pub mod logs;
 pub mod manual;
@@ -166,6 +167,8 @@ pub enum Command {
     Notify(notify::Args),
     /// Back up, check, export or import the store
     Store(store::Args),
+    /// Turn a crontab, a Celery app, Supervisor's programs or a systemd timer into a config
+    Import(import::Args),
     /// Print the control API as an OpenAPI document
     Openapi(openapi::Args),
     /// Print the completion script of a shell
@@ -364,6 +367,7 @@ const fn alone(command: &Command) -> Option<&'static str> {
         Command::Check(_) => "check",
         Command::Config(_) => "config",
         Command::Exec(_) => "exec",
+        Command::Import(_) => "import",
         Command::Schedules(args) if args.is_alone() => "schedules explain",
         Command::Openapi(_) => "openapi",
         Command::Completion(_) => "completion",
@@ -379,7 +383,7 @@ fn unused(cli: &Cli) -> Option<Failure> {
         // For `run` it is where to listen.
         Global { socket: Some(_), .. } if command != "run" => "--socket",
         Global { timeout: Some(_), .. } => "--timeout",
-        Global { user: true, .. } if command == "openapi" => "--user",
+        Global { user: true, .. } if matches!(command, "openapi" | "import") => "--user",
         _ => return None,
     };
     Some(Failure::usage(format!("taskd {command} asks no daemon: {option} has no meaning for it")))
@@ -419,6 +423,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, ExitCode> {
         Command::Stop(args) => stop::run(&args, context),
         Command::Notify(args) => notify::run(args, context),
         Command::Store(args) => store::run(args, context),
+        Command::Import(args) => import::run(&args, context),
         Command::Openapi(args) => openapi::run(&args, context),
         Command::Completion(args) => completion::run(&args, context),
         Command::Manual(args) => manual::run(&args, context),

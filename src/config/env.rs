@@ -99,6 +99,23 @@ impl Env {
         }
     }
 
+    /// Another machine of which nothing is known, taskd started as root: every user, group and time zone that
+    /// this machine's database could name is taken to be there. For files that are written for it.
+    #[must_use]
+    pub fn elsewhere() -> Self {
+        // Any uid but root's and the daemon's: which one is of no matter.
+        let uid_of = |name: &str| match name {
+            "root" => Some(0),
+            DAEMON_USER => Some(1),
+            _ => Some(2),
+        };
+        Self {
+            users: Box::new(uid_of),
+            zones: Box::new(|n| jiff::tz::TimeZone::get(n).is_ok()),
+            ..Self::made("root", 0, &[])
+        }
+    }
+
     /// The same for a start of taskd: see [`Env::starts`].
     #[must_use]
     pub fn starting(mut self) -> Self {

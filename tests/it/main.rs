@@ -28,6 +28,7 @@ mod faults;
 mod graph;
 mod group;
 mod homes;
+mod import;
 mod kill;
 mod ledger;
 mod list;

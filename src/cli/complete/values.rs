@@ -62,9 +62,9 @@ fn kind(arg: &Arg) -> Option<Kind> {
         "KEY=VALUE" => Kind::Pair,
         "N" if arg.get_id() == "priority" => Kind::Priority,
         "RATE" => Kind::Rate,
-        "PATH" | "FILE" | "POSITIONAL" => Kind::File,
+        "PATH" | "FILE" | "POSITIONAL" | "UNIT" => Kind::File,
         "DIR" => Kind::Directory,
-        "ID" | "TIME" | "JSON" | "N" | "EXPR" => Kind::Free,
+        "ID" | "TIME" | "JSON" | "N" | "EXPR" | "USER" => Kind::Free,
         _ => return None,
     })
 }
