@@ -18,6 +18,7 @@ use crate::model::workflow::Head;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "nearly all of it is operations: a box each would cost more")]
 pub enum Command {
     /// Submit to the broker.
     Broker(Ticket, Op),

@@ -136,10 +136,10 @@ impl World {
         match self.bug {
             Some(Planted::OverlapIgnored) => tick.overlap = Overlap::Allow,
             Some(Planted::FailuresUncounted) => tick.pause_after = None,
-            Some(Planted::RepeatedFireIsNew) => {
-                if self.schedules.stored.contains_key(&(tick.schedule.clone(), tick.planned)) {
-                    tick.planned = tick.planned.plus(1);
-                }
+            Some(Planted::RepeatedFireIsNew)
+                if self.schedules.stored.contains_key(&(tick.schedule.clone(), tick.planned)) =>
+            {
+                tick.planned = tick.planned.plus(1);
             }
             _ => {}
         }

@@ -29,6 +29,7 @@ use taskd::model::state::State;
 const LIVENESS_MS: u64 = 600_000;
 
 /// What happens at some time.
+#[allow(clippy::large_enum_variant, reason = "nearly all of it is operations")]
 pub enum Thing {
     ApplyOp { life: u64, ticket: Ticket, op: Op },
     Complete { life: u64, ticket: Ticket, result: Result<Reply, Fault> },
