@@ -145,7 +145,7 @@ pub enum Command {
     Queues(queues::Args),
     /// Show the declared tasks
     Tasks(tasks::Args),
-    /// Explain when an expression of crontab(5) fires
+    /// Show, run, pause and rewind schedules; explain expressions of crontab(5)
     Schedules(schedules::Args),
     /// Show or change how often a task's or a queue's messages start
     Rate(rate::Args),

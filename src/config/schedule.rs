@@ -73,7 +73,11 @@ impl<'a> Builder<'a, '_> {
             latitude: at.text("latitude"),
             longitude: at.text("longitude"),
             timezone: at.text("timezone").or_else(|| settings.taskd.timezone.clone()),
-            overlap: Overlap::named(&at.text("overlap")?)?,
+            // Whoever wants each missed time wants it after the one before, not left out because of it.
+            overlap: match (at.set("overlap"), at.text("catch_up").as_deref()) {
+                (None, Some("all")) => Overlap::Queue,
+                _ => Overlap::named(&at.text("overlap")?)?,
+            },
             catch_up: match at.text("catch_up").as_deref() {
                 Some("last") => CatchUp::Last,
                 _ if all => CatchUp::All { max },

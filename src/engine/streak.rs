@@ -49,7 +49,8 @@ impl Streak {
         self.touched = now;
         self.times.retain(|kind, times| {
             let period = tell.rule(*kind).and_then(|r| r.at_most).map_or(0, |(_, period)| period);
-            times.retain(|at| *at <= now && now.since(*at) < period);
+            // What a clock that went back says is yet to come counts again when it is there.
+            times.retain(|at| *at > now || now.since(*at) < period);
             !times.is_empty()
         });
         match state {
@@ -95,9 +96,14 @@ impl Streak {
     fn has_room(&mut self, kind: Kind, rule: &Rule, now: Wall) -> bool {
         let Some((most, _)) = rule.at_most else { return true };
         let times = self.times.entry(kind).or_default();
-        let room = times.len() < most as usize;
+        let most = most as usize;
+        let room = times.iter().filter(|at| **at <= now).count() < most;
         if room {
             times.push(now);
+        }
+        // A clock that is set again and again must not make it grow.
+        if times.len() > most.saturating_mul(4) {
+            times.remove(0);
         }
         room
     }

@@ -113,6 +113,10 @@ impl World {
             Err(_) => None,
         };
         let applied = matches!(inner, Some(Reply::Applied { applied: true, .. }));
+        if matches!(inner, Some(Reply::Closed { .. })) {
+            // A limit turned its start away: it is back in the store, and others go meanwhile.
+            self.moved(id.as_str());
+        }
         if let Some(before) = before.filter(|_| applied) {
             let plan = self.plan_of_run(&op);
             self.ledger.outcome_is_kept(&op, &plan, &before)?;

@@ -109,7 +109,10 @@ impl World {
         if self.get(&m.id).is_some_and(|r| r.state.is_final()) {
             return Ok(());
         }
-        let same = |r: &&Record| r.message.task == m.task && r.message.id != m.id && holds(r);
+        let same = |r: &&Record| {
+            let alike = r.message.task == m.task && r.message.args == m.args;
+            alike && r.message.id != m.id && holds(r)
+        };
         let others: Vec<String> = self.model.records().filter(same).map(|r| r.message.id.0.clone()).collect();
         for other in others {
             let since = self.keys.claimed.get(&other).copied().unwrap_or_default();

@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long = "tz", alias = "timezone", value_name = "ZONE")]
     pub zone: Option<String>,
     /// How many times to print
-    #[arg(short = 'n', long = "next", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(0..=10_000))]
+    #[arg(short = 'n', long = "next", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub next: u16,
     /// Begin after this time: 2026-03-28, "2026-03-28 12:00", 12:00, or a duration from now as 30d [default: now]
     #[arg(long, value_name = "TIME")]

@@ -33,7 +33,7 @@ pub fn text(schedules: &[ScheduleView], now: i64, zone: &TimeZone) -> String {
     let mut notes = String::new();
     let rows = schedules.iter().map(|s| {
         let name = clean(&s.name);
-        if s.paused.as_deref() == Some("failures") {
+        if s.paused.as_deref() == Some("failures") && s.failures > 0 {
             notes.push_str(&format!(
                 "{name}: paused after {} failures in a row; taskd schedules resume {name}\n",
                 s.failures

@@ -13,7 +13,7 @@ pub(super) const SCHEDULE: &[Key] = keys! {
     "latitude": Kind::Degrees(90.0), Now, "", "Where the sun is looked at, degrees north.";
     "longitude": Kind::Degrees(180.0), Now, "", "Where the sun is looked at, degrees east.";
     "timezone": Kind::Zone, Now, "", "The time zone of cron; by default that of [taskd], else the system's.";
-    "overlap": Kind::Choice(&["skip", "queue", "allow", "replace"]), Now, "\"skip\"", "What happens at a planned time while a message of the schedule has not ended: the time is left out; its message waits for those before it, 100 of them at most; it runs beside them; or what waits is revoked, what runs is canceled, and it runs after that.";
+    "overlap": Kind::Choice(&["skip", "queue", "allow", "replace"]), Now, "\"skip\"", "What happens at a planned time while a message of the schedule has not ended: the time is left out; its message waits for those before it, 100 of them at most; it runs beside them; or what waits is revoked, what runs is canceled, and it runs after that. With catch_up = \"all\" the default is queue.";
     "catch_up": Kind::Choice(&["none", "last", "all"]), Now, "\"none\"", "What happens to planned times that passed while taskd was down: they are left out, the latest of them fires, or all do. One that is found out less than a minute late fires in any case. What passed while the schedule was paused, disabled or not declared was not planned.";
     "catch_up_max": Kind::Int(1, 1_000), Now, "100", "With catch_up = \"all\": only the latest so many fire.";
     "splay": Kind::Duration(0, YEAR), Now, "\"0s\"", "It fires later than planned by a part of this, the same part each time on a node and another one on others.";
