@@ -36,6 +36,8 @@ pub struct Run {
     pub task: String,
     pub queue: String,
     pub customer: Option<serde_json::Value>,
+    /// Generation of the settings that it started with.
+    pub generation: u64,
     pub canceled: Option<CancelReason>,
     pub limited: bool,
     /// Nothing but a kill of its child ends it, in this life of the daemon.
@@ -310,6 +312,7 @@ impl World {
             task: task.to_owned(),
             queue: order.message.queue.clone(),
             customer: order.message.args.first().cloned(),
+            generation: order.generation,
             canceled: None,
             limited,
             deaf: false,

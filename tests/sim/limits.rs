@@ -260,7 +260,15 @@ impl World {
         let Some(task) = plan.tasks.get(&order.message.task) else { return Ok(()) };
         let Some(most) = task.throttle.concurrency else { return Ok(()) };
         let value = order.message.args.first().filter(|_| task.throttle.concurrency_each);
-        let live = self.children.values().flat_map(|c| c.runs.values()).filter(|r| r.task == task.name);
+        // A limit that a reload adds counts what starts from then on.
+        let counts = |generation: u64| {
+            let then = self.plans[&generation].tasks.get(&task.name).map(|t| &t.throttle);
+            then.is_some_and(|t| {
+                t.concurrency.is_some() && t.concurrency_each == task.throttle.concurrency_each
+            })
+        };
+        let live = self.children.values().flat_map(|c| c.runs.values());
+        let live = live.filter(|r| r.task == task.name && counts(r.generation));
         let alike = live.filter(|r| value.is_none() || r.customer.as_ref() == value).count();
         if alike >= most as usize {
             let detail = format!("{} runs {alike} (of {value:?}) and gets {}", task.name, order.message.id);

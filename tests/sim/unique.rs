@@ -160,6 +160,7 @@ impl World {
         for message in revived {
             if let Op::Letters(_) = op {
                 self.ledger.new_life(message.id.as_str());
+                self.step_lives_again(&message);
             }
             self.claims(&message, now)?;
         }

@@ -211,11 +211,16 @@ impl World {
             Op::Requeue { id, .. } => id.clone(),
             _ => return,
         };
-        let of = self.get(&id).and_then(|r| r.message.step);
-        if let Some(of) = of {
-            // It runs again by itself, also where the whole was canceled.
+        if let Some(message) = self.get(&id).map(|r| r.message) {
+            self.step_lives_again(&message);
+        }
+    }
+
+    /// It runs again by itself, also where the whole was canceled.
+    pub fn step_lives_again(&mut self, message: &Message) {
+        if let Some(of) = &message.step {
             self.flows.canceled.remove(&of.workflow);
-            self.flows.touched.insert(of.workflow);
+            self.flows.touched.insert(of.workflow.clone());
         }
     }
 
