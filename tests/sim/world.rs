@@ -362,7 +362,9 @@ impl World {
     pub fn step(&mut self, event: Event) -> Check {
         self.ledger.latest_wall = self.ledger.latest_wall.max(self.now.wall);
         let Some(mut engine) = self.engine.take() else { return Ok(()) };
-        let reload = matches!(event, Event::Plan(_));
+        // What is due in the same step ends what it ends, reload or not.
+        let due = engine.next_deadline().is_some_and(|d| d <= self.now.mono);
+        let reload = matches!(event, Event::Plan(_)) && !due;
         self.trace(1, kind_of(&event), || match &event {
             Event::Plan(p) => format!("> Plan {:?} {:?} {:?}", p.pools, p.queues, p.tasks.keys()),
             event => format!("> {event:?}"),
