@@ -140,7 +140,11 @@ impl World {
         let notices: Vec<Notice> =
             settle.follow_ups.iter().filter_map(|m| Notice::of(m.kwargs.clone()).ok()).collect();
         let now = settle.now;
-        let exact = !self.faults_of_the_store;
+        // A clock that was set makes times near and far: then `at_most` may let another notice through.
+        let bounded = |kind| tell.rule(kind).is_some_and(|r| r.at_most.is_some());
+        let set = !self.schedules.jumps.is_empty()
+            && [Kind::Failure, Kind::Recovery, Kind::Dead].into_iter().any(bounded);
+        let exact = !self.faults_of_the_store && !set;
         let row = self.notices.rows.entry(task.to_owned()).or_default();
         let wanted = expected(row, &tell, settle.state, now);
         let told = notices.first().map(|n| (n.kind, n.failures, n.kept_back));
@@ -169,13 +173,13 @@ impl World {
         if told.is_some() {
             times.push(now);
             self.notices.told += 1;
-            if bound.is_some_and(|(most, _)| recent >= most as usize) {
+            if !set && bound.is_some_and(|(most, _)| recent >= most as usize) {
                 let detail = format!("{task} {kind:?} at {now:?}: {recent} before");
                 return broken("34 nobody_is_told_too_often", detail);
             }
         } else if kind != Kind::Recovery && rule.is_some_and(|r| r.after == 1) {
             // Nothing but notices that are in the store keeps one back.
-            if bound.is_none_or(|(most, _)| recent < most as usize) {
+            if bound.is_none_or(|(most, _)| !set && recent < most as usize) {
                 let detail = format!("{task} {} became {} and nobody is told", settle.id, settle.state);
                 return broken("35 no_notice_is_lost", detail);
             }
