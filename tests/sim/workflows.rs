@@ -247,7 +247,7 @@ impl World {
         let step = &asked.steps[of.no as usize];
         let id = &order.message.id;
         if self.flows.canceled.contains(&of.workflow)
-            && self.ledger.stories.get(id.as_str()).is_none_or(|s| s.starts == 0)
+            && self.ledger.stories.get(id.as_str()).is_none_or(|s| s.starts == 0 && !s.reborn)
         {
             return broken("51 canceled_workflows_stay", format!("{id} of {}", of.workflow));
         }
