@@ -53,7 +53,7 @@ pub struct Story {
     /// A cancel was answered: it may not start any more (in this life of the daemon, if it ran then).
     pub canceled: Option<Canceled>,
     /// A new life runs at once, whatever its `eta`.
-    reborn: bool,
+    pub reborn: bool,
     /// It left its place in the queue.
     pub moved: bool,
     /// How often it was given a new life.
