@@ -349,7 +349,13 @@ impl World {
         let queue = &order.message.queue;
         let q = &plan.queues[queue];
         let running = live().filter(|r| r.queue == *queue).count();
-        if q.concurrency.is_some_and(|c| running >= c as usize) {
+        // What was decided before a reload starts by the settings of then, beside what started by those of now.
+        let raised = self
+            .plan
+            .queues
+            .get(queue)
+            .is_none_or(|now| now.concurrency.is_none_or(|n| running < n as usize));
+        if q.concurrency.is_some_and(|c| running >= c as usize) && !raised {
             return broken("11 a_limit_is_a_limit", format!("{queue} runs {running} and gets {id}"));
         }
         let Some(c) = self.children.get(&child) else { return Ok(()) };

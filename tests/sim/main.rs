@@ -25,7 +25,7 @@ use world::play;
 const RUNS: u64 = 20_000;
 
 /// So many seeds may pass before a planted bug is caught.
-const CATCH_WITHIN: u64 = 2_000;
+const CATCH_WITHIN: u64 = 8_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
