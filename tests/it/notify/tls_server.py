@@ -8,7 +8,7 @@ import sys
 class Hook(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        print(body.decode(), flush=True)
+        print(body.decode().strip(), flush=True)
         self.send_response(204)
         self.end_headers()
 
