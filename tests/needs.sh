@@ -13,6 +13,7 @@ declare -A package=(
     [/lib/systemd/systemd-journald]=systemd
     [journalctl]=systemd
     [python3]=python3
+    [openssl]=openssl
     [zsh]=zsh
     [fish]=fish
     [groff]=groff-base

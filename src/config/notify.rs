@@ -253,6 +253,9 @@ fn declare(settings: &mut Settings, targets: Targets) {
         remote: false,
         ..Task::new(NOTIFY, Program::Exec(argv))
     };
+    // Whom a webhook's server must have its certificate from, where that is not the machine's own list.
+    task.surroundings.pass_environment =
+        ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().map(|name| (*name).to_owned()).collect();
     if let Some(zone) = &settings.taskd.timezone {
         // Times of day are meant there, and told so.
         task.surroundings.environment.insert("TZ".to_owned(), zone.clone());

@@ -222,8 +222,10 @@ impl Engine {
         if user != default_user {
             text = format!("cannot start a child as {user}: {error}");
         }
-        if user != default_user && slot.children.is_empty() {
-            // Only messages of that user wait; the slot serves the others meanwhile.
+        let has_one = slot.children.iter().any(|k| self.children.get(k).is_some_and(|c| c.user == user));
+        if user != default_user && !has_one {
+            // Only messages of that user wait; the slot serves the others meanwhile, with the child that was to
+            // make room where that is still there.
             if let Some(pool) = self.pools.get_mut(&id.pool) {
                 let refusal = pool.users.entry(user).or_insert(Refusal {
                     times: 0,

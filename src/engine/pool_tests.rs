@@ -27,6 +27,29 @@ fn a_slot_asks_for_one_child_and_waits_longer_after_each_failure() {
     assert_eq!(waits, [100, 200, 400, 800]);
 }
 
+#[test]
+fn a_slot_that_was_to_have_another_user_is_its_own_again_once_that_cannot_be_had() {
+    let mut bed = Bed::bare(|p| {
+        p.pools.get_mut("default").unwrap().processes = 1;
+        let t = p.tasks.get("t").cloned().unwrap();
+        p.tasks.insert("as-root".into(), crate::model::task::Task { user: Some("root".into()), ..t });
+    });
+    bed.come(1, 0);
+    let spawned = |bed: &mut Bed| {
+        let user = |c: Command| if let Command::Spawn { user, .. } = c { Some(user) } else { None };
+        bed.take().into_iter().filter_map(user).collect::<Vec<_>>()
+    };
+    let own = spawned(&mut bed);
+    bed.enqueue_task("m", "as-root");
+    assert_eq!(spawned(&mut bed), ["root"]);
+    // The child that makes room is still there when the other one fails.
+    let slot = SlotId { pool: "default".into(), index: 0 };
+    bed.step(Event::SpawnFailed { slot, error: "EAGAIN".into() });
+    down(&mut bed, 1);
+    bed.pass(100);
+    assert_eq!(spawned(&mut bed), own);
+}
+
 fn degraded(bed: &Bed) -> Option<String> {
     bed.engine.view().pools.into_iter().find(|p| p.name == "default").unwrap().degraded
 }

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use super::harness::{Node, Setup, procs, until};
 use super::with;
 
+mod https;
+
 const NOTIFY: &str = "taskd.notify";
 
 /// A script that everybody may execute, in a directory that everybody may write to.

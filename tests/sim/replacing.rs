@@ -19,7 +19,7 @@ use crate::world::{Thing, World};
 pub struct Known {
     /// Slots that a child was asked for.
     pub asked: BTreeSet<SlotId>,
-    /// Slots whose next child was to be of another user than their pool's.
+    /// Slots whose next child is to be of another user than their pool's, unless it could not be started.
     pub foreign: BTreeSet<SlotId>,
     /// Children that said they are ready.
     pub ready: BTreeSet<u64>,
@@ -86,7 +86,8 @@ impl World {
         let replaced = self.known_in(&c.slot).any(|(id, _)| id > child && self.known.ready.contains(&id));
         // It makes room for one of another user, or did.
         let other = |r: &Record| !r.state.is_final() && r.message.task == "root";
-        // Also where that one could not be started, and is not needed any more.
+        // It waited for a commit first, and who wanted the other user ended meanwhile: that child comes all the same.
+        // Where it could not be started, nobody has to make room.
         let foreign = self.known_in(&c.slot).any(|(_, o)| o.is_none_or(|o| o.user != c.user))
             || self.known.foreign.contains(&c.slot);
         if may_go || replaced || foreign || self.model.records().any(other) {

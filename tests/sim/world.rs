@@ -348,6 +348,7 @@ impl World {
             Thing::Spawn { life, slot, user } => self.spawn(life, slot, user),
             Thing::SpawnFailed { life, slot } if life == self.life => {
                 self.known.asked.remove(&slot);
+                self.known.foreign.remove(&slot);
                 self.step(Event::SpawnFailed { slot, error: "EAGAIN".into() })
             }
             Thing::DaemonUp => self.daemon_up(),

@@ -5,7 +5,7 @@
 #   tests/systemd/prove.sh [SET…] [--deb FILE] [--jobs N] [--only NAME] [--artifacts DIR]
 #
 #   nspawn   everything that a container can prove (about a minute when the cache is there)
-#   uml      limits, kills, AppArmor, and reboots with real power cuts, in a kernel of its own with control groups
+#   uml      limits, kills, AppArmor, schedules, and reboots with real power cuts, in a kernel of its own with control groups
 #   qemu     the same and the everyday in Debian's own kernel: before a release
 # Without a SET: nspawn and uml. Without --deb: the newest taskd_*.deb below target/. What a machine printed, its journal
 # and its console are in target/systemd/proof/NAME, and of a scenario that failed on the screen.
@@ -42,6 +42,7 @@ smoke=$here/../../packaging/debian/tests/smoke
 plan() {
     cat <<PLAN
 uml     uml     bookworm  300  reboot
+uml     uml     bookworm  300  schedules
 uml     uml     bookworm  300  kills
 uml     uml     bookworm  300  limits
 uml     uml     bookworm  300  confine      --packages apparmor --kernel apparmor=1 --kernel security=apparmor
@@ -62,6 +63,7 @@ nspawn  nspawn  bookworm  120  homes
 nspawn  nspawn  bookworm  120  journald
 nspawn  nspawn  bookworm  120  reload
 qemu    qemu    bookworm  600  reboot
+qemu    qemu    bookworm  600  schedules
 qemu    qemu    bookworm  600  kills
 qemu    qemu    bookworm  600  limits
 qemu    qemu    bookworm  600  everyday     --file $smoke

@@ -12,6 +12,9 @@ use super::{Body, PATIENCE, Untold};
 /// For the connection, the name included.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// Where trust comes from, for whoever is refused.
+const TRUSTED: &str = "trusted is what the package ca-certificates and update-ca-certificates(8) keep, or else SSL_CERT_FILE of taskd";
+
 /// So much of a refusal is shown, in bytes.
 const SHOWN: usize = 300;
 
@@ -21,7 +24,7 @@ pub(super) fn tell(url: &str, secret: Option<&str>, body: &Body, id: &str) -> Re
         // The whole address may be a credential, which nobody could check before.
         return Err(Untold::Never("its address is no http or https address".to_owned()));
     }
-    let agent = agent(url.starts_with("https://"));
+    let agent = if url.starts_with("https://") { secure()? } else { agent(None) };
     let text = body.json();
     let mut request = agent
         .post(url)
@@ -40,8 +43,25 @@ pub(super) fn tell(url: &str, secret: Option<&str>, body: &Body, id: &str) -> Re
     Err(refused(status, &said))
 }
 
-fn agent(tls: bool) -> Agent {
-    let mut config = Agent::config_builder()
+/// For https. It trusts the machine's own certificates: whom those are of is its administrator's to say, who may
+/// name others in SSL_CERT_FILE and SSL_CERT_DIR.
+fn secure() -> Result<Agent, Untold> {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        let why = found.errors.first().map(|e| format!(": {e}")).unwrap_or_default();
+        return Err(Untold::Later(format!("no certificates are there to be trusted ({TRUSTED}){why}")));
+    }
+    let roots = found.certs.iter().map(|c| Certificate::from_der(c).to_owned());
+    Ok(agent(Some(
+        TlsConfig::builder()
+            .root_certs(RootCerts::Specific(Arc::new(roots.collect())))
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .build(),
+    )))
+}
+
+fn agent(tls: Option<TlsConfig>) -> Agent {
+    let config = Agent::config_builder()
         .timeout_global(Some(PATIENCE / 2))
         .timeout_connect(Some(CONNECT))
         .http_status_as_error(false)
@@ -49,18 +69,10 @@ fn agent(tls: bool) -> Agent {
         .max_redirects_will_error(false)
         .proxy(None)
         .user_agent(concat!("taskd/", env!("CARGO_PKG_VERSION")));
-    if tls {
-        // The machine's own certificates: whom it trusts is its administrator's to say.
-        let found = rustls_native_certs::load_native_certs();
-        let roots = found.certs.iter().map(|c| Certificate::from_der(c).to_owned());
-        config = config.tls_config(
-            TlsConfig::builder()
-                .root_certs(RootCerts::Specific(Arc::new(roots.collect())))
-                .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .build(),
-        );
+    match tls {
+        Some(tls) => config.tls_config(tls).build().into(),
+        None => config.build().into(),
     }
-    config.build().into()
 }
 
 /// `sha256=` and the HMAC-SHA256 of the body in hexadecimal.
@@ -85,11 +97,29 @@ fn refused(status: u16, said: &str) -> Untold {
 
 /// No answer came.
 fn unsent(error: &Error) -> Untold {
-    let why = error.to_string();
     match error {
-        Error::BadUri(_) | Error::Http(_) => Untold::Never(why),
-        _ => Untold::Later(why),
+        Error::BadUri(_) | Error::Http(_) => Untold::Never(error.to_string()),
+        // A certificate is renewed, and a list of those that are trusted is completed, without a word to taskd.
+        _ => Untold::Later(distrust(error).unwrap_or_else(|| error.to_string())),
     }
+}
+
+/// What is wrong with the server's certificate, if that is it, and what to do.
+fn distrust(error: &Error) -> Option<String> {
+    let tls = match error {
+        Error::Rustls(tls) => tls,
+        Error::Io(io) => io.get_ref()?.downcast_ref::<rustls::Error>()?,
+        _ => return None,
+    };
+    let rustls::Error::InvalidCertificate(fault) = tls else { return None };
+    use rustls::CertificateError as E;
+    Some(match fault {
+        // The second: of one who has the name of somebody trusted, and another key.
+        E::UnknownIssuer | E::BadSignature => {
+            format!("the certificate of its server is from nobody who is trusted here ({TRUSTED})")
+        }
+        other => format!("the certificate of its server is refused: {other}"),
+    })
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ const ON_MEMORY: &[Key] = keys! {
 
 const TELL: &[Key] = keys! {
     "exec": Kind::Program, Now, "", "A program that is started, with the notice as JSON on stdin and TASKD_NOTICE_* in its environment.";
-    "webhook": Kind::Webhook, Now, "", "An http or https address that gets the notice as a POST of JSON; ${credential:NAME} may stand in it. Only a 2xx answer counts; redirects are not followed.";
+    "webhook": Kind::Webhook, Now, "", "An http or https address that gets the notice as a POST of JSON; ${credential:NAME} may stand in it. Only a 2xx answer counts; redirects are not followed. With https the server's certificate must be from whom the machine trusts (update-ca-certificates(8)); SSL_CERT_FILE and SSL_CERT_DIR in taskd's own environment name others.";
     "webhook_secret": Kind::Secret, Now, "", "A credential, as \"${credential:NAME}\", with which each POST is signed: X-Taskd-Signature: sha256=… is the HMAC of its body.";
     "mail": Kind::Mails, Now, "", "A mail address, or a list of some; taken by [notify] sendmail.";
     "after": Kind::Int(1, 1_000_000), Now, "", "Only after this many failures in a row; by default 1.";
