@@ -41,9 +41,30 @@ fn launch(d: &mut Daemon, asker: Asker, workflow: Workflow) {
                 asker.json(&LaunchedView { id: id.0, steps: head.steps, known: true });
             }
             Told::Launched { id, .. } => asker.error(super::enqueue::in_use(&id, false)),
+            Told::IsMessage(record) if asker.may_see(&record) => asker.error(is_message(&record)),
+            Told::IsMessage(record) => asker.error(super::enqueue::in_use(&record.message.id, false)),
             other => refused(asker, other),
         }),
     );
+}
+
+/// An id names one thing: `show`, `cancel` and `retry` are given nothing else.
+fn is_message(record: &Record) -> Error {
+    let (id, task, state) = (&record.message.id, &record.message.task, record.state);
+    let what = format!("the id {id} is that of a message of the task {task} ({state}), so no workflow can have it");
+    Error::new(ErrorKind::Conflict, what).hint("choose another id, or give none and let one be made")
+}
+
+/// The same for a message that asks for the id of a workflow.
+pub(super) fn is_workflow(asker: &Asker, head: &Head, batch: bool) -> Error {
+    if !may_see(asker, head) {
+        return super::enqueue::in_use(&head.id, batch);
+    }
+    let rest = if batch { "; the other messages of the batch are stored" } else { "" };
+    let (id, name, state) = (&head.id, &head.name, head.state());
+    let what =
+        format!("the id {id} is that of the workflow {name} ({state}), so no message can have it{rest}");
+    Error::new(ErrorKind::Conflict, what).hint("choose another id, or give none and let one be made")
 }
 
 /// What every launch may be answered with beside its own answer.
