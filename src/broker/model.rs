@@ -120,9 +120,7 @@ impl Model {
                 Reply::Done
             }
             Op::Recall { prefix, after } => self.recall(&prefix, &after),
-            Op::Launch { workflow, max_length, now } => {
-                self.launch(&workflow, &max_length, now)?
-            }
+            Op::Launch { workflow, max_length, now } => self.launch(&workflow, &max_length, now)?,
             Op::Look(look) => Reply::Seen(crate::broker::joins::look(self, &look)?.map(Box::new)),
             Op::CancelFlow { id, from, now } => {
                 Reply::Flowed(crate::broker::joins::cancel(self, &id, from, now)?)

@@ -176,9 +176,9 @@ fn one_with_links_is_answered_as_one_without() {
     let refused = node.taskd(&["enqueue", "--link", "plain", "strict"]).fails();
     assert!(refused.err.contains("holds the key"), "{}", refused.err);
     let old = node.enqueue(&["newest", "value=a"]);
-    let newer = enqueued(&node, &["--link", "plain", "--id", "n", "newest", "value=b"]);
+    let newer = enqueued(&node, &["--link", "plain", "--id", "n", "newest", "value=a"]);
     assert_eq!(newer["replaced"], json!(old), "{newer}");
-    let again = enqueued(&node, &["--link", "plain", "--id", "n", "newest", "value=b"]);
+    let again = enqueued(&node, &["--link", "plain", "--id", "n", "newest", "value=a"]);
     assert_eq!((&again["known"], &again["differs"]), (&json!(true), &json!(false)), "{again}");
     let other = enqueued(&node, &["--link", "plain", "--id", "n", "newest", "value=c"]);
     assert_eq!(other["differs"], json!(true), "{other}");

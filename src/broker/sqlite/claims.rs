@@ -167,7 +167,7 @@ impl Shelf {
     /// Takes a message of another store over, with the attempts it has had; false: its id is known. It was accepted
     /// once, so a key that is held keeps it from a claim, not from its life.
     pub(super) fn take_over(&mut self, m: &Message, now: Wall, attempt: u32) -> Result<bool, Stop> {
-        if self.is_known(&m.id)? {
+        if self.is_known(&m.id)? || self.flow_head(&m.id)?.is_some() {
             return Ok(false);
         }
         let free = match &m.unique {

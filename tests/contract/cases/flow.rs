@@ -226,7 +226,9 @@ pub fn an_id_names_a_message_or_a_workflow(h: &mut dyn Harness) {
     let bounded = Op::Publish { messages: vec![msg("w")], max_length: vec![Some(9)], now: at(0) };
     assert!(matches!(h.ok(bounded), Reply::Published(each) if matches!(each[0], Published::Workflow(_))));
     h.restart();
-    assert!(matches!(h.ok(publish(vec![msg("w")])), Reply::Published(e) if matches!(e[0], Published::Workflow(_))));
+    assert!(
+        matches!(h.ok(publish(vec![msg("w")])), Reply::Published(e) if matches!(e[0], Published::Workflow(_)))
+    );
     let there = h.ok(launch_op(workflow("a", vec![step(&[])])));
     assert!(matches!(there, Reply::Record(Some(r)) if r.message.id == id("a") && r.state == State::Waiting));
     let look = Look { id: id("a"), from: 0, limit: 1, results: false };
@@ -250,7 +252,9 @@ pub fn a_linked_message_whose_key_is_held_is_answered_as_one_alone(h: &mut dyn H
     let return_it = |name: &str| launch_op(linked(name, OnConflict::Return));
     assert_eq!(h.ok(return_it("a")), Reply::Published(vec![Published::New]));
     let told = h.ok(return_it("b"));
-    assert!(matches!(told, Reply::Published(each) if matches!(&each[0], Published::Held(r) if r.message.id == id("a"))));
+    assert!(
+        matches!(told, Reply::Published(each) if matches!(&each[0], Published::Held(r) if r.message.id == id("a")))
+    );
     let told = h.ok(launch_op(linked("c", OnConflict::Error)));
     assert!(matches!(told, Reply::Taken { of, holder, .. } if of == id("c") && holder == id("a")));
     let look = |name: &str| Op::Look(Look { id: id(name), from: 0, limit: 1, results: false });
@@ -258,7 +262,9 @@ pub fn a_linked_message_whose_key_is_held_is_answered_as_one_alone(h: &mut dyn H
         assert_eq!(h.ok(look(refused)), Reply::Seen(None), "nothing of it is stored");
     }
     let told = h.ok(return_it("a"));
-    assert!(matches!(told, Reply::Published(each) if matches!(&each[0], Published::Known(r) if r.message.id == id("a"))));
+    assert!(
+        matches!(told, Reply::Published(each) if matches!(&each[0], Published::Known(r) if r.message.id == id("a")))
+    );
     let told = h.ok(launch_op(linked("d", OnConflict::Replace)));
     assert_eq!(told, Reply::Published(vec![Published::Replaced(id("a"))]));
     assert_eq!(get(h, "a").unwrap().state, State::Revoked);
