@@ -59,6 +59,6 @@ fn an_id_names_a_message_or_a_workflow_and_never_both() {
     assert!(refused.err.contains("flow is that of the workflow chain (RUNNING)"), "{}", refused.err);
     // What is known is told as before.
     assert_eq!(node.json(&["chain", "--id", "flow", "say", "=a", "--", "say"])["known"], true);
-    assert_eq!(node.json(&["show", "mine"])["task"], "say");
+    assert_eq!(node.view("mine")["task"], "say");
     assert_eq!(node.json(&["show", "flow"])["name"], "chain");
 }
