@@ -64,6 +64,8 @@ pub fn judge(claim: &Claim, holder: Option<&Holder>) -> Judged {
 pub enum Verdict {
     /// Its id is known.
     Known,
+    /// Its id is that of a workflow.
+    Workflow,
     /// It is not stored; this message holds its key.
     Held(MessageId),
     /// It is stored; this message is ended for it first.
@@ -89,6 +91,12 @@ pub trait Known {
     /// # Errors
     /// The store cannot be read.
     fn is_known(&self, id: &MessageId) -> Result<bool, Self::Error>;
+
+    /// Whether a workflow has this id.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn is_workflow(&self, id: &MessageId) -> Result<bool, Self::Error>;
 
     /// Who holds this key; the earliest where several do.
     ///
@@ -118,6 +126,10 @@ pub fn admit<K: Known>(
     for (i, m) in messages.iter().enumerate() {
         if ids.contains(&m.id) || store.is_known(&m.id)? {
             verdicts.push(Verdict::Known);
+            continue;
+        }
+        if store.is_workflow(&m.id)? {
+            verdicts.push(Verdict::Workflow);
             continue;
         }
         let mut ends = None;

@@ -120,12 +120,7 @@ impl Model {
                 Reply::Done
             }
             Op::Recall { prefix, after } => self.recall(&prefix, &after),
-            Op::Launch { workflow, max_length, now } => {
-                if let Some(full) = self.no_room(&workflow, &max_length) {
-                    return Ok(full);
-                }
-                Reply::Launched(crate::broker::joins::launch(self, &workflow, now)?.map(Box::new))
-            }
+            Op::Launch { workflow, max_length, now } => self.launch(&workflow, &max_length, now)?,
             Op::Look(look) => Reply::Seen(crate::broker::joins::look(self, &look)?.map(Box::new)),
             Op::CancelFlow { id, from, now } => {
                 Reply::Flowed(crate::broker::joins::cancel(self, &id, from, now)?)
@@ -181,7 +176,7 @@ impl Model {
 
     /// Whether the first steps of a workflow would pass a bound: looked at before anything is written.
     fn no_room(&self, workflow: &Workflow, max_length: &BTreeMap<String, u64>) -> Option<Reply> {
-        if max_length.is_empty() || self.flows.all().any(|f| f.head.id == workflow.id) {
+        if max_length.is_empty() {
             return None;
         }
         let new = |m: &&Message| self.shelf.get(&m.id).is_none();

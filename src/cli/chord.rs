@@ -22,16 +22,9 @@ It prints the id of the workflow, for `taskd show`, `result`, `cancel` and `retr
 
 {GRAMMAR}
 
-EXIT CODES
-  0        launched
-  64       the command line cannot be understood
-  65       arguments do not fit a task; too large
-  66       a file cannot be read
-  69       no such task or queue; taskd is not running
-  75       the queue is full, or no answer in time; try again
-  77       not permitted: needs [access] enqueue, or a place in the allow of every task
+{}
 EXIT CODES WITH --wait
-{}", ending::CODES))]
+{}", workflow::LAUNCH_CODES, ending::CODES))]
 pub struct Args {
     /// What holds for the whole.
     #[command(flatten)]

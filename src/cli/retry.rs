@@ -21,6 +21,7 @@ EXIT CODES
   64   an id cannot be one
   69   no such message; taskd is not running
   73   not possible in this state; its task is unique, and another message holds its key
+  73   steps of a workflow cannot begin anew: their arguments are not kept any more
   75   not now; try again
   77   not permitted: not one's own message, and no [access] admin")]
 pub struct Args {

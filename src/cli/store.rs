@@ -76,12 +76,20 @@ EXIT CODES
 EXAMPLES
   taskd drain && taskd store export > messages.ndjson
 
+It is for moving what waits to another store. Workflows are not exported: while one is not over nothing is printed,
+unless --leave-workflows says that its messages alone will do. `taskd store backup` copies everything.
+
 EXIT CODES
   0    all of them are printed
   69   taskd is not running
+  73   there are workflows that are not over
   75   it broke off: what was printed is not all
   77   not permitted: needs [access] admin")]
-    Export,
+    Export {
+        /// Export the messages of workflows too, without what is to follow them
+        #[arg(long)]
+        leave_workflows: bool,
+    },
     /// Take over exported messages; known ids are left as they are
     #[command(after_help = "\
 EXAMPLES
@@ -115,7 +123,7 @@ pub fn run(args: Args, context: &Context) -> Ending {
             context.verb(&mut context.client(), "/v1/store/verify", None).await?;
             Ok(0)
         }),
-        Command::Export => context.block_on(export(context)),
+        Command::Export { leave_workflows } => context.block_on(export(leave_workflows, context)),
         Command::Import { file } => context.block_on(import(&mut Source::open(&file)?, context)),
     }
 }
@@ -179,9 +187,10 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-async fn export(context: &Context) -> Ending {
+async fn export(leave_workflows: bool, context: &Context) -> Ending {
     let mut client = context.client();
-    let mut lines = client.lines("/v1/store/export").await?;
+    let path = if leave_workflows { "/v1/store/export?leave_workflows=true" } else { "/v1/store/export" };
+    let mut lines = client.lines(path).await?;
     let mut exported = 0_u64;
     let broke_off =
         |e: ClientError, n| Failure::from(e).context(format_args!("the export broke off after {n}"));

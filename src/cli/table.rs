@@ -1,11 +1,14 @@
-//! Tables that fit 80 columns: no borders, nothing cut off, ids whole.
+//! Tables that fit 80 columns on a terminal: no borders, nothing cut off, ids whole. What goes elsewhere is read by
+//! programs, so a row is one line there, however long.
+
+use std::io::IsTerminal;
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
 use super::output::{BOLD, GREEN, RED, RESET, YELLOW};
 use crate::model::state::State;
 
-/// The width that everything fits, but for an id that a client made longer.
+/// The width that everything fits on a terminal, but for an id that a client made longer.
 pub const WIDTH: u16 = 80;
 
 /// The longest id that has a place in its column: those that taskd makes. A longer one of a client stands
@@ -14,6 +17,29 @@ const LONGEST: usize = 36;
 
 /// Stands in the table for an id that is too long; no name has it.
 const ELSEWHERE: char = '\u{e000}';
+
+/// A narrower one leaves no room for words.
+const NARROWEST: u16 = 40;
+
+/// The width of what is printed: `COLUMNS` where it is set, [`WIDTH`] on a terminal; none elsewhere.
+fn width() -> Option<u16> {
+    if cfg!(test) {
+        // Tests look at what a terminal shows, wherever they run.
+        return Some(WIDTH);
+    }
+    let asked = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
+    asked.map(|c: u16| c.max(NARROWEST)).or_else(|| std::io::stdout().is_terminal().then_some(WIDTH))
+}
+
+fn empty(width: Option<u16>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    match width {
+        Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
+    table
+}
 
 /// How a column is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +64,11 @@ impl Column {
 /// them out where they are not wanted.
 #[must_use]
 pub fn render(columns: &[Column], rows: Vec<Vec<String>>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
+    render_within(width(), columns, rows)
+}
+
+fn render_within(width: Option<u16>, columns: &[Column], rows: Vec<Vec<String>>) -> String {
+    let mut table = empty(width);
     table.set_header(columns.iter().map(|c| c.title()));
     let mut long = std::collections::VecDeque::new();
     let first_is_whole = matches!(columns.first(), Some(Column::Whole(_)));
@@ -109,11 +138,10 @@ pub fn state_styled(state: State) -> String {
     format!("{style}{state}{RESET}")
 }
 
-/// Lines of a name and what it is, the names of one width, wrapped at [`WIDTH`].
+/// Lines of a name and what it is, the names of one width, wrapped as tables are.
 #[must_use]
 pub fn pairs(pairs: &[(&str, String)]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
+    let mut table = empty(width());
     for (name, value) in pairs {
         table.add_row([(*name).to_owned(), super::output::clean(value)]);
     }
@@ -165,7 +193,8 @@ mod tests {
     fn a_table_fits_and_keeps_ids_and_text_whole() {
         let id = "0198f0aa-7c1e-7b5e-9f3a-2f6b1c9d8e7f";
         let task = "a.very.long.task.name.that.does.not.fit.the.column";
-        let text = plain(&render(
+        let text = plain(&render_within(
+            Some(WIDTH),
             &[Column::Whole("ID"), Column::Whole("STATE"), Column::Text("TASK"), Column::Number("WHEN")],
             vec![vec![id.into(), "SCHEDULED".into(), task.into(), "12m 30s ago".into()]],
         ));
@@ -179,13 +208,25 @@ mod tests {
     fn a_long_id_of_a_client_is_whole_and_spoils_no_other_row() {
         let (id, own) = ("x".repeat(128), "0198f0aa-7c1e-7b5e-9f3a-2f6b1c9d8e7f");
         let row = |id: &str| vec![id.to_owned(), "WAITING".to_owned(), "mail".to_owned()];
-        let text = plain(&render(
+        let text = plain(&render_within(
+            Some(WIDTH),
             &[Column::Whole("ID"), Column::Whole("STATE"), Column::Text("TASK")],
             vec![row(own), row(&id), row(own)],
         ));
         let own = format!("{own}  WAITING  mail");
         let below = format!("{:36}  WAITING  mail", "");
         assert_eq!(text.lines().skip(1).collect::<Vec<_>>(), [&own, &id, &below, &own]);
+    }
+
+    #[test]
+    fn a_row_is_one_line_where_no_terminal_reads_it() {
+        let (task, error) = ("task.".repeat(40), "words that say why ".repeat(20));
+        let columns = [Column::Whole("STATE"), Column::Text("TASK"), Column::Text("WHY")];
+        let rows = vec![vec!["FAILURE".to_owned(), task.clone(), error.trim_end().to_owned()]];
+        let text = plain(&render_within(None, &columns, rows.clone()));
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.contains(&task) && text.contains(error.trim_end()));
+        assert!(plain(&render_within(Some(WIDTH), &columns, rows)).lines().count() > 2);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `taskd why`: why a message is not running yet.
+//! `taskd why`: why a message, or the next step of a workflow, is not running yet.
 
 use std::time::Duration;
 
@@ -14,13 +14,16 @@ use super::{Context, checked};
 EXAMPLES
   taskd why 0198f0aa-7c1e-7b5e-9f3a-2f6b1c9d8e7f
 
+The id may be that of a workflow: it says which of its steps the others wait for, and why that one is not over;
+`taskd show` prints all of them.
+
 EXIT CODES
   0    printed
-  69   no such message; taskd is not running
+  69   no such message or workflow; taskd is not running
   75   not now; try again
   77   not permitted: not one's own message, and no [access] read")]
 pub struct Args {
-    /// The message
+    /// The message, or the workflow
     #[arg(value_name = "ID")]
     pub id: String,
 }

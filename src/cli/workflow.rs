@@ -11,6 +11,18 @@ use super::output::{self, Ending, Failure};
 use super::table::{Column, render};
 use super::{Context, body_of, checked, ending, enqueue, follow, result};
 
+/// The exit codes of `taskd chain`, `group` and `chord`.
+pub const LAUNCH_CODES: &str = "\
+EXIT CODES
+  0        launched
+  64       the command line cannot be understood
+  65       arguments do not fit a task; too large
+  66       a file cannot be read
+  69       no such task or queue; taskd is not running
+  73       --id is that of a message, or somebody else's
+  75       the queue is full, or no answer in time; try again
+  77       not permitted: needs [access] enqueue, or a place in the allow of every task";
+
 /// Options of `taskd workflow`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = format!("\

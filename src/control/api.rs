@@ -208,7 +208,10 @@ pub enum Request {
     /// `POST /v1/store/verify`
     Verify,
     /// `GET /v1/store/export`: newline-delimited [`Exported`] of all that is not final.
-    Export,
+    Export {
+        /// Also where there are workflows, which are not exported.
+        leave_workflows: bool,
+    },
     /// `POST /v1/store/import`
     Import(Vec<Exported>),
 }

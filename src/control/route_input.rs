@@ -471,8 +471,8 @@ pub(super) fn verify(_: &Input<'_>) -> Result<Request, Error> {
     Ok(Request::Verify)
 }
 
-pub(super) fn export(_: &Input<'_>) -> Result<Request, Error> {
-    Ok(Request::Export)
+pub(super) fn export(input: &Input<'_>) -> Result<Request, Error> {
+    Ok(Request::Export { leave_workflows: input.flag("leave_workflows")? })
 }
 
 pub(super) fn import(input: &Input<'_>) -> Result<Request, Error> {

@@ -431,7 +431,12 @@ pub static ROUTES: &[Route] = &[
     Route {
         path: "/v1/store/export",
         name: "export",
-        about: "Every message that is not final.",
+        about: "Every message that is not final. Workflows are not exported: while one is not over it is refused.",
+        query: &[Query {
+            name: "leave_workflows",
+            kind: "boolean",
+            about: "Export also where workflows are not over: their messages, without what is to follow these.",
+        }],
         answer: Shape::Lines(of::<Exported>),
         parse: input::export,
         ..BASE

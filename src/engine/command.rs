@@ -97,7 +97,7 @@ pub struct RunOrder {
 /// An answer to a client.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Told {
-    /// To Enqueue, one per message.
+    /// To Enqueue, one per message; to Launch of a linked one, for its first.
     Published(Vec<(MessageId, String, Published)>),
     /// To Enqueue: the queue is full.
     QueueFull {
@@ -126,6 +126,8 @@ pub enum Told {
         /// It was launched before.
         known: Option<Box<Head>>,
     },
+    /// To Launch: the id is that of this message; nothing was launched.
+    IsMessage(Box<Record>),
     /// To CancelWorkflow.
     FlowCanceled(Walked),
     /// To RetryWorkflow.

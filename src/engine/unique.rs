@@ -73,7 +73,7 @@ impl Engine {
         (holder, claimed): (&MessageId, &str),
         out: &mut Vec<Command>,
     ) {
-        let Work::Publish { mut messages, max_length, .. } = work else { return };
+        let mut work = work;
         let waiting = match self.stage_of(holder) {
             Some((token, Stage::Waiting)) => Some(token),
             _ => None,
@@ -86,14 +86,27 @@ impl Engine {
                 self.back(token, None, out);
             }
             None => {
-                let claims = messages.iter_mut().filter_map(|m| m.unique.as_mut());
-                for claim in claims.filter(|c| c.key == claimed && c.on_conflict == OnConflict::Replace) {
+                let claims: Vec<&mut Claim> = match &mut work {
+                    Work::Publish { messages, .. } => {
+                        messages.iter_mut().filter_map(|m| m.unique.as_mut()).collect()
+                    }
+                    Work::Launch { workflow, .. } => {
+                        workflow.steps.iter_mut().take(1).filter_map(|s| s.message.unique.as_mut()).collect()
+                    }
+                    _ => Vec::new(),
+                };
+                for claim in
+                    claims.into_iter().filter(|c| c.key == claimed && c.on_conflict == OnConflict::Replace)
+                {
                     claim.on_conflict = OnConflict::Return;
                 }
             }
         }
-        let now = self.now.wall;
-        self.go_on(key, Work::Publish { messages, max_length, now }, out);
+        let wall = self.now.wall;
+        if let Work::Publish { now, .. } | Work::Launch { now, .. } = &mut work {
+            *now = wall;
+        }
+        self.go_on(key, work, out);
     }
 
     /// The store's answer where it stored nothing for a key that is held.

@@ -5,9 +5,9 @@ use super::ask::Work;
 use super::command::{Command, Note, Told};
 use super::event::AskKey;
 use super::held::Stage;
-use crate::model::message::Token;
+use crate::model::message::{Record, Token};
 use crate::model::name::MessageId;
-use crate::model::op::{Fault, Flowed, Op, Reply};
+use crate::model::op::{Fault, Flowed, Op, Published, Reply};
 use crate::model::outcome::{CancelReason, Outcome};
 use crate::model::params;
 use crate::model::state::State;
@@ -95,10 +95,42 @@ impl Engine {
                 }
                 Told::Launched { id: workflow.id.clone(), known }
             }
+            Reply::Record(Some(record)) => Told::IsMessage(record),
+            Reply::Published(mut each) => match (each.pop(), workflow.steps.first()) {
+                (Some(became), Some(first)) => {
+                    let became = self.linked(workflow, became, (repeated, now), out);
+                    let (id, queue) = (first.message.id.clone(), first.message.queue.clone());
+                    Told::Published(vec![(id, queue, became)])
+                }
+                _ => Told::Published(Vec::new()),
+            },
             Reply::QueueFull { queue, max_length } => Told::QueueFull { queue, max_length },
             other => Told::Fault(Fault::Refused(format!("the store answered something else: {other:?}"))),
         };
         self.answer(key, told, out);
+    }
+
+    /// What became of a message that was enqueued with what is to follow its end.
+    fn linked(
+        &mut self,
+        workflow: &Workflow,
+        became: Published,
+        (repeated, now): (bool, Wall),
+        out: &mut Vec<Command>,
+    ) -> Published {
+        let own = |r: &Record| r.message.step.as_ref().is_some_and(|s| s.workflow == workflow.id);
+        let became = match became {
+            // The failed try had taken place: to the client it is as new as it was to the store.
+            Published::Known(r) if repeated && own(&r) && r.message.enqueued == now => Published::New,
+            other => other,
+        };
+        if let Published::Replaced(ended) = &became {
+            self.note_dropped(ended, State::Revoked, out);
+        }
+        if matches!(became, Published::New | Published::Replaced(_)) {
+            self.note_launched(workflow, out);
+        }
+        became
     }
 
     fn note_launched(&mut self, workflow: &Workflow, out: &mut Vec<Command>) {

@@ -197,7 +197,8 @@ pub enum Op {
         /// Only keys behind this one; empty: from the first on.
         after: String,
     },
-    /// Store a workflow and publish its first steps, all or nothing. A known id changes nothing.
+    /// Store a workflow and publish its first steps, all or nothing. A known id changes nothing, be it that of a
+    /// workflow or of a message.
     Launch {
         /// What to launch.
         workflow: Box<Workflow>,
@@ -407,6 +408,8 @@ pub enum Published {
     New,
     /// The id was known; its record.
     Known(Box<Record>),
+    /// Not stored: the id is that of a workflow. An id names one thing, or nobody could tell which is meant.
+    Workflow(Box<Head>),
     /// Not stored: this message holds its key.
     Held(Box<Record>),
     /// Stored; this message held its key and was ended for it.
@@ -500,7 +503,8 @@ pub enum Reply {
     Ticked(Ticked),
     /// To Schedules.
     Schedules(Vec<Row>),
-    /// To Launch: whether it is new; if not, what is there.
+    /// To Launch: whether it is new; if not, what is there. Where the id is that of a message: [`Self::Record`]. Of a
+    /// linked one ([`Workflow::linked`]) a new one, and one whose message is not stored: [`Self::Published`].
     Launched(Option<Box<Head>>),
     /// To Look: the part, if the id is known.
     Seen(Option<Box<Seen>>),

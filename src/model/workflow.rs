@@ -97,6 +97,9 @@ pub struct Workflow {
     pub uid: Option<u32>,
     /// It is forgotten this many milliseconds after its last step ended (and not before a day).
     pub keep_ms: u64,
+    /// It is one message with what follows its end: where that message cannot be stored, nothing is.
+    #[serde(default)]
+    pub linked: bool,
     /// Its steps, in an order in which each stands behind those before it.
     pub steps: Vec<Step>,
 }
@@ -323,7 +326,7 @@ impl Workflow {
             step.message.uid = uid;
             step.message.step = Some(Box::new(StepOf { workflow: id.clone(), no, passes }));
         }
-        Ok(Self { id, name: name.to_owned(), uid, keep_ms: 0, steps })
+        Ok(Self { id, name: name.to_owned(), uid, keep_ms: 0, linked: false, steps })
     }
 
     /// The steps that come after nothing.

@@ -276,12 +276,13 @@ fn workflow() -> impl Strategy<Value = Workflow> {
         });
         let mut steps: Vec<FlowStep> = steps.collect();
         mark_sinks(&mut steps);
-        Workflow { keep_ms, ..Workflow::new(flow(w), "drawn", Some(1), steps).unwrap() }
+        Workflow { keep_ms, linked: w == 2, ..Workflow::new(flow(w), "drawn", Some(1), steps).unwrap() }
     })
 }
 
+/// The last of them has the id of a message.
 fn flow(w: u8) -> MessageId {
-    id(&name(100 + w))
+    id(&name(if w == 3 { 23 } else { 100 + w }))
 }
 
 /// What is asked of workflows.

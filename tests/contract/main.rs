@@ -161,6 +161,8 @@ suite! {
         a_handler_of_errors_gets_the_failed_id_and_is_skipped_otherwise,
         whatever_ends_a_member_is_told,
         a_known_workflow_is_not_launched_again,
+        an_id_names_a_message_or_a_workflow,
+        a_linked_message_whose_key_is_held_is_answered_as_one_alone,
         a_full_queue_launches_nothing,
         an_id_that_is_taken_fails_its_step_and_nothing_hangs,
         what_is_too_large_for_a_message_fails_the_body,

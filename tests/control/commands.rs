@@ -93,7 +93,9 @@ fn daemon(state: &'static str, outcome: Value) -> Fake {
             Request::Cancel { id } if id == "final" => {
                 Answer::Error(Error::new(ErrorKind::Conflict, "final is SUCCESS already"))
             }
-            Request::Export => stream(&[json!({"v": 1, "message": {}, "attempt": 0}), json!({"v": 1})]),
+            Request::Export { .. } => {
+                stream(&[json!({"v": 1, "message": {}, "attempt": 0}), json!({"v": 1})])
+            }
             Request::Backup if state == "SUCCESS" => stream(&[json!({"data": "YWJj"}), json!({"bytes": 3})]),
             Request::Backup => stream(&[json!({"data": "YWJj"})]),
             Request::Import(all) => Answer::Json(json!({"message": "x", "count": all.len()}).to_string()),

@@ -261,7 +261,8 @@ fn every_route_reaches_the_handler_as_what_was_asked() {
         ("POST", "/v1/stop", json!({"now": true}).to_string(), Request::Stop { now: true }),
         ("GET", "/v1/store/backup", String::new(), Request::Backup),
         ("POST", "/v1/store/verify", String::new(), Request::Verify),
-        ("GET", "/v1/store/export", String::new(), Request::Export),
+        ("GET", "/v1/store/export", String::new(), Request::Export { leave_workflows: false }),
+        ("GET", "/v1/store/export?leave_workflows=true", String::new(), Request::Export { leave_workflows: true }),
         (
             "POST",
             "/v1/store/import",

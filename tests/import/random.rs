@@ -131,7 +131,7 @@ fn inputs() -> impl Strategy<Value = String> {
 
 fn everything(text: &str) {
     for (what, system) in [("crontab", false), ("crontab --system", true)] {
-        let reading = crontab::Reading { system, run_as: None };
+        let reading = crontab::Reading { system, ..crontab::Reading::default() };
         check(what, &crontab::import("x", text, &reading));
     }
     check("supervisor", &supervisor::import("x", text));

@@ -96,3 +96,24 @@ fn the_other_sources_have_their_commands() {
     file(dir.path(), "t.service", "[Service]\nType=oneshot\nExecStart=/bin/true\n");
     assert!(taskd(&["import", "systemd-timer", &timer]).code(0).out.contains("cron = \"0 0 * * *\""));
 }
+
+#[test]
+fn a_file_of_another_format_is_wrong_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = file(dir.path(), "wrong.timer", "[Unit]\nDescription=nothing of either\n");
+    assert!(taskd(&["import", "supervisor", &wrong]).code(65).err.contains("no [program:NAME]"));
+    assert!(taskd(&["import", "systemd-timer", &wrong]).code(65).err.contains("is no timer"));
+    let timer = file(dir.path(), "right.timer", "[Timer]\nOnCalendar=daily\n");
+    let ran = taskd(&["import", "systemd-timer", &timer, "--service", &wrong]).code(65);
+    assert!(ran.err.contains("is no service"), "{}", ran.err);
+    assert!(taskd(&["import", "celery-beat", &wrong]).code(65).out.is_empty());
+}
+
+#[test]
+fn a_likely_column_of_users_is_told_on_stderr() {
+    let dir = tempfile::tempdir().unwrap();
+    let tab = file(dir.path(), "tab", "0 3 * * * /own\n0 4 * * * root /usr/local/bin/backup\n");
+    let ran = taskd(&["import", "crontab", &tab]).code(0);
+    assert!(ran.err.contains("hint: line 2") && ran.err.contains("--system"), "{}", ran.err);
+    assert!(!taskd(&["import", "crontab", "--run-as", "ada", &tab]).code(0).err.contains("hint"));
+}

@@ -68,3 +68,14 @@ fn what_is_not_over_is_not_retried() {
     go.release(1);
     assert_eq!(node.finished(&id)["attempt"], 1);
 }
+
+#[test]
+fn a_workflow_whose_steps_are_purged_says_so() {
+    let node = Node::start(&with(
+        "[tasks.poison]\ncommand = \"kill -9 $PPID; sleep 9\"\n[tasks.good]\ncommand = \"true\"\n",
+    ));
+    node.taskd(&["chain", "--id", "w", "--wait", "poison", "--", "good"]).fails();
+    node.ok(&["dead", "purge", "--yes"]);
+    let refused = node.taskd(&["retry", "w"]).code(73).err;
+    assert!(refused.contains("workflow w: 1 step cannot run again"), "{refused}");
+}

@@ -58,3 +58,16 @@ fn a_message_of_a_queue_that_is_not_declared_is_refused_by_its_line() {
     ran.says(&["line 2", "gone", "[queues.gone]"]);
     node.taskd(&["status", "other"]).code(69);
 }
+
+#[test]
+fn an_export_leaves_no_workflow_out_unasked() {
+    let node = Node::start(&with("[tasks.t]\ncommand = 'true'\n"));
+    node.ok(&["pause", "default"]);
+    node.ok(&["enqueue", "t"]);
+    node.ok(&["chain", "--id", "w", "t", "--", "t"]);
+    let refused = node.taskd(&["store", "export"]).code(73);
+    assert!(refused.err.contains("1 workflow is not over") && refused.out.is_empty(), "{}", refused.err);
+    assert_eq!(node.ok(&["store", "export", "--leave-workflows"]).lines().count(), 2);
+    node.ok(&["cancel", "w"]);
+    assert_eq!(node.ok(&["store", "export"]).lines().count(), 1);
+}

@@ -163,3 +163,23 @@ fn an_id_is_an_idempotency_key() {
     other.ok(&["store", "import", file.to_str().unwrap()]);
     assert_eq!(enqueued(&other, &mine)["known"], true);
 }
+
+#[test]
+fn one_with_links_is_answered_as_one_without() {
+    let node = Node::start(&with(TASKS));
+    node.ok(&["pause", "default"]);
+    let first = node.enqueue(&["once", "user=7"]);
+    let second = enqueued(&node, &["--link", "plain", "once", "user=7"]);
+    assert_eq!((&second["id"], &second["unique"]), (&json!(first), &json!(true)), "{second}");
+    assert_eq!(node.queue("default")["waiting"], 1, "nothing of it is stored");
+    node.ok(&["enqueue", "--link", "plain", "strict"]);
+    let refused = node.taskd(&["enqueue", "--link", "plain", "strict"]).fails();
+    assert!(refused.err.contains("holds the key"), "{}", refused.err);
+    let old = node.enqueue(&["newest", "value=a"]);
+    let newer = enqueued(&node, &["--link", "plain", "--id", "n", "newest", "value=a"]);
+    assert_eq!(newer["replaced"], json!(old), "{newer}");
+    let again = enqueued(&node, &["--link", "plain", "--id", "n", "newest", "value=a"]);
+    assert_eq!((&again["known"], &again["differs"]), (&json!(true), &serde_json::Value::Null), "{again}");
+    let other = enqueued(&node, &["--link", "plain", "--id", "n", "newest", "value=c"]);
+    assert_eq!(other["differs"], json!(true), "{other}");
+}

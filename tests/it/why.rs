@@ -35,3 +35,23 @@ fn each_reason_has_its_sentence() {
     assert!(why(&waits).contains("success"), "{}", why(&waits));
     node.taskd(&["why", "nobody"]).code(69).one_clear_line();
 }
+
+#[test]
+fn a_workflow_says_which_step_it_waits_for() {
+    let node = Node::start(&with("[tasks.one]\ncommand = 'true'\n[tasks.bad]\ncommand = 'false'\n"));
+    node.ok(&["pause", "default"]);
+    node.ok(&["chain", "--id", "w", "one", "--immutable", "--", "one", "--immutable"]);
+    let why = node.json(&["why", "w"]);
+    assert_eq!(why["state"], "RUNNING");
+    let said = why["why"].as_str().unwrap().to_owned();
+    for part in ["2 of its 2 steps", "step 0 one", "is WAITING: the queue default is paused", "taskd show w"]
+    {
+        assert!(said.contains(part), "{said}");
+    }
+    node.ok(&["resume", "default"]);
+    node.taskd(&["result", "--wait", "w"]).code(0);
+    assert!(node.ok(&["why", "w"]).contains("is over: `taskd show w`"));
+    node.taskd(&["chain", "--id", "f", "--wait", "bad", "--", "one", "--immutable"]).fails();
+    assert!(node.ok(&["why", "f"]).contains("did not end well"));
+    node.taskd(&["why", "nothing"]).code(69);
+}

@@ -46,3 +46,19 @@ fn a_config_whose_steps_go_in_a_circle_is_refused_with_its_place() {
         checked.err
     );
 }
+
+#[test]
+fn an_id_names_a_message_or_a_workflow_and_never_both() {
+    let node = Node::start(&with(TASKS));
+    node.ok(&["pause", "default"]);
+    node.ok(&["enqueue", "--id", "mine", "say", "--", "a"]);
+    let refused = node.taskd(&["chain", "--id", "mine", "say", "=a", "--", "say"]).fails();
+    assert!(refused.err.contains("mine is that of a message of the task say (WAITING)"), "{}", refused.err);
+    node.ok(&["chain", "--id", "flow", "say", "=a", "--", "say"]);
+    let refused = node.taskd(&["enqueue", "--id", "flow", "say", "--", "a"]).fails();
+    assert!(refused.err.contains("flow is that of the workflow chain (RUNNING)"), "{}", refused.err);
+    // What is known is told as before.
+    assert_eq!(node.json(&["chain", "--id", "flow", "say", "=a", "--", "say"])["known"], true);
+    assert_eq!(node.view("mine")["task"], "say");
+    assert_eq!(node.json(&["show", "flow"])["name"], "chain");
+}

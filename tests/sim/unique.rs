@@ -90,7 +90,7 @@ impl World {
                         return broken("42 the_holder_lives", detail);
                     }
                 }
-                Published::Known(_) => {}
+                Published::Known(_) | Published::Workflow(_) => {}
             }
             if let Published::Replaced(old) = became
                 && self.get(old).is_none_or(|r| r.state != State::Revoked)

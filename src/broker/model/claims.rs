@@ -102,6 +102,10 @@ impl Known for Look<'_> {
         Ok(self.model.shelf.get(id).is_some())
     }
 
+    fn is_workflow(&self, id: &MessageId) -> Result<bool, Self::Error> {
+        Ok(self.model.flows.head(id).is_some())
+    }
+
     fn holder(&self, key: &str) -> Result<Option<Holder>, Self::Error> {
         Ok(self.model.holder(key, self.now))
     }
@@ -147,24 +151,13 @@ impl Model {
         max_length: &[Option<u64>],
         now: Wall,
     ) -> Result<Reply, Fault> {
-        let Ok(admission) = admission::admit(&messages, max_length, &Look { model: self, now });
-        let verdicts = match admission {
-            Admission::Each(verdicts) => verdicts,
-            Admission::Nothing(Reply::Taken { of, holder, .. }) => {
-                let record = self.shelf.get(&holder).map(|row| Box::new(row.record.clone()));
-                return Ok(Reply::Taken { of, holder, record });
-            }
-            Admission::Nothing(reply) => return Ok(reply),
+        let verdicts = match self.admitted(&messages, max_length, now) {
+            Ok(verdicts) => verdicts,
+            Err(reply) => return Ok(reply),
         };
         let mut replies = Vec::with_capacity(messages.len());
         for (m, verdict) in messages.into_iter().zip(verdicts) {
-            let record = |id: &MessageId| self.shelf.get(id).map(|row| Box::new(row.record.clone()));
-            let known = match &verdict {
-                admission::Verdict::Known => record(&m.id).map(Published::Known),
-                admission::Verdict::Held(holder) => record(holder).map(Published::Held),
-                admission::Verdict::Stored(_) => None,
-            };
-            replies.push(if let Some(known) = known {
+            replies.push(if let Some(known) = self.not_stored(&m.id, &verdict) {
                 known
             } else {
                 let ends = if let admission::Verdict::Stored(Some(id)) = verdict { Some(id) } else { None };
@@ -173,6 +166,37 @@ impl Model {
             });
         }
         Ok(Reply::Published(replies))
+    }
+
+    /// What becomes of each message, or the answer where nothing is stored.
+    pub(super) fn admitted(
+        &self,
+        messages: &[Message],
+        max_length: &[Option<u64>],
+        now: Wall,
+    ) -> Result<Vec<admission::Verdict>, Reply> {
+        let Ok(admission) = admission::admit(messages, max_length, &Look { model: self, now });
+        match admission {
+            Admission::Each(verdicts) => Ok(verdicts),
+            Admission::Nothing(Reply::Taken { of, holder, .. }) => {
+                let record = self.shelf.get(&holder).map(|row| Box::new(row.record.clone()));
+                Err(Reply::Taken { of, holder, record })
+            }
+            Admission::Nothing(reply) => Err(reply),
+        }
+    }
+
+    /// The answer for a message that is not stored.
+    pub(super) fn not_stored(&self, id: &MessageId, verdict: &admission::Verdict) -> Option<Published> {
+        let record = |id: &MessageId| self.shelf.get(id).map(|row| Box::new(row.record.clone()));
+        match verdict {
+            admission::Verdict::Known => record(id).map(Published::Known),
+            admission::Verdict::Workflow => {
+                self.flows.head(id).map(|head| Published::Workflow(Box::new(head.clone())))
+            }
+            admission::Verdict::Held(holder) => record(holder).map(Published::Held),
+            admission::Verdict::Stored(_) => None,
+        }
     }
 
     fn store_replacing(

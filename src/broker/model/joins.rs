@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Model;
 use super::shelf::Row as Life;
+use crate::broker::admission::{self, Verdict};
 use crate::broker::joins::{self, Became, Flow, Joins, Listed, Row, Work};
 use crate::broker::rules;
 use crate::model::message::{Message, Record};
@@ -14,7 +15,7 @@ use crate::model::op::{Fault, Reply};
 use crate::model::outcome::Outcome;
 use crate::model::state::State;
 use crate::model::time::Wall;
-use crate::model::workflow::{Fallout, Step, Workflow};
+use crate::model::workflow::{Fallout, Head, Step, Workflow};
 
 /// Every workflow.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +43,11 @@ impl Flows {
 
     fn step_mut(&mut self, key: i64, no: u32) -> Option<&mut Held> {
         self.flows.get_mut(&key)?.1.get_mut(no as usize)
+    }
+
+    /// The workflow of this id.
+    pub(super) fn head(&self, id: &MessageId) -> Option<&Head> {
+        self.flows.get(self.ids.get(id)?).map(|(flow, _)| &flow.head)
     }
 
     /// Every workflow that is not being forgotten.
@@ -96,6 +102,39 @@ impl Model {
             (Some(key), Some(step)) => joins::ended(self, (key, step.no), state, result.as_ref(), now),
             _ => Ok(()),
         }
+    }
+
+    pub(super) fn launch(
+        &mut self,
+        workflow: &Workflow,
+        max_length: &BTreeMap<String, u64>,
+        now: Wall,
+    ) -> Result<Reply, Fault> {
+        let mut linked = None;
+        if let Some(first) = workflow.steps.first().filter(|_| workflow.linked) {
+            let verdict = match self.admitted(std::slice::from_ref(&first.message), &[], now) {
+                Ok(mut verdicts) => verdicts.pop(),
+                Err(reply) => return Ok(reply),
+            };
+            if let Some(known) = verdict.as_ref().and_then(|v| self.not_stored(&first.message.id, v)) {
+                return Ok(Reply::Published(vec![known]));
+            }
+            linked = verdict;
+        }
+        if let Some(head) = self.flows.head(&workflow.id) {
+            return Ok(Reply::Launched(Some(Box::new(head.clone()))));
+        }
+        if let Some(row) = self.shelf.get(&workflow.id) {
+            return Ok(Reply::Record(Some(Box::new(row.record.clone()))));
+        }
+        if let Some(full) = self.no_room(workflow, max_length) {
+            return Ok(full);
+        }
+        let known = joins::launch(self, workflow, now)?;
+        Ok(match linked {
+            Some(Verdict::Stored(ends)) => Reply::Published(vec![admission::stored(ends)]),
+            _ => Reply::Launched(known.map(Box::new)),
+        })
     }
 
     /// Every workflow: for tests that look at all of them.

@@ -117,6 +117,14 @@ impl Admin {
         reader::export(&self.file, cb)
     }
 
+    /// How many workflows are not over: [`Self::export`] has their messages and not what is to follow these.
+    ///
+    /// # Errors
+    /// [`Fault`] where the store cannot be read.
+    pub fn open_workflows(&self) -> Result<u64, Fault> {
+        reader::open_workflows(&self.file)
+    }
+
     /// Hands out dead letters that the filter means, oldest first and `most` of them, each as its new life would
     /// begin, until the callback answers false. Answers how many there were.
     ///

@@ -37,6 +37,10 @@ impl Known for Look<'_> {
         Ok(self.shelf.is_known(id)?)
     }
 
+    fn is_workflow(&self, id: &MessageId) -> Result<bool, Stop> {
+        Ok(self.shelf.flow_head(id)?.is_some())
+    }
+
     fn holder(&self, key: &str) -> Result<Option<Holder>, Stop> {
         self.shelf.holder(key, self.now)
     }
@@ -54,26 +58,55 @@ impl Shelf {
         max_length: &[Option<u64>],
         now: Wall,
     ) -> Result<Reply, Stop> {
-        let verdicts = match admission::admit(messages, max_length, &Look { shelf: self, now })? {
-            Admission::Each(verdicts) => verdicts,
-            Admission::Nothing(Reply::Taken { of, holder, .. }) => {
-                let record = self.record(&holder)?.map(Box::new);
-                return Ok(Reply::Taken { of, holder, record });
-            }
-            Admission::Nothing(reply) => return Ok(reply),
+        let verdicts = match self.admitted(messages, max_length, now)? {
+            Ok(verdicts) => verdicts,
+            Err(reply) => return Ok(reply),
         };
         let mut replies = Vec::with_capacity(messages.len());
         for (m, verdict) in messages.iter().zip(verdicts) {
-            replies.push(match verdict {
-                Verdict::Known => Published::Known(self.there(&m.id)?),
-                Verdict::Held(holder) => Published::Held(self.there(&holder)?),
-                Verdict::Stored(ends) => {
+            replies.push(match self.not_stored(&m.id, verdict)? {
+                Ok(published) => published,
+                Err(ends) => {
                     self.store_replacing(m, ends.as_ref(), now)?;
                     admission::stored(ends)
                 }
             });
         }
         Ok(Reply::Published(replies))
+    }
+
+    /// What becomes of each message, or the answer where nothing is stored.
+    pub(super) fn admitted(
+        &self,
+        messages: &[Message],
+        max_length: &[Option<u64>],
+        now: Wall,
+    ) -> Result<Result<Vec<Verdict>, Reply>, Stop> {
+        Ok(match admission::admit(messages, max_length, &Look { shelf: self, now })? {
+            Admission::Each(verdicts) => Ok(verdicts),
+            Admission::Nothing(Reply::Taken { of, holder, .. }) => {
+                let record = self.record(&holder)?.map(Box::new);
+                Err(Reply::Taken { of, holder, record })
+            }
+            Admission::Nothing(reply) => Err(reply),
+        })
+    }
+
+    /// The answer for a message that is not stored; of one that is, whom it ends.
+    pub(super) fn not_stored(
+        &self,
+        id: &MessageId,
+        verdict: Verdict,
+    ) -> Result<Result<Published, Option<MessageId>>, Stop> {
+        Ok(match verdict {
+            Verdict::Known => Ok(Published::Known(self.there(id)?)),
+            Verdict::Workflow => {
+                let vanished = || Fault::Again(format!("{id} was there and is not; try again"));
+                Ok(Published::Workflow(Box::new(self.flow_head(id)?.ok_or_else(vanished)?)))
+            }
+            Verdict::Held(holder) => Ok(Published::Held(self.there(&holder)?)),
+            Verdict::Stored(ends) => Err(ends),
+        })
     }
 
     /// The record of an id that is known.
@@ -134,7 +167,7 @@ impl Shelf {
     /// Takes a message of another store over, with the attempts it has had; false: its id is known. It was accepted
     /// once, so a key that is held keeps it from a claim, not from its life.
     pub(super) fn take_over(&mut self, m: &Message, now: Wall, attempt: u32) -> Result<bool, Stop> {
-        if self.is_known(&m.id)? {
+        if self.is_known(&m.id)? || self.flow_head(&m.id)?.is_some() {
             return Ok(false);
         }
         let free = match &m.unique {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::row::{Key, code, encode, state};
 use super::shelf::{Shelf, Stop};
+use crate::broker::admission;
 use crate::broker::joins::{self, Became, Flow, Joins, Listed, Row, Work};
 use crate::broker::rules;
 use crate::model::message::{Message, Record};
@@ -121,7 +122,26 @@ impl Shelf {
         max_length: &std::collections::BTreeMap<String, u64>,
         now: Wall,
     ) -> Result<Reply, Stop> {
-        if !max_length.is_empty() && self.flow_of(&workflow.id)?.is_none() {
+        let mut linked = None;
+        if let Some(first) = workflow.steps.first().filter(|_| workflow.linked) {
+            let verdicts = match self.admitted(std::slice::from_ref(&first.message), &[], now)? {
+                Ok(verdicts) => verdicts,
+                Err(reply) => return Ok(reply),
+            };
+            for verdict in verdicts {
+                match self.not_stored(&first.message.id, verdict)? {
+                    Ok(published) => return Ok(Reply::Published(vec![published])),
+                    Err(ends) => linked = Some(admission::stored(ends)),
+                }
+            }
+        }
+        if let Some(head) = self.flow_head(&workflow.id)? {
+            return Ok(Reply::Launched(Some(Box::new(head))));
+        }
+        if let Some(record) = self.record(&workflow.id)? {
+            return Ok(Reply::Record(Some(Box::new(record))));
+        }
+        if !max_length.is_empty() {
             let mut new = Vec::new();
             for step in workflow.roots() {
                 if !self.is_known(&step.message.id)? {
@@ -133,7 +153,20 @@ impl Shelf {
                 return Ok(full);
             }
         }
-        Ok(Reply::Launched(joins::launch(self, workflow, now)?.map(Box::new)))
+        let known = joins::launch(self, workflow, now)?;
+        Ok(match linked {
+            Some(published) => Reply::Published(vec![published]),
+            None => Reply::Launched(known.map(Box::new)),
+        })
+    }
+
+    /// The workflow of this id.
+    pub(super) fn flow_head(&self, id: &MessageId) -> Result<Option<Head>, Stop> {
+        if self.ledger.f.flows == 0 {
+            return Ok(None);
+        }
+        let mut statement = self.c.prepare_cached(&format!("SELECT {FLOW} FROM flow WHERE id = ?1"))?;
+        Ok(statement.query_row([Key::of(id)], flow).optional()?.map(|flow| flow.head))
     }
 
     /// The workflow and the number of the step that a message is.
@@ -180,6 +213,7 @@ impl Shelf {
             self.ledger.f.spent = self.ledger.f.spent.saturating_sub(n);
             if whole {
                 self.c.prepare_cached("DELETE FROM flow WHERE no = ?1")?.execute([key])?;
+                self.ledger.f.flows = self.ledger.f.flows.saturating_sub(1);
             } else {
                 self.c
                     .prepare_cached("UPDATE flow SET steps = steps - ?2 WHERE no = ?1")?
@@ -257,6 +291,7 @@ impl Joins for Shelf {
         }
         drop((edge, row, plan));
         self.bytes += bytes;
+        self.ledger.f.flows += 1;
         Ok(key)
     }
 

@@ -82,6 +82,8 @@ pub(super) struct Figures {
     pub slim: u64,
     /// Rows of `claim`.
     pub claims: u64,
+    /// Rows of `flow`.
+    pub flows: u64,
     /// Steps of workflows that are over.
     pub spent: u64,
     /// The latest turn of a lane.
@@ -182,6 +184,7 @@ impl Ledger {
             l.f.dead += n;
         }
         l.f.slim = done("SELECT count(*) FROM done WHERE kept = 0")?;
+        l.f.flows = done("SELECT count(*) FROM flow")?;
         l.f.spent = done("SELECT coalesce(sum(steps), 0) FROM flow WHERE expires IS NOT NULL")?;
         Ok(l)
     }
@@ -341,11 +344,11 @@ impl Ledger {
         if ours != theirs {
             found.push(format!("limits (lanes, places): counted {ours:?}, stored {theirs:?}"));
         }
-        let rows = |f: &Figures| (f.live, f.fires, f.kept, f.dead, f.slim, f.claims, f.spent);
+        let rows = |f: &Figures| (f.live, f.fires, f.kept, f.dead, f.slim, f.claims, f.flows, f.spent);
         let (ours, theirs) = (rows(&self.f), rows(&fresh.f));
         if ours != theirs {
             found.push(format!(
-                "rows (live, of schedules, finished, dead, ids, claims, steps of workflows that are over): counted {ours:?}, \
+                "rows (live, of schedules, finished, dead, ids, claims, workflows, steps of workflows that are over): counted {ours:?}, \
                  stored {theirs:?}"
             ));
         }

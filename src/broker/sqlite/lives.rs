@@ -39,7 +39,13 @@ impl Shelf {
         }
         let mut replies = Vec::with_capacity(messages.len());
         for m in messages {
-            replies.push(if self.store(m, now)? {
+            replies.push(if let Some(head) = self.flow_head(&m.id)? {
+                // What was stored before ids were one namespace is found by its id as the message it is.
+                match self.record(&m.id)? {
+                    Some(record) => Published::Known(Box::new(record)),
+                    None => Published::Workflow(Box::new(head)),
+                }
+            } else if self.store(m, now)? {
                 Published::New
             } else {
                 // Read back rather than remembered: it may be this batch's own.

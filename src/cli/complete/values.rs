@@ -128,7 +128,7 @@ fn value(place: &Place<'_>, typed: &Typed, arg: &Arg, before: &str) -> Answer {
                 ask().queues("rate")
             }
             Kind::Task => ask().tasks(matches!(place.command.get_name(), "enqueue" | "exec")),
-            Kind::Steps if place.positional.is_empty() => ask().tasks(true),
+            Kind::Steps if begins_step(place, typed) => ask().tasks(true),
             Kind::Steps => Vec::new(),
             Kind::Workflow => ask().workflows(),
             Kind::Queue => ask().queues(place.command.get_name()),
@@ -152,6 +152,12 @@ fn value(place: &Place<'_>, typed: &Typed, arg: &Arg, before: &str) -> Answer {
         value.value.insert_str(0, before);
     }
     Answer::Values(values)
+}
+
+/// Whether a task stands here: the first of the steps, what a separator ends or `--body` begins, and what is linked.
+fn begins_step(place: &Place<'_>, typed: &Typed) -> bool {
+    let before = typed.words.last().map(String::as_str);
+    place.positional.is_empty() || matches!(before, Some("--" | "--body" | "--link" | "--link-error"))
 }
 
 /// States, of which several may stand behind commas; in whatever case they are begun.

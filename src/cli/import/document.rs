@@ -21,6 +21,8 @@ pub struct Imported {
     pub left: usize,
     /// One sentence about it.
     pub summary: String,
+    /// What the user probably meant otherwise.
+    pub hint: Option<String>,
 }
 
 /// A table of the written file.
@@ -322,7 +324,7 @@ impl Document {
             head.push(String::new());
         }
         let text = format!("{}\n", head.into_iter().chain(body).collect::<Vec<_>>().join("\n"));
-        Imported { text, entries: self.entries, left: self.left, summary }
+        Imported { text, entries: self.entries, left: self.left, summary, hint: None }
     }
 }
 

@@ -30,9 +30,20 @@ const LARGEST: u64 = 4 << 20;
 /// Exit code where something could not be carried over.
 const PARTLY: u8 = 1;
 
+/// Exit codes of where the config goes.
+const TARGET_CODES: &str = "\
+  73   the file of -o is there already
+  74   the output cannot be written";
+
+/// Those of a command that reads a file.
+const FILE_CODES: &str = "\
+  66   the file cannot be read
+  73   the file of -o is there already
+  74   the output cannot be written";
+
 /// Options of `taskd import`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "\
+#[command(after_help = format!("\
 EXAMPLES
   crontab -l | taskd import crontab - > crontab.toml
   taskd import crontab /etc/crontab -o /etc/taskd.d/crontab.toml
@@ -47,8 +58,7 @@ EXIT CODES
   1    it was printed, and something stands in it as a comment only
   65   the file is not what the command reads, or too large
   66   the file or unit cannot be read
-  73   the file of -o is there already
-  74   the output cannot be written")]
+{TARGET_CODES}"))]
 pub struct Args {
     /// Where it comes from.
     #[command(subcommand)]
@@ -67,22 +77,21 @@ pub struct Target {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Source {
     /// A crontab: a user's own, /etc/crontab, or a file of /etc/cron.d
-    #[command(after_help = "\
+    #[command(after_help = format!("\
 EXAMPLES
   crontab -l | taskd import crontab --run-as alice -
   taskd import crontab /etc/cron.d/backup
   cat /etc/cron.d/* | taskd import crontab --system -
 
-SHELL, PATH and other variables, CRON_TZ, MAILTO, % and \\% are carried over. `timeout`, `flock -n`, `nice`, `ionice`,
+SHELL, PATH and other variables, MAILTO, % and \\% are carried over. `timeout`, `flock -n`, `nice`, `ionice`,
 `chronic` and sleeping for a random time become keys where they wrap the whole command; a comment says so.
+Debian's cron keeps to the system's clock whatever TZ and CRON_TZ say: they are in the environment of the tasks, no more.
 
 EXIT CODES
   0    every line was carried over
   1    some lines stand as comments only
   65   the file is too large
-  66   the file cannot be read
-  73   the file of -o is there already
-  74   the output cannot be written")]
+{FILE_CODES}"))]
     Crontab {
         /// The file; - is stdin
         #[arg(value_name = "FILE")]
@@ -93,12 +102,15 @@ EXIT CODES
         /// Whose crontab it is: each task gets this `user`
         #[arg(long, value_name = "USER")]
         run_as: Option<String>,
+        /// It was cronie that ran it: CRON_TZ is the time zone of the schedules
+        #[arg(long)]
+        cronie: bool,
         /// Where it goes.
         #[command(flatten)]
         target: Target,
     },
     /// Periodic tasks, routes, limits and settings of a Celery app
-    #[command(after_help = "\
+    #[command(after_help = format!("\
 EXAMPLES
   taskd import celery-beat shop/celery.py
   taskd import celery-beat shop/settings.py
@@ -111,9 +123,7 @@ EXIT CODES
   0    everything was carried over
   1    something stands as a comment only (the workers always: a pool runs another program)
   65   nothing of Celery's is in it; too large
-  66   the file cannot be read
-  73   the file of -o is there already
-  74   the output cannot be written")]
+{FILE_CODES}"))]
     CeleryBeat {
         /// A module of Python, or JSON; - is stdin
         #[arg(value_name = "FILE")]
@@ -123,7 +133,7 @@ EXIT CODES
         target: Target,
     },
     /// Programs of supervisord
-    #[command(after_help = "\
+    #[command(after_help = format!("\
 EXAMPLES
   taskd import supervisor /etc/supervisor/conf.d/shop.conf
 
@@ -133,10 +143,8 @@ a comment, with the systemd unit that it would be.
 EXIT CODES
   0    everything was carried over
   1    something stands as a comment only
-  65   the file is too large
-  66   the file cannot be read
-  73   the file of -o is there already
-  74   the output cannot be written")]
+  65   nothing of supervisord's is in it; too large
+{FILE_CODES}"))]
     Supervisor {
         /// The file; - is stdin
         #[arg(value_name = "FILE")]
@@ -146,7 +154,7 @@ EXIT CODES
         target: Target,
     },
     /// A timer of systemd and the service it starts
-    #[command(after_help = "\
+    #[command(after_help = format!("\
 EXAMPLES
   taskd import systemd-timer backup
   taskd import systemd-timer pg_dump@shop.timer
@@ -158,9 +166,9 @@ is a file, whose service is looked for beside it.
 EXIT CODES
   0    everything was carried over
   1    some settings stand as comments only
+  65   the file is no timer, or what --service names is no service
   66   the unit cannot be found or read
-  73   the file of -o is there already
-  74   the output cannot be written")]
+{TARGET_CODES}"))]
     SystemdTimer {
         /// The timer's name, or the path of its file
         #[arg(value_name = "UNIT")]
@@ -190,26 +198,38 @@ pub fn run(args: &Args, context: &Context) -> Ending {
         None => output::bytes(false, done.text.as_bytes())?,
     }
     if context.json {
-        let answer =
-            serde_json::json!({ "entries": done.entries, "not_carried_over": done.left, "toml": done.text });
+        let answer = serde_json::json!({
+            "entries": done.entries, "not_carried_over": done.left, "toml": done.text, "hint": done.hint,
+        });
         output::json(answer.to_string().as_bytes())?;
     } else {
         output::note(output::clean(&done.summary));
+        if let Some(hint) = &done.hint {
+            output::note(format_args!("hint: {}", output::clean(hint)));
+        }
     }
     Ok(if done.left == 0 { 0 } else { PARTLY })
 }
 
 fn import(source: &Source) -> Result<Imported, Failure> {
     Ok(match source {
-        Source::Crontab { file, system, run_as, .. } => {
-            let reading = crontab::Reading { system: *system, run_as: run_as.clone() };
+        Source::Crontab { file, system, run_as, cronie, .. } => {
+            let is_user: fn(&str) -> bool = |name| matches!(nix::unistd::User::from_name(name), Ok(Some(_)));
+            let (system, cronie) = (*system, *cronie);
+            let reading = crontab::Reading { system, run_as: run_as.clone(), cronie, is_user: Some(is_user) };
             crontab::import(&shown(file), &read(file)?, &reading)
         }
         Source::CeleryBeat { file, .. } => celery::import(&shown(file), &read(file)?)
             .map_err(|why| Failure::data(format!("{file}: {why}")))?,
-        Source::Supervisor { file, .. } => supervisor::import(&shown(file), &read(file)?),
+        Source::Supervisor { file, .. } => {
+            let text = read(file)?;
+            supervisor::check(&text).map_err(|why| Failure::data(format!("{file}: {why}")))?;
+            supervisor::import(&shown(file), &text)
+        }
         Source::SystemdTimer { unit, service, .. } => {
-            systemd::import(unit, &systemd::find::pair(Path::new("/"), unit, service.as_deref())?)
+            let pair = systemd::find::pair(Path::new("/"), unit, service.as_deref())?;
+            pair.check().map_err(Failure::data)?;
+            systemd::import(unit, &pair)
         }
     })
 }

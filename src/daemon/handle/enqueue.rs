@@ -13,7 +13,7 @@ use crate::engine::event::Ask;
 use crate::model::message::{MAX_BYTES, MAX_PRIORITY, Message, Record};
 use crate::model::name::{self, MessageId};
 use crate::model::notice::RESERVED;
-use crate::model::op::{Op, Published, Reply};
+use crate::model::op::Published;
 use crate::model::state::State;
 use crate::model::task::Task;
 use crate::model::time::Wall;
@@ -101,48 +101,27 @@ fn linked(d: &mut Daemon, asker: Asker, mut list: Vec<Enqueue>, now: Wall) {
             message,
             ..Step::default()
         };
-        super::workflow::built(d, &asker, own, "link", vec![first], placed)
+        let workflow = super::workflow::built(d, &asker, own, "link", vec![first], placed)?;
+        Ok(Workflow { linked: true, ..workflow })
     };
     let workflow = match workflow() {
         Ok(workflow) => workflow,
         Err(e) => return asker.error(e),
     };
-    let Some(first) = workflow.steps.first().map(|s| s.message.clone()) else {
-        return asker.error(mismatch());
-    };
-    let op = Op::Get { id: first.id.clone() };
-    d.read(
-        op,
-        Box::new(move |d, reply| match reply {
-            Ok(Reply::Record(Some(record))) if asker.may_see(&record) => {
-                let Record { message, state, .. } = *record;
-                asker.json(&[single(message.id, state, message.queue, true)]);
-            }
-            Ok(Reply::Record(Some(record))) => asker.error(in_use(&record.message.id, false)),
-            Ok(Reply::Record(None)) => launch_linked(d, asker, workflow, first),
-            Ok(_) => asker.error(mismatch()),
-            Err(fault) => asker.fault(&fault),
-        }),
-    );
-}
-
-fn single(id: MessageId, state: State, queue: String, known: bool) -> Enqueued {
-    Enqueued { id: id.0, state, queue, known, differs: false, unique: false, replaced: None }
-}
-
-fn launch_linked(d: &mut Daemon, asker: Asker, workflow: Workflow, first: Message) {
     let later = workflow.steps.first().is_some_and(|s| s.delay_ms.is_some_and(|ms| ms > 0));
     let state = if later { State::Scheduled } else { State::Waiting };
-    let task = d.settings.task(&first.task);
-    let routed = task.map(|t| d.settings.route(t).to_owned()).unwrap_or_default();
-    let queue = if first.queue.is_empty() { routed } else { first.queue };
+    let Some((id, call)) = workflow.steps.first().map(|s| (s.message.id.clone(), call(d, &s.message))) else {
+        return asker.error(mismatch());
+    };
     d.ask(
         Ask::Launch(Box::new(workflow)),
-        Box::new(move |_, told| match told {
-            Told::Launched { known, .. } => {
-                let known = known.is_some();
-                asker.json(&[single(first.id, state, queue, known)]);
+        Box::new(move |d, told| match told {
+            // Its message was forgotten, which its followers are not yet.
+            Told::Launched { .. } => asker.error(in_use(&id, false)),
+            told @ (Told::Published(_) | Told::Taken { .. }) => {
+                answer(asker, told, vec![Asked { state, call }], &|m| self::call(d, m));
             }
+            Told::IsMessage(record) => asker.error(in_use(&record.message.id, false)),
             other => super::workflow::refused(asker, other),
         }),
     );
@@ -154,10 +133,18 @@ pub(super) fn answer(asker: Asker, told: Told, asked: Vec<Asked>, call: &dyn Fn(
             // An id is no secret, the state of what it names is: a stranger learns that it is taken, no more.
             let strange = |(_, _, p): &&(MessageId, String, Published)| match p {
                 Published::Known(record) | Published::Held(record) => !asker.may_see(record),
-                Published::New | Published::Replaced(_) => false,
+                Published::New | Published::Replaced(_) | Published::Workflow(_) => false,
             };
+            let batch = list.len() > 1;
+            let workflow = list.iter().find_map(|(_, _, p)| match p {
+                Published::Workflow(head) => Some(head),
+                _ => None,
+            });
+            if let Some(head) = workflow {
+                let e = super::workflow::is_workflow(&asker, head, batch);
+                return asker.error(e);
+            }
             if let Some((id, _, published)) = list.iter().find(strange) {
-                let batch = list.len() > 1;
                 let held = matches!(published, Published::Held(_));
                 return asker.error(if held { key_taken(None, batch) } else { in_use(id, batch) });
             }
@@ -174,7 +161,7 @@ pub(super) fn answer(asker: Asker, told: Told, asked: Vec<Asked>, call: &dyn Fn(
                     (matches!(published, Published::Known(_)), matches!(published, Published::Held(_)));
                 let new = Enqueued { id: id.0, state, queue, known, differs: false, unique, replaced: None };
                 match published {
-                    Published::New => new,
+                    Published::New | Published::Workflow(_) => new,
                     Published::Replaced(old) => Enqueued { replaced: Some(old.0), ..new },
                     Published::Known(r) => {
                         let differs = differs(&r, &asked, call);

@@ -158,7 +158,7 @@ pub fn dispatch(d: &mut Daemon, call: Call) {
         Request::Stop { now } => stop::handle(d, asker, now),
         Request::Backup => store::backup(d, asker),
         Request::Verify => store::verify(d, asker),
-        Request::Export => store::export(d, asker),
+        Request::Export { leave_workflows } => store::export(d, asker, leave_workflows),
         Request::Import(list) => store::import(d, asker, list),
     }
 }

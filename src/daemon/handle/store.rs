@@ -108,10 +108,26 @@ pub fn verify(d: &Daemon, asker: Asker) {
     });
 }
 
-/// Streams every message that is not final.
-pub fn export(d: &Daemon, asker: Asker) {
+/// Streams every message that is not final. What is to follow the steps of workflows is not among them, and nobody
+/// loses that unasked.
+pub fn export(d: &Daemon, asker: Asker, leave_workflows: bool) {
     let admin = d.store.admin();
-    stream(asker, move |cb| admin.export(&mut |record| cb(&record.message, record.attempt)));
+    tokio::task::spawn_blocking(move || {
+        match admin.open_workflows() {
+            Ok(n) if n > 0 && !leave_workflows => {
+                let what = format!(
+                    "{} not over, and an export has messages only: what is to follow them would be left out",
+                    if n == 1 { "1 workflow is".to_owned() } else { format!("{n} workflows are") }
+                );
+                let hint = "wait for them or cancel them; --leave-workflows exports their messages without what \
+                            follows; `taskd store backup` copies everything";
+                return asker.error(Error::new(ErrorKind::Conflict, what).hint(hint));
+            }
+            Err(fault) => return asker.fault(&fault),
+            Ok(_) => {}
+        }
+        stream(asker, move |cb| admin.export(&mut |record| cb(&record.message, record.attempt)));
+    });
 }
 
 /// Streams dead letters, oldest first, each as it would begin a new life.

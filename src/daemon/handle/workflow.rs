@@ -41,9 +41,31 @@ fn launch(d: &mut Daemon, asker: Asker, workflow: Workflow) {
                 asker.json(&LaunchedView { id: id.0, steps: head.steps, known: true });
             }
             Told::Launched { id, .. } => asker.error(super::enqueue::in_use(&id, false)),
+            Told::IsMessage(record) if asker.may_see(&record) => asker.error(is_message(&record)),
+            Told::IsMessage(record) => asker.error(super::enqueue::in_use(&record.message.id, false)),
             other => refused(asker, other),
         }),
     );
+}
+
+/// An id names one thing: `show`, `cancel` and `retry` are given nothing else.
+fn is_message(record: &Record) -> Error {
+    let (id, task, state) = (&record.message.id, &record.message.task, record.state);
+    let what =
+        format!("the id {id} is that of a message of the task {task} ({state}), so no workflow can have it");
+    Error::new(ErrorKind::Conflict, what).hint("choose another id, or give none and let one be made")
+}
+
+/// The same for a message that asks for the id of a workflow.
+pub(super) fn is_workflow(asker: &Asker, head: &Head, batch: bool) -> Error {
+    if !may_see(asker, head) {
+        return super::enqueue::in_use(&head.id, batch);
+    }
+    let rest = if batch { "; the other messages of the batch are stored" } else { "" };
+    let (id, name, state) = (&head.id, &head.name, head.state());
+    let what =
+        format!("the id {id} is that of the workflow {name} ({state}), so no message can have it{rest}");
+    Error::new(ErrorKind::Conflict, what).hint("choose another id, or give none and let one be made")
 }
 
 /// What every launch may be answered with beside its own answer.
@@ -222,7 +244,7 @@ pub fn find_own(
     });
 }
 
-fn look_up(
+pub(super) fn look_up(
     d: &mut Daemon,
     asker: Asker,
     look: Look,
@@ -384,19 +406,25 @@ pub fn retry_found(d: &mut Daemon, asker: Asker, seen: &Seen) {
         Ask::RetryWorkflow(id.clone()),
         Box::new(move |_, told| match told {
             Told::FlowRetried(Walked { head: None, .. }) => asker.error(no_such_workflow(id.as_str())),
-            Told::FlowRetried(Walked { steps, gone, .. }) => {
-                let mut message = format!("workflow {id}: {} begin anew, what succeeded stays", count(steps));
-                if gone > 0 {
-                    message.push_str(&format!(
-                        "; {} cannot: their arguments are not kept any more",
-                        count(gone)
-                    ));
-                }
+            Told::FlowRetried(Walked { steps, gone, .. }) if gone > 0 => {
+                asker.error(not_all_anew(&id, steps, gone))
+            }
+            Told::FlowRetried(Walked { steps, .. }) => {
+                let message = format!("workflow {id}: {} begin anew, what succeeded stays", count(steps));
                 asker.json(&Done { message, count: Some(steps), ..Done::default() });
             }
             other => refused(asker, other),
         }),
     );
+}
+
+/// Some of what failed cannot begin anew, so the whole will not end well.
+fn not_all_anew(id: &MessageId, steps: u64, gone: u64) -> Error {
+    let rest = if steps > 0 { format!("; {} begin anew", count(steps)) } else { String::new() };
+    let lost = count(gone);
+    let what = format!("workflow {id}: {lost} cannot run again, their arguments are not kept any more{rest}");
+    Error::new(ErrorKind::Conflict, what)
+        .hint("launch it anew; [results] expires says how long finished messages are kept")
 }
 
 fn count(n: u64) -> String {

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use taskd::model::message::{MAX_BYTES, Message};
 use taskd::model::name::MessageId;
-use taskd::model::op::{Flowed, Op, Reply, Retention, Settle};
+use taskd::model::op::{Flowed, Op, Published, Reply, Retention, Settle};
 use taskd::model::outcome::{Cause, Outcome};
 use taskd::model::state::State;
 use taskd::model::time::Wall;
+use taskd::model::unique::{Claim, Holds, OnConflict};
 use taskd::model::workflow::{Fallout, Look, OnError, Seen, Stage, Step, When, Workflow, mark_sinks};
 
 use crate::harness::*;
@@ -213,6 +214,61 @@ pub fn a_known_workflow_is_not_launched_again(h: &mut dyn Harness) {
     let Reply::Launched(Some(head)) = h.ok(launch_op(workflow("w", vec![step(&[]); 3]))) else { panic!() };
     assert_eq!((head.steps, head.launched), (1, at(0)));
     assert_eq!(taken(h).len(), 1);
+}
+
+pub fn an_id_names_a_message_or_a_workflow(h: &mut dyn Harness) {
+    launch(h, "w", vec![step(&[])]);
+    let Reply::Published(each) = h.ok(publish(vec![msg("a"), msg("w"), msg("b")])) else { panic!() };
+    assert_eq!([&each[0], &each[2]], [&Published::New; 2], "the others of the batch are stored");
+    assert!(matches!(&each[1], Published::Workflow(head) if head.id == id("w") && head.steps == 1));
+    assert!(get(h, "w").is_none());
+    // Bounds and keys are judged on another way to the same answer.
+    let bounded = Op::Publish { messages: vec![msg("w")], max_length: vec![Some(9)], now: at(0) };
+    assert!(matches!(h.ok(bounded), Reply::Published(each) if matches!(each[0], Published::Workflow(_))));
+    h.restart();
+    assert!(
+        matches!(h.ok(publish(vec![msg("w")])), Reply::Published(e) if matches!(e[0], Published::Workflow(_)))
+    );
+    let there = h.ok(launch_op(workflow("a", vec![step(&[])])));
+    assert!(matches!(there, Reply::Record(Some(r)) if r.message.id == id("a") && r.state == State::Waiting));
+    let look = Look { id: id("a"), from: 0, limit: 1, results: false };
+    assert_eq!(h.ok(Op::Look(look)), Reply::Seen(None));
+    // Also that of one that is over.
+    let all = deliveries(h.ok(lease_at(5, 9)));
+    let token = all.iter().find(|d| d.message.id == id("a")).unwrap().token;
+    h.ok(Op::Settle(Box::new(settle("a", token, State::Success))));
+    let there = h.ok(launch_op(workflow("a", vec![step(&[])])));
+    assert!(matches!(there, Reply::Record(Some(r)) if r.state == State::Success));
+}
+
+/// A message that holds the key `k`, with what follows its end.
+fn linked(name: &str, on_conflict: OnConflict) -> Workflow {
+    let claim = Claim { key: "k".to_owned(), holds: Holds::Both, period_ms: None, on_conflict };
+    let first = Step { message: Message { unique: Some(claim), ..msg(name) }, ..Step::default() };
+    Workflow { linked: true, ..workflow(&format!("w-{name}"), vec![first, step(&[0])]) }
+}
+
+pub fn a_linked_message_whose_key_is_held_is_answered_as_one_alone(h: &mut dyn Harness) {
+    let return_it = |name: &str| launch_op(linked(name, OnConflict::Return));
+    assert_eq!(h.ok(return_it("a")), Reply::Published(vec![Published::New]));
+    let told = h.ok(return_it("b"));
+    assert!(
+        matches!(told, Reply::Published(each) if matches!(&each[0], Published::Held(r) if r.message.id == id("a")))
+    );
+    let told = h.ok(launch_op(linked("c", OnConflict::Error)));
+    assert!(matches!(told, Reply::Taken { of, holder, .. } if of == id("c") && holder == id("a")));
+    let look = |name: &str| Op::Look(Look { id: id(name), from: 0, limit: 1, results: false });
+    for refused in ["w-b", "w-c"] {
+        assert_eq!(h.ok(look(refused)), Reply::Seen(None), "nothing of it is stored");
+    }
+    let told = h.ok(return_it("a"));
+    assert!(
+        matches!(told, Reply::Published(each) if matches!(&each[0], Published::Known(r) if r.message.id == id("a")))
+    );
+    let told = h.ok(launch_op(linked("d", OnConflict::Replace)));
+    assert_eq!(told, Reply::Published(vec![Published::Replaced(id("a"))]));
+    assert_eq!(get(h, "a").unwrap().state, State::Revoked);
+    assert_eq!(stages(h, "w-d"), [Stage::Published, Stage::Pending]);
 }
 
 pub fn a_full_queue_launches_nothing(h: &mut dyn Harness) {

@@ -177,6 +177,8 @@ impl Node {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(TASKD);
         command.args(args).env("TASKD_SOCKET", self.socket()).env("TASKD_CONFIG", self.config_file());
+        // What fits a terminal is looked at through a pipe.
+        command.env("COLUMNS", "80");
         command.env_remove("NOTIFY_SOCKET").current_dir(self.path());
         command
     }

@@ -146,15 +146,33 @@ impl Reader<'_> {
         }
         match names.entries(&setting.value) {
             Ok(entries) => {
-                if !setting.adds {
-                    project.entries.clear();
+                let before = if setting.adds { Vec::new() } else { std::mem::take(&mut project.entries) };
+                if setting.adds && !entries.is_empty() {
+                    let names: Vec<&str> = entries.iter().map(|(n, _)| n.as_str()).collect();
+                    let (name, line, what) = (&setting.name, setting.value.line, names.join(", "));
+                    project.notes.push(format!("{name}.update(…) in line {line} was merged into it: {what}"));
                 }
                 for (name, value) in entries {
                     self.entry(name, value, project);
                 }
+                self.overridden(setting, before, project);
             }
             Err(why) => project.odd.push((format!("{} = {}", setting.name, self.of(&setting.value)), why)),
         }
+    }
+
+    /// Tells what an earlier assignment said and this one does not.
+    fn overridden(&self, setting: &Setting, before: Vec<Entry>, project: &mut Project) {
+        let same = |old: &Entry| project.entries.iter().any(|e| e.name == old.name && e.source == old.source);
+        let gone: Vec<&str> = before.iter().filter(|e| !same(e)).map(|e| e.source.as_str()).collect();
+        if gone.is_empty() {
+            return;
+        }
+        let (name, line, gone) = (&setting.name, setting.value.line, gone.join("\n"));
+        project.notes.push(format!(
+            "{name} is set again in line {line}, which counts (of the branches of an `if`, look which one is meant). \
+             Left out:\n{gone}"
+        ));
     }
 
     fn entry(&self, name: String, value: &Expression, project: &mut Project) {
@@ -163,7 +181,14 @@ impl Reader<'_> {
             Ok(fields) => fields.into_iter().map(|(n, v)| (n, self.field(v))).collect(),
             Err(why) => return project.odd.push((source, why)),
         };
-        project.entries.retain(|e| e.name != name);
+        if let Some(at) = project.entries.iter().position(|e| e.name == name) {
+            let before = project.entries.remove(at);
+            let line = value.line;
+            project.notes.push(format!(
+                "{name:?} is set again in line {line}, which counts. It was:\n{}",
+                before.source
+            ));
+        }
         project.entries.push(Entry { name, comments: self.above(value.line), fields, source });
     }
 

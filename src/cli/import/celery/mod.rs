@@ -74,6 +74,44 @@ mod tests {
     }
 
     #[test]
+    fn what_is_set_twice_is_told_and_an_update_is_merged() {
+        let (done, t) = done(
+            "app.conf.beat_schedule = {'old': {'task': 'p.old', 'schedule': 5}}\n\
+             app.conf.beat_schedule = {'a': {'task': 'p.a', 'schedule': 10}}\n\
+             app.conf.beat_schedule.update({'b': {'task': 'p.b', 'schedule': 20}, 'a': {'task': 'p.a', 'schedule': 30}})\n",
+        );
+        let names: Vec<&String> = t["schedules"].as_table().unwrap().keys().collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(t["schedules"]["a"]["every"].as_str(), Some("30s"));
+        for said in [
+            "# beat_schedule is set again in line 2",
+            "'task': 'p.old', 'schedule': 5",
+            "beat_schedule.update(…) in line 3 was merged into it: b, a",
+            "\"a\" is set again in line 3",
+            "'task': 'p.a', 'schedule': 10",
+        ] {
+            assert!(done.text.contains(said), "{said} is missing in\n{}", done.text);
+        }
+    }
+
+    #[test]
+    fn a_schedule_without_its_arguments_is_not_live() {
+        let (done, t) = done(
+            "app.conf.beat_schedule = {'a': {'task': 'p.a', 'schedule': 5, 'kwargs': {'x': now()}},\n\
+             'b': {'task': 'p.b', 'schedule': 5, 'args': make(), 'enabled': True},\n\
+             'c': {'task': 'p.c', 'schedule': 5, 'args': (1,)}}\n",
+        );
+        let enabled = |name: &str| t["schedules"][name].get("enabled").and_then(toml::Value::as_bool);
+        assert_eq!(
+            [enabled("a"), enabled("b"), enabled("c")],
+            [Some(false), Some(false), None],
+            "{}",
+            done.text
+        );
+        assert!(done.text.contains("its kwargs could not be carried over"), "{}", done.text);
+    }
+
+    #[test]
     fn a_module_without_celery_is_refused() {
         assert!(import("x.py", "print('hi')\n").is_err());
         assert!(import("x.json", "{}").is_err());

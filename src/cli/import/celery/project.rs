@@ -19,6 +19,8 @@ pub struct Project {
     pub tasks: Vec<Task>,
     /// Other settings.
     pub settings: Vec<(Known, Part)>,
+    /// What of it was said before and does not count any more, or was put together: sentences.
+    pub notes: Vec<String>,
     /// What could not be read.
     pub odd: Vec<(String, String)>,
 }

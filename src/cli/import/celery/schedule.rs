@@ -120,7 +120,8 @@ fn crontab(positional: &[Value], named: &[(String, Value)]) -> Result<Keys, Stri
     }
     let mut out = Vec::new();
     for (i, value) in fields.iter().enumerate() {
-        out.push(field(i, value)?);
+        let of = NAMES.get(i).copied().unwrap_or_default();
+        out.push(field(i, value).map_err(|why| format!("crontab({of}={value}): {why}"))?);
     }
     let fixed = |i: usize| out.get(i).is_some_and(|f| f != "*");
     if fixed(2) && fixed(4) {
@@ -133,7 +134,7 @@ fn crontab(positional: &[Value], named: &[(String, Value)]) -> Result<Keys, Stri
 /// One field: a number, a text, or a list of either.
 fn field(i: usize, value: &Value) -> Result<String, String> {
     match value {
-        Value::Int(n) => Ok(n.to_string()),
+        Value::Int(n) => one(i, &n.to_string()),
         Value::Text(text) => {
             let items = text.split(',').map(|item| one(i, item.trim()));
             Ok(items.collect::<Result<Vec<_>, _>>()?.join(","))
@@ -155,6 +156,10 @@ fn one(i: usize, item: &str) -> Result<String, String> {
         }
         None => (item, None),
     };
+    if range.starts_with('-') {
+        let what = "no field of crontab(5) counts from the end";
+        return Err(format!("{item:?} is no value: {what}, its values are {first} to {last}"));
+    }
     let (from, to) = match range.split_once('-') {
         _ if range == "*" => (None, None),
         Some((from, to)) => (Some(name(i, from.trim())?), Some(name(i, to.trim())?)),
@@ -267,6 +272,10 @@ mod tests {
                 .starts_with("! Celery wants")
         );
         assert!(cron(&[("minute", text("5/10"))]).starts_with('!'));
+        for minus in [text("-1"), Value::Int(-1), text("1,-1")] {
+            let said = cron(&[("day_of_month", minus)]);
+            assert!(said.contains("day_of_month") && said.contains("\"-1\" is no value"), "{said}");
+        }
         assert!(cron(&[("minutes", Value::Int(1))]).starts_with('!'));
     }
 

@@ -37,6 +37,10 @@ pub(super) fn write(source: &str, project: &Project) -> Imported {
     writer.pool(project);
     writer.settings(project);
     writer.declared(project);
+    for note in &project.notes {
+        writer.doc.blank();
+        writer.doc.comment(note);
+    }
     writer.entries(project);
     for (source, why) in &project.odd {
         writer.doc.blank();
@@ -476,6 +480,20 @@ impl Writer {
             }
             Some(Ok(_)) => left.push(("options".to_owned(), "it is no dict".to_owned())),
             _ => {}
+        }
+        let lost: Vec<&str> = left
+            .iter()
+            .filter_map(|(source, _)| {
+                ["args", "kwargs"].into_iter().find(|f| source.split(' ').next() == Some(f))
+            })
+            .collect();
+        if !lost.is_empty() {
+            // Without its arguments it would be another call, and nobody asked for that one.
+            let why = format!(
+                "its {} could not be carried over: write them, then remove this line",
+                lost.join(" and ")
+            );
+            table.replace("enabled", Toml::Bool(false), why);
         }
         table.set("overlap", Toml::text("allow"));
         table.say("catch_up", Toml::text("last"), "beat sends what was due while it was off, once");

@@ -22,6 +22,10 @@ pub struct Reading {
     pub system: bool,
     /// The user whose crontab it is.
     pub run_as: Option<String>,
+    /// It was cronie that ran it, which keeps to CRON_TZ; Debian's cron does not.
+    pub cronie: bool,
+    /// Whether the machine has such a user.
+    pub is_user: Option<fn(&str) -> bool>,
 }
 
 /// Translates a crontab.
@@ -35,6 +39,19 @@ pub fn import(source: &str, text: &str, reading: &Reading) -> Imported {
     let mut doc = Document::new("crontab", source, ("entry", "entries"));
     let user = reading.run_as.clone().or_else(|| owner(source).map(str::to_owned));
     head(&mut doc, column, user.as_deref());
+    let exists = |name: &str| reading.is_user.is_some_and(|is| is(name));
+    let hint = (column == Column::None && reading.run_as.is_none())
+        .then(|| user_column::likely(text, &exists))
+        .flatten()
+        .map(|(line, name)| {
+            format!(
+                "line {line} looks like one of a system's crontab: {name} is a user, and a command follows. If it is \
+                 /etc/crontab or a file of /etc/cron.d, read it again with --system; if {name} is a program, all is well."
+            )
+        });
+    if let Some(hint) = &hint {
+        doc.remark(hint.clone());
+    }
     let mut file = File {
         doc,
         column,
@@ -42,6 +59,7 @@ pub fn import(source: &str, text: &str, reading: &Reading) -> Imported {
         variables: Vec::new(),
         mail: None,
         zone: None,
+        cronie: reading.cronie,
         splay: None,
         shell: "/bin/sh".to_owned(),
         tasks: Names::default(),
@@ -59,7 +77,7 @@ pub fn import(source: &str, text: &str, reading: &Reading) -> Imported {
              instead. catch_up = \"last\" makes up for a time that passed while taskd was down.",
         );
     }
-    file.doc.finish()
+    Imported { hint, ..file.doc.finish() }
 }
 
 fn head(doc: &mut Document, column: Column, user: Option<&str>) {
@@ -100,6 +118,7 @@ struct File {
     variables: Vec<(String, String)>,
     mail: Option<String>,
     zone: Option<String>,
+    cronie: bool,
     splay: Option<u64>,
     shell: String,
     tasks: Names,
@@ -142,6 +161,14 @@ impl File {
                 self.mail = Some(value.to_owned());
                 "cron mails all output; on_failure mails when a task fails".to_owned()
             }
+            "CRON_TZ" if !self.cronie => {
+                self.variable(name, value);
+                self.doc.remark(
+                    "Debian's cron keeps to the system's clock whatever TZ and CRON_TZ say, and so do the schedules below. cronie \
+                     keeps to CRON_TZ: if it was cronie, read the file again with --cronie.",
+                );
+                "in the environment of the tasks below; the times are the system's".to_owned()
+            }
             "CRON_TZ" => {
                 self.zone = Some(value.to_owned()).filter(|v| !v.is_empty());
                 "timezone of the schedules below".to_owned()
@@ -160,9 +187,13 @@ impl File {
             name if name.starts_with("TASKD_") => {
                 return self.doc.left(text, "names that begin with TASKD_ are taskd's own");
             }
+            "TZ" => {
+                self.variable(name, value);
+                "in the environment of the tasks below; the times are the system's, for cron keeps to that"
+                    .to_owned()
+            }
             name => {
-                self.variables.retain(|(n, _)| n != name);
-                self.variables.push((name.to_owned(), value.to_owned()));
+                self.variable(name, value);
                 let dollar = if value.contains('$') {
                     "; cron does not replace $ in it, and taskd does not either"
                 } else {
@@ -172,6 +203,12 @@ impl File {
             }
         };
         self.doc.comment(&format!("{}  ({said})", text.trim()));
+    }
+
+    /// Every task below has it.
+    fn variable(&mut self, name: &str, value: &str) {
+        self.variables.retain(|(n, _)| n != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     fn entry(&mut self, text: &str, when: When<'_>, rest: &str) {
@@ -378,7 +415,8 @@ fn with_stdin(command: &str, text: &str) -> String {
     while text.lines().any(|l| l == word) {
         word.push('_');
     }
-    let text = if text.is_empty() { String::new() } else { format!("{text}\n") };
+    // cron ends the last line where the text does not.
+    let text = if text.is_empty() || text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") };
     format!("{{ {command}\n}} <<'{word}'\n{text}{word}\n")
 }
 
@@ -408,8 +446,38 @@ mod tests {
         assert_eq!(t["tasks"]["b"]["environment"]["A"].as_str(), Some("2"));
         assert_eq!(t["tasks"]["b"]["exec"][2].as_str(), Some("/b ${{x}}"));
         assert_eq!(t["tasks"]["b"]["on_failure"]["mail"].as_str(), Some("me@example.org"));
+        // Debian's cron keeps to the system's clock.
+        assert!(t["schedules"]["c"].get("timezone").is_none());
+        assert_eq!(t["tasks"]["c"]["environment"]["CRON_TZ"].as_str(), Some("UTC"));
+        let reading = Reading { cronie: true, ..Reading::default() };
+        let t: toml::Table =
+            import("crontab", "0 1 * * * /b\nCRON_TZ=UTC\n0 1 * * * /c\n", &reading).text.parse().unwrap();
         assert!(t["schedules"]["b"].get("timezone").is_none());
         assert_eq!(t["schedules"]["c"]["timezone"].as_str(), Some("UTC"));
+    }
+
+    #[test]
+    fn stdin_ends_with_one_newline() {
+        for line in ["* * * * * cmd%hello%", "* * * * * cmd%hello"] {
+            let t = tables(line);
+            assert_eq!(
+                t["tasks"]["cmd"]["command"].as_str(),
+                Some("{ cmd\n} <<'END'\nhello\nEND\n"),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_likely_column_of_users_is_told() {
+        let text = "0 1 * * * /opt/own\n0 2 * * * shop /opt/shop/report\n";
+        let reading = Reading { is_user: Some(|name| name == "shop"), ..Reading::default() };
+        let hint = import("-", text, &reading).hint.unwrap();
+        assert!(hint.contains("line 2") && hint.contains("shop") && hint.contains("--system"), "{hint}");
+        assert!(import("-", text, &Reading { run_as: Some("me".into()), ..reading.clone() }).hint.is_none());
+        assert!(import("-", text, &Reading::default()).hint.is_none(), "nobody knows a user shop");
+        assert!(import("-", "0 1 * * * shop --all\n", &reading).hint.is_none());
+        assert!(import("-", "0 1 * * * /a\n0 1 * * * root /a\n", &Reading::default()).hint.is_some());
     }
 
     #[test]
@@ -419,7 +487,7 @@ mod tests {
         let t: toml::Table = done.text.parse().unwrap();
         assert_eq!(
             t["tasks"]["mail"]["command"].as_str(),
-            Some("{ mail -s x me\n} <<'END_'\nHi\nEND\n\nEND_\n")
+            Some("{ mail -s x me\n} <<'END_'\nHi\nEND\nEND_\n")
         );
         assert!(t["schedules"].get("a").is_none() && t["tasks"].get("a").is_some());
     }

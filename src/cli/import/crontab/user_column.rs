@@ -49,10 +49,7 @@ impl Column {
         for line in text.lines() {
             if let Line::Entry(_, rest) = parse(line) {
                 let (user, command) = word(rest);
-                if !USUAL.contains(&user)
-                    || command.is_empty()
-                    || command.starts_with(['=', '|', '&', ';', '>', '-'])
-                {
+                if !USUAL.contains(&user) || !is_command(command) {
                     return Self::None;
                 }
                 entries += 1;
@@ -60,6 +57,23 @@ impl Column {
         }
         if entries > 0 { Self::Seen } else { Self::None }
     }
+}
+
+/// The first line that seems to name a user after its time, and that user: one that most systems have, or that
+/// `exists`.
+#[must_use]
+pub fn likely(text: &str, exists: &dyn Fn(&str) -> bool) -> Option<(usize, String)> {
+    text.lines().zip(1..).find_map(|(line, no)| {
+        let Line::Entry(_, rest) = parse(line) else { return None };
+        let (user, command) = word(rest);
+        let is_user = !user.contains('/') && (USUAL.contains(&user) || exists(user));
+        (is_user && is_command(command)).then(|| (no, user.to_owned()))
+    })
+}
+
+/// Whether this can be a command, and not what follows one.
+fn is_command(text: &str) -> bool {
+    !text.is_empty() && !text.starts_with(['=', '|', '&', ';', '>', '<', '-', '%'])
 }
 
 /// The user whose crontab a file of cron's spool is.

@@ -13,6 +13,24 @@ use super::toml_value::{self, Toml};
 use celery_worker::{Kind, Worker, kind};
 use ini::{Key, Section};
 
+/// Whether this is supervisord's configuration at all.
+///
+/// # Errors
+/// It is not: a sentence.
+pub fn check(text: &str) -> Result<(), String> {
+    const KINDS: [&str; 5] = ["program", "group", "eventlistener", "fcgi-program", "rpcinterface"];
+    const NAMES: [&str; 5] =
+        ["supervisord", "supervisorctl", "unix_http_server", "inet_http_server", "include"];
+    let is_one = |s: &Section| match s.name.split_once(':') {
+        Some((kind, _)) => KINDS.contains(&kind),
+        None => NAMES.contains(&s.name.as_str()),
+    };
+    if ini::parse(text).0.iter().any(is_one) {
+        return Ok(());
+    }
+    Err("it has no [program:NAME] and no other section of supervisord's".to_owned())
+}
+
 /// Translates a configuration file.
 #[must_use]
 pub fn import(source: &str, text: &str) -> Imported {

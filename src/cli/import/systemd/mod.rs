@@ -28,6 +28,28 @@ pub struct Pair {
     pub of_user: bool,
 }
 
+impl Pair {
+    /// Whether these are a timer and a service at all.
+    ///
+    /// # Errors
+    /// One is not: a sentence.
+    pub fn check(&self) -> Result<(), String> {
+        let has = |unit: &Unit, section: &str| unit.settings.iter().any(|s| s.section == section);
+        if !has(&self.timer, "Timer") {
+            return Err(format!("{} is no timer: it has no settings in a section [Timer]", self.timer_name));
+        }
+        match &self.service {
+            Some(service) if !has(service, "Service") => {
+                let name = &self.service_name;
+                Err(format!(
+                    "what was read as {name} is no service: it has no settings in a section [Service]"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The service that a timer starts, by its own words.
 #[must_use]
 pub fn service_of(timer_name: &str, timer: &Unit) -> String {
@@ -97,6 +119,27 @@ mod tests {
             s.read(service);
         }
         import("job.timer", &pair)
+    }
+
+    #[test]
+    fn what_is_no_timer_is_told() {
+        let pair = |timer: &str, service: &str| {
+            let mut pair = Pair { timer_name: "x".into(), service: Some(Unit::default()), ..Pair::default() };
+            pair.timer.read(timer);
+            if let Some(s) = &mut pair.service {
+                s.read(service);
+            }
+            pair.check()
+        };
+        assert_eq!(pair("[Timer]\nOnCalendar=daily\n", "[Service]\nExecStart=/a\n"), Ok(()));
+        for (timer, service) in [
+            ("", "[Service]\nExecStart=/a\n"),
+            ("[Service]\nExecStart=/a\n", "[Service]\nExecStart=/a\n"),
+            ("OnCalendar=daily\n", "[Service]\nExecStart=/a\n"),
+            ("[Timer]\nOnCalendar=daily\n", "hello\n"),
+        ] {
+            assert!(pair(timer, service).is_err(), "{timer} {service}");
+        }
     }
 
     #[test]
