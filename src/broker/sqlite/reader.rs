@@ -191,7 +191,6 @@ impl<'s> Peeked<'s> {
     }
 }
 
-/// Hands out every record that is not final, oldest first, until the callback answers false.
 /// How many workflows are not over.
 pub(super) fn open_workflows(file: &Path) -> Result<u64, Fault> {
     let sql = |e: rusqlite::Error| fault(&e);
@@ -200,6 +199,7 @@ pub(super) fn open_workflows(file: &Path) -> Result<u64, Fault> {
     c.query_row(count, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs).map_err(sql)
 }
 
+/// Hands out every record that is not final, oldest first, until the callback answers false.
 pub(super) fn export(file: &Path, cb: &mut dyn FnMut(Record) -> bool) -> Result<u64, Fault> {
     let sql = |e: rusqlite::Error| fault(&e);
     let c = link::reader(file).map_err(sql)?;
