@@ -42,7 +42,7 @@ pub struct Args {
 pub enum Command {
     /// Show planned times to come
     Next(next::Args),
-    /// Enqueue what a schedule enqueues, now and beside its plan
+    /// Enqueue the task, or launch the workflow, of a schedule now, beside its plan
     Run(run::Args),
     /// Let planned times pass until it is resumed
     Pause(pause::Args),

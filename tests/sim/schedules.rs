@@ -150,7 +150,7 @@ impl World {
         if self.bug == Some(Planted::ForgottenFire) && tick.planned.0 / 1_000 % 3 == 0 {
             let id = MessageId("forgotten".to_owned());
             let (running, revoked) = (Vec::new(), Vec::new());
-            return Ok(Ok(Reply::Ticked(Ticked { id, became: Became::Known, running, revoked })));
+            return Ok(Ok(Reply::Ticked(Ticked { id, became: Became::Known, running, flows: Vec::new(), revoked })));
         }
         self.bend_tick(&mut tick);
         let of = |r: &&Record| r.message.fired.as_ref().is_some_and(|f| f.schedule == tick.schedule);

@@ -95,6 +95,7 @@ mod tests {
             at: 1_774_746_000_000,
             fires_at: 1_774_746_090_000,
             timezone: Some("Europe/Berlin".into()),
+            held_back: None,
             edge: Some("02:30 does not exist on this day, runs at 03:00".into()),
         };
         let shown = text(&[view], true, 1_774_742_400_000, &zone);

@@ -127,7 +127,7 @@ fn linked(d: &mut Daemon, asker: Asker, mut list: Vec<Enqueue>, now: Wall) {
 }
 
 fn single(id: MessageId, state: State, queue: String, known: bool) -> Enqueued {
-    Enqueued { id: id.0, state, queue, known, differs: false, unique: false, replaced: None }
+    Enqueued { id: id.0, state, queue, known, differs: false, unique: false, workflow: false, replaced: None }
 }
 
 fn launch_linked(d: &mut Daemon, asker: Asker, workflow: Workflow, first: Message) {
@@ -172,7 +172,7 @@ pub(super) fn answer(asker: Asker, told: Told, asked: Vec<Asked>, call: &dyn Fn(
                 let state = if replaced.contains(&id) { State::Revoked } else { asked.state };
                 let (known, unique) =
                     (matches!(published, Published::Known(_)), matches!(published, Published::Held(_)));
-                let new = Enqueued { id: id.0, state, queue, known, differs: false, unique, replaced: None };
+                let new = Enqueued { id: id.0, state, queue, known, differs: false, unique, workflow: false, replaced: None };
                 match published {
                     Published::New => new,
                     Published::Replaced(old) => Enqueued { replaced: Some(old.0), ..new },
