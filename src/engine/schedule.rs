@@ -10,7 +10,7 @@ use std::ops::Bound;
 use super::Engine;
 use super::command::{About, Command, Note};
 use super::event::AskKey;
-use super::plan::{SchedulePlan, Target, When};
+use super::plan::{SchedulePlan, When};
 use super::schedule_replace::Replaced;
 use super::schedule_times::due;
 use super::store::{Job, Pending, backoff};
@@ -100,6 +100,11 @@ impl Schedules {
         self.recall.is_open() || self.writing.is_open() || !self.changes.is_empty()
     }
 
+    /// What is being read may be from before what just came: answers do not come in the order of operations.
+    fn doubt_reading(&mut self) {
+        self.stale |= self.recall.is_open();
+    }
+
     /// It waits for no planned time.
     fn unplan(&mut self, name: &str) {
         let Some(entry) = self.entries.get_mut(name) else { return };
@@ -137,20 +142,10 @@ impl Engine {
         s.recall.want();
     }
 
-    /// Messages ended, and nobody knows whether schedules had fired them.
+    /// Runs ended, and nobody knows whether they were those of schedules: many at once, or by an operation that may have
+    /// taken place although its answer did not come, and whose repeat does not say it again.
     pub(super) fn doubt_schedules(&mut self) {
         if self.schedules.entries.values().any(|e| e.row.live > 0) {
-            self.replan_schedules();
-        }
-    }
-
-    /// An operation may have taken place whose answer would have said that workflows of schedules ended: a repeat of
-    /// it does not say it again.
-    pub(super) fn doubt_workflows(&mut self) {
-        let is_flow = |name: &String| {
-            self.plan.schedules.get(name).is_some_and(|plan| matches!(plan.target, Target::Workflow(_)))
-        };
-        if self.schedules.entries.iter().any(|(name, entry)| entry.row.live > 0 && is_flow(name)) {
             self.replan_schedules();
         }
     }
@@ -338,6 +333,7 @@ impl Engine {
         let entry = message.fired.as_ref().and_then(|f| self.schedules.entries.get_mut(&f.schedule));
         if let Some(entry) = entry {
             entry.row.live += 1;
+            self.schedules.doubt_reading();
         }
     }
 
@@ -349,6 +345,7 @@ impl Engine {
     }
 
     pub(super) fn count_end(&mut self, name: &str, id: &MessageId, state: State, at: Wall, out: &mut Vec<Command>) {
+        self.schedules.doubt_reading();
         let Some(entry) = self.schedules.entries.get_mut(name) else {
             // It is not declared any more, and what it fired may still wait for this end.
             return self.raise_all();

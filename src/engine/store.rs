@@ -174,7 +174,7 @@ impl Engine {
                 // also the probe that finds a mended store when nothing else has to be done.
                 self.sweep.job.want();
                 self.raise_all();
-                self.doubt_workflows();
+                self.doubt_schedules();
             }
             Err(Fault::Poison(why)) => out.push(Command::Note(Note::Store(Some(why.clone())))),
             Err(Fault::Refused(_)) => {}
