@@ -29,7 +29,7 @@ pub struct ScheduleView {
     pub offset_ms: u64,
     /// Whether it fires: it, and its task or every task of its workflow, are enabled.
     pub enabled: bool,
-    /// Why it is paused: `asked` or `failures`; absent: it is not.
+    /// Who paused it last: `asked`, somebody, or `failures`, itself after `pause_after_failures`; absent: it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
     /// Runs of it (messages, or workflows) that failed one after the other up to now.

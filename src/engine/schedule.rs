@@ -350,6 +350,8 @@ impl Engine {
             // It is not declared any more, and what it fired may still wait for this end.
             return self.raise_all();
         };
+        // The end of a fire may be told before the fire itself: its answer will not know that it is over.
+        let early = entry.under_way;
         let row = &mut entry.row;
         let paused = row.paused.is_some();
         row.end(id, state, at);
@@ -363,6 +365,9 @@ impl Engine {
         if released {
             // The queue of the next one is the one that it was stored in.
             self.raise_all();
+        }
+        if early {
+            self.replan_schedules();
         }
         self.plan_next(name, out);
     }

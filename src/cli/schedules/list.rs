@@ -1,4 +1,4 @@
-//! `taskd schedules`: every schedule, when it is next and how it went.
+//! `taskd schedules`, and `taskd schedules list`: every schedule, when it is next and how it went.
 
 use std::time::Duration;
 
@@ -10,6 +10,22 @@ use crate::control::route::Method;
 use super::super::output::{Ending, clean};
 use super::super::table::{Column, render};
 use super::super::{Context, moment};
+
+/// Options of `taskd schedules list`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+EXAMPLES
+  taskd schedules list
+  taskd schedules list --json | jq -r '.[] | [.name, .next] | @tsv'
+
+It is what `taskd schedules` does without a command.
+
+EXIT CODES
+  0    printed
+  69   taskd is not running
+  75   not now; try again
+  77   not permitted: needs [access] read")]
+pub struct Args {}
 
 /// Runs the command.
 ///
