@@ -132,7 +132,9 @@ pub fn fired(tick: &Tick, lap: u32, held: bool) -> Result<Fires, Fault> {
     let id = fire_id(&tick.schedule, tick.planned, lap);
     let fired = Some(Fired { schedule: tick.schedule.clone(), planned: Some(tick.planned), held });
     Ok(match &tick.fires {
-        Fires::Message(message) => Fires::Message(Box::new(Message { id, fired, ..message.as_ref().clone() })),
+        Fires::Message(message) => {
+            Fires::Message(Box::new(Message { id, fired, ..message.as_ref().clone() }))
+        }
         Fires::Workflow(w) => {
             let named = Workflow::new(id, &w.name, w.uid, w.steps.clone());
             let named = named.map_err(|e| Fault::Refused(e.to_string()))?;

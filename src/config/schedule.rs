@@ -204,7 +204,8 @@ impl<'a> Builder<'a, '_> {
         for key in ["args", "kwargs", "queue", "priority", "expires"] {
             if section.has(key) && !section.has("task") {
                 let message = format!("`{key}` goes with `task`, and this schedule has `workflow`");
-                let help = format!("set it for the steps of [workflows.{}], or for their tasks", quote_key(name));
+                let help =
+                    format!("set it for the steps of [workflows.{}], or for their tasks", quote_key(name));
                 self.schedule_fault(section, key, message, &help);
             }
         }
@@ -221,7 +222,10 @@ impl<'a> Builder<'a, '_> {
         let disabled = |task: &str| settings.task(task).is_some_and(|task| !task.enabled);
         let mut tasks = declared.steps.iter().map(|step| step.message.task.as_str());
         if let Some(task) = tasks.find(|task| disabled(task)) {
-            self.notes.push(format!("{}: does not fire while task {task} of its workflow is disabled", section.path("")));
+            self.notes.push(format!(
+                "{}: does not fire while task {task} of its workflow is disabled",
+                section.path("")
+            ));
         }
     }
 

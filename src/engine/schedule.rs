@@ -17,7 +17,7 @@ use super::store::{Job, Pending, backoff};
 use crate::model::message::Message;
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Reply};
-use crate::model::schedule::{Change, MAX_ROWS, Overlap, Row, Tick};
+use crate::model::schedule::{Change, MAX_ROWS, Overlap, Pause, Row, Tick};
 use crate::model::state::State;
 use crate::model::time::{Mono, Wall};
 
@@ -32,6 +32,10 @@ const FORGET_MS: u64 = 30 * 86_400_000;
 
 /// Missed times that are counted at most, by all schedules together, when they are recalled.
 const COUNTED: usize = 100_000;
+
+/// So long after the store failed something, ends are read and not counted: an end that is told may be the repeat of one
+/// that had taken place, and stands in the rows then. In milliseconds, more than the longest pause between two tries.
+const UNSURE_MS: u64 = 10_000;
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -49,8 +53,10 @@ pub(super) struct Schedules {
     recall: Job,
     /// They were read up to this name.
     behind: String,
-    /// The plan changed while they were read.
+    /// Something changed while they were read.
     stale: bool,
+    /// The ticket of the latest reading: what was submitted before it, it knows.
+    read: u64,
     /// What is to be written.
     changes: VecDeque<Change>,
     writing: Job,
@@ -100,11 +106,6 @@ impl Schedules {
         self.recall.is_open() || self.writing.is_open() || !self.changes.is_empty()
     }
 
-    /// What is being read may be from before what just came: answers do not come in the order of operations.
-    fn doubt_reading(&mut self) {
-        self.stale |= self.recall.is_open();
-    }
-
     /// It waits for no planned time.
     fn unplan(&mut self, name: &str) {
         let Some(entry) = self.entries.get_mut(name) else { return };
@@ -145,7 +146,8 @@ impl Engine {
     /// Runs ended, and nobody knows whether they were those of schedules: many at once, or by an operation that may have
     /// taken place although its answer did not come, and whose repeat does not say it again.
     pub(super) fn doubt_schedules(&mut self) {
-        if self.schedules.entries.values().any(|e| e.row.live > 0) {
+        let s = &self.schedules;
+        if s.recall.is_open() || s.entries.values().any(|e| e.row.live > 0) {
             self.replan_schedules();
         }
     }
@@ -333,7 +335,7 @@ impl Engine {
         let entry = message.fired.as_ref().and_then(|f| self.schedules.entries.get_mut(&f.schedule));
         if let Some(entry) = entry {
             entry.row.live += 1;
-            self.schedules.doubt_reading();
+            self.schedules.stale |= self.schedules.recall.is_open();
         }
     }
 
@@ -344,14 +346,31 @@ impl Engine {
         }
     }
 
-    pub(super) fn count_end(&mut self, name: &str, id: &MessageId, state: State, at: Wall, out: &mut Vec<Command>) {
-        self.schedules.doubt_reading();
+    /// Whether what is told of an end now may stand in the rows already, or in those that are being read: answers do
+    /// not come in the order of operations.
+    fn is_unsure(&self) -> bool {
+        let s = &self.schedules;
+        let failed = self.store.failed_at.is_some_and(|at| self.now.mono.since(at) < UNSURE_MS);
+        failed || s.recall.is_open() || self.store.completing < s.read
+    }
+
+    pub(super) fn count_end(
+        &mut self,
+        name: &str,
+        id: &MessageId,
+        state: State,
+        at: Wall,
+        out: &mut Vec<Command>,
+    ) {
+        // The end of a fire may be told before the fire itself, whose answer will not know that it is over.
+        if self.is_unsure() || self.schedules.entries.get(name).is_some_and(|e| e.under_way) {
+            self.replan_schedules();
+            return self.raise_all();
+        }
         let Some(entry) = self.schedules.entries.get_mut(name) else {
             // It is not declared any more, and what it fired may still wait for this end.
             return self.raise_all();
         };
-        // The end of a fire may be told before the fire itself: its answer will not know that it is over.
-        let early = entry.under_way;
         let row = &mut entry.row;
         let paused = row.paused.is_some();
         row.end(id, state, at);
@@ -366,9 +385,6 @@ impl Engine {
             // The queue of the next one is the one that it was stored in.
             self.raise_all();
         }
-        if early {
-            self.replan_schedules();
-        }
         self.plan_next(name, out);
     }
 
@@ -382,6 +398,7 @@ impl Engine {
             return;
         }
         let Ok(Reply::Schedules(rows)) = result else { return };
+        s.read = self.store.completing;
         let whole = rows.len() < MAX_ROWS;
         let behind = std::mem::take(&mut s.behind);
         let last = rows.last().map(|row| row.name.clone()).filter(|_| !whole);
@@ -423,6 +440,12 @@ impl Engine {
             self.schedules.changes.push_back(change);
         }
         row.pause_after = plan.pause_after;
+        if row.paused == Some(Pause::Failures)
+            && self.schedules.entries.get(name).is_some_and(|known| known.row.paused.is_none())
+        {
+            let what = About::Paused { failures: row.failures };
+            out.push(Command::Note(Note::Schedule { name: name.to_owned(), what }));
+        }
         let ending = std::mem::take(&mut row.ending);
         // What this node plans already it goes on with; nothing of it is at the store now.
         let known =

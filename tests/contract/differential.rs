@@ -143,10 +143,7 @@ fn tick() -> impl Strategy<Value = Op> {
                 fires: workflow.map_or_else(message, |w| Fires::Workflow(Box::new(w))),
                 overlap,
                 pause_after,
-                max_length: max_length
-                    .into_iter()
-                    .flat_map(|n| QUEUES.map(|q| (q.to_owned(), n)))
-                    .collect(),
+                max_length: max_length.into_iter().flat_map(|n| QUEUES.map(|q| (q.to_owned(), n))).collect(),
                 now: at(now),
             }))
         },

@@ -167,7 +167,13 @@ impl World {
         if self.bug == Some(Planted::ForgottenFire) && tick.planned.0 / 1_000 % 3 == 0 {
             let id = MessageId("forgotten".to_owned());
             let (running, revoked) = (Vec::new(), Vec::new());
-            return Ok(Ok(Reply::Ticked(Ticked { id, became: Became::Known, running, flows: Vec::new(), revoked })));
+            return Ok(Ok(Reply::Ticked(Ticked {
+                id,
+                became: Became::Known,
+                running,
+                flows: Vec::new(),
+                revoked,
+            })));
         }
         self.bend_tick(&mut tick);
         let op = Op::Tick(Box::new(tick.clone()));
@@ -321,7 +327,9 @@ impl World {
             self.children.values().flat_map(|c| c.runs.values()).map(|run| run.id.clone()).collect();
         for other in others.into_iter().filter(|other| other != id.as_str()) {
             let of = self.get(&MessageId(other.clone())).and_then(|r| self.run_of(&r.message));
-            let Some((_, beside)) = of.filter(|(s, beside)| *s == schedule && *beside != run) else { continue };
+            let Some((_, beside)) = of.filter(|(s, beside)| *s == schedule && *beside != run) else {
+                continue;
+            };
             if !reborn(self, &other, &beside) {
                 let detail = format!("{id} begins while {other} runs ({overlap:?})");
                 return broken("46 nothing_overlaps", detail);
@@ -342,7 +350,9 @@ impl World {
             return Ok(());
         };
         for row in rows {
-            let Some(When::After { ms }) = self.schedules.drawn.get(&row.name).map(|p| &p.when) else { continue };
+            let Some(When::After { ms }) = self.schedules.drawn.get(&row.name).map(|p| &p.when) else {
+                continue;
+            };
             let next = row.ended.unwrap_or(row.until).plus(*ms).plus(SLACK_MS);
             if row.live == 0 && row.paused.is_none() && next.max(row.until.plus(*ms)) < self.now.wall {
                 return broken("49 ends_are_followed", format!("{row:?} at {:?}", self.now.wall));

@@ -83,7 +83,13 @@ impl Model {
                 return told(Became::Known);
             }
             let (running, flows) = self.before(name, &id);
-            return Ok(Reply::Ticked(Ticked { id, became: Became::Known, running, flows, revoked: Vec::new() }));
+            return Ok(Reply::Ticked(Ticked {
+                id,
+                became: Became::Known,
+                running,
+                flows,
+                revoked: Vec::new(),
+            }));
         }
         if row.paused.is_some() {
             return told(Became::Paused);

@@ -17,8 +17,7 @@ use crate::model::state::State;
 use crate::model::time::Wall;
 use crate::model::workflow::{Fallout, Head, OnError, Stage, Step, When, Workflow};
 
-const FLOW: &str =
-    "no, id, name, uid, launched, steps, open, failed, lost, canceled, busy, tick, keep, finished, expires, \
+const FLOW: &str = "no, id, name, uid, launched, steps, open, failed, lost, canceled, busy, tick, keep, finished, expires, \
      held, schedule, planned";
 
 const PENDING: i64 = 100;

@@ -2,8 +2,8 @@
 
 use rusqlite::{OptionalExtension, Row as SqlRow};
 
-use super::ledger::{self, Class, idle_class};
 use super::joins::id_of;
+use super::ledger::{self, Class, idle_class};
 use super::row::{self, Key, encode, state};
 use super::shelf::{Shelf, Stop};
 use crate::broker::joins::{self, Joins};

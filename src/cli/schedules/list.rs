@@ -152,8 +152,12 @@ broken    backup  every 30s  -                 13h 13m ago SUCCESS  paused
 broken: paused after 3 failures in a row; taskd schedules resume broken
 "
         );
-        let long =
-            ScheduleView { name: "n".repeat(128), task: Some("t".repeat(128)), when: "w ".repeat(99), ..nightly };
+        let long = ScheduleView {
+            name: "n".repeat(128),
+            task: Some("t".repeat(128)),
+            when: "w ".repeat(99),
+            ..nightly
+        };
         assert!(plain(&[long]).lines().all(|l| l.chars().count() <= 80));
         assert!(plain(&[]).contains("no schedules"));
     }

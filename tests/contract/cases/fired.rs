@@ -27,7 +27,8 @@ fn steps() -> Vec<Step> {
 }
 
 fn tick_of(ms: i64, overlap: Overlap) -> Tick {
-    let workflow = Workflow { name: "nightly".to_owned(), keep_ms: 1_000, steps: steps(), ..Workflow::default() };
+    let workflow =
+        Workflow { name: "nightly".to_owned(), keep_ms: 1_000, steps: steps(), ..Workflow::default() };
     Tick {
         schedule: "s".to_owned(),
         planned: at(ms),
@@ -66,7 +67,9 @@ fn row(h: &mut dyn Harness) -> Row {
 }
 
 fn seen(h: &mut dyn Harness, id: MessageId) -> Option<Box<Seen>> {
-    let Reply::Seen(seen) = h.ok(Op::Look(Look { id, from: 0, limit: 1_000, results: false })) else { panic!() };
+    let Reply::Seen(seen) = h.ok(Op::Look(Look { id, from: 0, limit: 1_000, results: false })) else {
+        panic!()
+    };
     seen
 }
 
@@ -247,12 +250,8 @@ pub fn a_new_life_of_a_workflow_is_a_run_again(h: &mut dyn Harness) {
 }
 
 pub fn a_workflow_that_is_over_at_once_is_told_as_skipped(h: &mut dyn Harness) {
-    let claim = Claim {
-        key: "k".to_owned(),
-        holds: Holds::Both,
-        on_conflict: OnConflict::Return,
-        period_ms: None,
-    };
+    let claim =
+        Claim { key: "k".to_owned(), holds: Holds::Both, on_conflict: OnConflict::Return, period_ms: None };
     h.ok(publish(vec![Message { unique: Some(claim.clone()), ..msg("holder") }]));
     let mut alone = step(&[]);
     alone.message.unique = Some(claim);
@@ -286,14 +285,16 @@ pub fn first_steps_that_do_not_fit_launch_nothing(h: &mut dyn Harness) {
     assert_eq!(send(h, bounded(1, 2)).became, Became::Fired, "what comes later does not count");
     let wrong = Step { when: When::Failure, ..step(&[]) };
     let none = Workflow { steps: vec![wrong], ..Workflow::default() };
-    let op = Op::Tick(Box::new(Tick { fires: Fires::Workflow(Box::new(none)), ..tick_of(2, Overlap::Allow) }));
+    let op =
+        Op::Tick(Box::new(Tick { fires: Fires::Workflow(Box::new(none)), ..tick_of(2, Overlap::Allow) }));
     assert!(h.one(op).is_err());
     assert_eq!(row(h).until, at(1), "a refusal leaves nothing behind");
 }
 
 pub fn a_launch_by_hand_counts_as_a_run(h: &mut dyn Harness) {
     let by_hand = Fired { schedule: "s".to_owned(), planned: None, held: false };
-    let hand = Workflow { fired: Some(by_hand), ..Workflow::new(id("hand"), "nightly", Some(7), steps()).unwrap() };
+    let hand =
+        Workflow { fired: Some(by_hand), ..Workflow::new(id("hand"), "nightly", Some(7), steps()).unwrap() };
     let op = Op::Launch { workflow: Box::new(hand), max_length: Default::default(), now: at(0) };
     assert_eq!(h.ok(op), Reply::Launched(None));
     assert_eq!(tick(h, 1, Overlap::Skip), Became::Skipped(Skip::Running(id("hand"))));
