@@ -18,6 +18,7 @@ use crate::model::message::{Message, Record};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Flowed};
 use crate::model::outcome::Outcome;
+use crate::model::schedule::Fired;
 use crate::model::state::State;
 use crate::model::time::Wall;
 use crate::model::workflow::{
@@ -136,6 +137,12 @@ pub trait Joins {
     fn put_flow(&mut self, flow: &Flow) -> Result<(), Self::Stop>;
     /// A workflow of so many steps is over, or is not any more.
     fn over(&mut self, steps: u32, over: bool);
+    /// A workflow that a schedule launched has an open step, for the first time or again.
+    fn fire_begins(&mut self, flow: &Flow) -> Result<(), Self::Stop>;
+    /// A workflow that a schedule launched is over, with what follows from that for its schedule.
+    fn fire_ends(&mut self, flow: &Flow, now: Wall) -> Result<(), Self::Stop>;
+    /// The next workflow that waits no longer for what its schedule fired before, and since when.
+    fn released(&mut self) -> Option<(i64, Wall)>;
     /// The first workflow with [`Work`].
     fn first_busy(&mut self) -> Result<Option<i64>, Self::Stop>;
     /// A step.
@@ -148,7 +155,7 @@ pub trait Joins {
     fn step_id(&mut self, key: i64, no: u32) -> Result<MessageId, Self::Stop>;
     /// Steps after this one, in order, within bounds.
     fn targets(&mut self, key: i64, work: &Work, limit: usize) -> Result<Vec<u32>, Self::Stop>;
-    /// A step as it was launched; absent for one without steps before it.
+    /// A step as it was launched; absent for one that was published at once.
     fn plan(&mut self, key: i64, no: u32) -> Result<Option<Step>, Self::Stop>;
     /// The result of a step that ended, and how long it is as JSON.
     fn result(&mut self, key: i64, no: u32) -> Result<(Value, usize), Self::Stop>;
@@ -186,14 +193,14 @@ pub trait Joins {
     fn fallout(&mut self) -> &mut Fallout;
 }
 
-/// A step as it is stored at first: published where it comes after nothing.
+/// A step as it is stored at first: published where it comes after nothing, unless all of it is held.
 #[must_use]
-pub fn first_row(no: u32, step: &Step) -> Row {
-    let root = step.after.is_empty();
+pub fn first_row(no: u32, step: &Step, held: bool) -> Row {
+    let born = step.after.is_empty() && !held;
     Row {
         no,
-        stage: if root { Stage::Published } else { Stage::Pending },
-        born: root,
+        stage: if born { Stage::Published } else { Stage::Pending },
+        born,
         pending: u32::try_from(step.after.len()).unwrap_or(u32::MAX),
         opened: 0,
         when: step.when,
@@ -220,10 +227,16 @@ pub fn launch<J: Joins>(j: &mut J, workflow: &Workflow, now: Wall) -> Result<Opt
         launched: now,
         steps,
         open: steps,
+        held: workflow.fired.as_ref().is_some_and(|f| f.held),
+        fired: workflow.fired.clone().map(|f| Fired { held: false, ..f }),
         ..Head::default()
     };
     let mut flow = Flow { head, keep_ms: workflow.keep_ms, ..Flow::default() };
     flow.key = j.new_flow(&flow, workflow)?;
+    j.fire_begins(&flow)?;
+    if flow.head.held {
+        return Ok(None);
+    }
     let mut run = Run::new(flow, now);
     for (no, step) in (0_u32..).zip(&workflow.steps).filter(|(_, s)| s.after.is_empty()) {
         // It is stored as published.
@@ -238,6 +251,32 @@ pub fn launch<J: Joins>(j: &mut J, workflow: &Workflow, now: Wall) -> Result<Opt
     }
     run.go(j, &mut { TOLD })?;
     Ok(None)
+}
+
+/// Publishes the first steps of every workflow that waits no longer for what its schedule fired before. What ended
+/// says so within its operation; this is the end of that operation.
+///
+/// # Errors
+/// The store's.
+pub fn release<J: Joins>(j: &mut J) -> Result<(), J::Stop> {
+    while let Some((key, now)) = j.released() {
+        let Some(mut flow) = j.flow_at(key)? else { continue };
+        flow.head.held = false;
+        let (canceled, mut from) = (flow.head.canceled, Some(0));
+        let mut run = Run::new(flow, now);
+        // Of a canceled one every step is ended, whatever its place, by whoever cancels it.
+        while let Some(no) = from.filter(|_| !canceled) {
+            let rows = j.page(key, no, PART, false)?;
+            from = after_page(&rows);
+            for Listed { row, .. } in rows {
+                if row.stage == Stage::Pending && row.pending == 0 {
+                    run.due(j, row)?;
+                }
+            }
+        }
+        run.go(j, &mut { TOLD })?;
+    }
+    Ok(())
 }
 
 /// A step's message is final.
@@ -287,7 +326,7 @@ pub fn renewed<J: Joins>(j: &mut J, message: &Message, now: Wall) -> Result<(), 
     let Some(flow) = j.flow_of(&step.workflow)? else { return Ok(()) };
     let Some(mut row) = j.row(flow.key, step.no)?.filter(|r| r.stage.is_over()) else { return Ok(()) };
     let mut run = Run::new(flow, now);
-    run.open(j, &mut row, Stage::Published);
+    run.open(j, &mut row, Stage::Published)?;
     j.put_row(run.flow.key, &row, None)?;
     run.untell(j, &row)?;
     run.go(j, &mut { TOLD }).map(drop)

@@ -67,6 +67,7 @@ impl Model {
     pub fn apply(&mut self, op: Op) -> Result<Reply, Fault> {
         self.flows.fallout = Fallout::default();
         let reply = self.perform(op)?;
+        crate::broker::joins::release(self)?;
         Ok(rules::with(reply, std::mem::take(&mut self.flows.fallout)))
     }
 

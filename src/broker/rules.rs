@@ -7,11 +7,11 @@ use crate::model::message::{Message, Record};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Reply, Settle};
 use crate::model::outcome::{Cause, Outcome};
-use crate::model::schedule::{Fired, Tick, fire_id};
+use crate::model::schedule::{Fired, Fires, Tick, fire_id};
 use crate::model::state::State;
 use crate::model::time::Wall;
 use crate::model::unique::{Claim, Holds};
-use crate::model::workflow::Fallout;
+use crate::model::workflow::{self, Fallout, Workflow};
 
 /// One priority step is worth this many milliseconds of waiting. Ageing is exact and linear although the
 /// index never changes: every waiting message ages alike, so only the difference of two ranks matters.
@@ -124,13 +124,33 @@ pub fn is_held(message: &Message) -> bool {
     message.fired.as_ref().is_some_and(|f| f.held)
 }
 
-/// The message that a planned time stores.
-#[must_use]
-pub fn fired(tick: &Tick, lap: u32, held: bool) -> Message {
-    Message {
-        id: fire_id(&tick.schedule, tick.planned, lap),
-        fired: Some(Fired { schedule: tick.schedule.clone(), planned: Some(tick.planned), held }),
-        ..tick.message.clone()
+/// What a planned time stores, under its own id.
+///
+/// # Errors
+/// [`Fault::Refused`] for steps that make no workflow.
+pub fn fired(tick: &Tick, lap: u32, held: bool) -> Result<Fires, Fault> {
+    let id = fire_id(&tick.schedule, tick.planned, lap);
+    let fired = Some(Fired { schedule: tick.schedule.clone(), planned: Some(tick.planned), held });
+    Ok(match &tick.fires {
+        Fires::Message(message) => {
+            Fires::Message(Box::new(Message { id, fired, ..message.as_ref().clone() }))
+        }
+        Fires::Workflow(w) => {
+            let named = Workflow::new(id, &w.name, w.uid, w.steps.clone());
+            let named = named.map_err(|e| Fault::Refused(e.to_string()))?;
+            Fires::Workflow(Box::new(Workflow { keep_ms: w.keep_ms, fired, ..named }))
+        }
+    })
+}
+
+/// Refuses a planned time whose steps make no workflow, before anything is written.
+///
+/// # Errors
+/// [`Fault::Refused`].
+pub fn check_tick(tick: &Tick) -> Result<(), Fault> {
+    match &tick.fires {
+        Fires::Message(_) => Ok(()),
+        Fires::Workflow(w) => workflow::check(&w.steps).map_err(|e| Fault::Refused(e.to_string())),
     }
 }
 

@@ -12,12 +12,14 @@ mod pause;
 mod resume;
 mod rewind;
 mod run;
+mod time;
 
 /// Options of `taskd schedules`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 EXAMPLES
   taskd schedules
+  taskd schedules list --json | jq -r '.[] | select(.paused) | .name'
   taskd schedules next -n 5
   taskd schedules run nightly --wait
   taskd schedules explain \"0 3 * * 1-5\" --tz Europe/Berlin
@@ -40,9 +42,11 @@ pub struct Args {
 /// What can be done with schedules.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// List the declared schedules, as without a command
+    List(list::Args),
     /// Show planned times to come
     Next(next::Args),
-    /// Enqueue what a schedule enqueues, now and beside its plan
+    /// Enqueue the task, or launch the workflow, of a schedule now, beside its plan
     Run(run::Args),
     /// Let planned times pass until it is resumed
     Pause(pause::Args),
@@ -68,7 +72,7 @@ impl Args {
 /// What taskd or the connection says; what was asked for cannot be understood; stdout cannot be written.
 pub fn run(args: &Args, context: &Context) -> Ending {
     match &args.command {
-        None => list::run(context),
+        None | Some(Command::List(_)) => list::run(context),
         Some(Command::Next(args)) => next::run(args, context),
         Some(Command::Run(args)) => run::run(args, context),
         Some(Command::Pause(args)) => pause::run(args, context),

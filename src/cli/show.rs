@@ -96,6 +96,12 @@ fn text(view: &WorkflowView, all: bool) -> String {
             text.push_str(&format!(", {n} {what}"));
         }
     }
+    if let Some(schedule) = &view.schedule {
+        text.push_str(&format!(", schedule {}", output::clean(schedule)));
+    }
+    if view.state == State::Scheduled {
+        text.push_str(", waits for the run before");
+    }
     text.push('\n');
     text.push_str(&tree(&view.list, all, |step| match State::parse(&step.state) {
         Some(state) => format!("{}  {}", table::state_styled(state), output::clean(&step.id)),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::control::api::{LaunchedView, WorkflowBody};
 use crate::control::canvas::DeclaredView;
-use crate::control::client::ClientError;
+use crate::control::client::{Client, ClientError};
 use crate::control::route::Method;
 
 use super::output::{self, Ending, Failure};
@@ -158,10 +158,17 @@ impl Launching {
                 output::print(&format!("{}\n", if context.json { json()? } else { launched.id.clone() }))?;
                 return Ok(0);
             }
-            let waiting = follow::until_final(&mut client, &id);
-            let (answer, view) = enqueue::within(context, &id, waiting).await?;
-            result::show(&answer, &view, context)?;
-            Ok(ending::exit_code(&view))
+            wait_for(&mut client, &id, context).await
         })
     }
+}
+
+/// Waits for the end of a workflow and prints its result; the exit code says how it ended.
+///
+/// # Errors
+/// What taskd or the connection says.
+pub async fn wait_for(client: &mut Client, id: &str, context: &Context) -> Ending {
+    let (answer, view) = enqueue::within(context, id, follow::until_final(client, id)).await?;
+    result::show(&answer, &view, context)?;
+    Ok(ending::exit_code(&view))
 }

@@ -46,6 +46,7 @@ pub fn changes(old: &Settings, new: &Settings) -> Result<Vec<String>, Vec<String
     }
     named("task", &old.tasks, &new.tasks, &mut out);
     named("schedule", &old.schedules, &new.schedules, &mut out);
+    named("workflow", &old.workflows, &new.workflows, &mut out);
     Ok(out)
 }
 

@@ -158,7 +158,29 @@ impl Check<'_> {
             let doc = spec.key(key).map_or("", |k| k.doc);
             self.bad(at, &section.path(key), message, &format!("add `{key} = …`. {doc}"));
         }
+        self.one_of(at, &section);
         into.push(section);
+    }
+
+    /// Exactly one of some keys is there.
+    fn one_of(&mut self, at: &At, section: &Section) {
+        let all = section.spec.one_of;
+        let mut there = all.iter().filter(|k| section.has(k));
+        let named = |keys: &[&str]| keys.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(" or ");
+        match (there.next(), there.next()) {
+            (None, _) if !all.is_empty() => {
+                let message = format!("{} has no {}", section.header(), named(all));
+                let help = format!("add `{} = …`", all.join(" = …` or `"));
+                self.bad(at, &section.path(""), message, &help);
+            }
+            (Some(first), Some(second)) => {
+                let place = section.get(second).map_or(at, |set| &set.key_at);
+                let message = format!("{} has both `{first}` and `{second}`", section.header());
+                let fault = Fault::new(FaultKind::Reference, place, section.path(second), message);
+                self.fault(fault.help("remove one of the two"));
+            }
+            _ => {}
+        }
     }
 
     /// Notes a key that comes later.

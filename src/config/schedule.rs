@@ -52,6 +52,10 @@ impl<'a> Builder<'a, '_> {
             }
             None => {}
         }
+        let workflow = section.get("workflow").and_then(Set::text);
+        if let Some(name) = workflow {
+            self.schedule_workflow(section, name, settings);
+        }
         let solar = section.get("solar").and_then(Set::text);
         if let Some(event) = solar.filter(|event| SolarEvent::named(event).is_none()) {
             let known: Vec<&str> = SolarEvent::ALL.iter().map(|(_, name)| *name).collect();
@@ -65,7 +69,8 @@ impl<'a> Builder<'a, '_> {
         let max = at.small("catch_up_max").unwrap_or(1);
         Some(Schedule {
             name: section.name.clone(),
-            task: named?.to_owned(),
+            task: named.map(str::to_owned),
+            workflow: workflow.map(str::to_owned),
             cron: at.text("cron"),
             every_ms: at.number("every"),
             align: at.flag("align"),
@@ -190,6 +195,36 @@ impl<'a> Builder<'a, '_> {
                 "{}: does not fire while its task {} is disabled",
                 section.path(""),
                 task.name
+            ));
+        }
+    }
+
+    /// There is such a workflow, and what it runs stands in it alone.
+    fn schedule_workflow(&mut self, section: &Section, name: &str, settings: &Settings) {
+        for key in ["args", "kwargs", "queue", "priority", "expires"] {
+            if section.has(key) && !section.has("task") {
+                let message = format!("`{key}` goes with `task`, and this schedule has `workflow`");
+                let help =
+                    format!("set it for the steps of [workflows.{}], or for their tasks", quote_key(name));
+                self.schedule_fault(section, key, message, &help);
+            }
+        }
+        let Some(declared) = settings.workflows.get(name) else {
+            // One that is declared with faults has its own.
+            if !self.all("workflows").any(|w| w.name == name) {
+                self.missing(section, "workflow", "workflow", name, settings.workflows.keys());
+            }
+            return;
+        };
+        if section.get("enabled").and_then(Set::flag) == Some(false) {
+            return;
+        }
+        let disabled = |task: &str| settings.task(task).is_some_and(|task| !task.enabled);
+        let mut tasks = declared.steps.iter().map(|step| step.message.task.as_str());
+        if let Some(task) = tasks.find(|task| disabled(task)) {
+            self.notes.push(format!(
+                "{}: does not fire while task {task} of its workflow is disabled",
+                section.path("")
             ));
         }
     }

@@ -42,6 +42,10 @@ fn object(spec: &TableSpec) -> Value {
     if !spec.required.is_empty() {
         put(&mut object, "required", json!(spec.required));
     }
+    if !spec.one_of.is_empty() {
+        let one: Vec<Value> = spec.one_of.iter().map(|key| json!({"required": [key]})).collect();
+        put(&mut object, "oneOf", one.into());
+    }
     object
 }
 

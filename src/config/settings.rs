@@ -248,8 +248,10 @@ pub struct Route {
 pub struct Schedule {
     /// Its name.
     pub name: String,
-    /// The task that it enqueues.
-    pub task: String,
+    /// The task that it enqueues; else it has a workflow.
+    pub task: Option<String>,
+    /// The workflow that it launches.
+    pub workflow: Option<String>,
     /// A crontab(5) expression.
     pub cron: Option<String>,
     /// How often, in milliseconds.
@@ -343,6 +345,20 @@ impl Settings {
     #[must_use]
     pub fn task(&self, name: &str) -> Option<&Task> {
         crate::model::task::find(&self.tasks, name)
+    }
+
+    /// The tasks of which a fire of this schedule makes messages, in the order of the steps.
+    pub fn tasks_of<'a>(&'a self, schedule: &'a Schedule) -> impl Iterator<Item = &'a str> {
+        let workflow = schedule.workflow.as_ref().and_then(|name| self.workflows.get(name));
+        let steps = workflow.into_iter().flat_map(|w| &w.steps).map(|step| step.message.task.as_str());
+        schedule.task.as_deref().into_iter().chain(steps)
+    }
+
+    /// Whether a schedule fires: it is enabled, and so is every task that it runs.
+    #[must_use]
+    pub fn fires(&self, schedule: &Schedule) -> bool {
+        let runs = |name: &str| self.task(name).is_some_and(|task| task.enabled);
+        schedule.enabled && self.tasks_of(schedule).all(runs)
     }
 
     /// The queue of a message of this task: its own `queue`, else the first route that matches, else `default`.

@@ -291,6 +291,9 @@ pub struct Enqueued {
     /// key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unique: bool,
+    /// It is a workflow, and `queue` is empty.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub workflow: bool,
     /// It was stored; this message had the same key, waited, and was ended for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced: Option<String>,

@@ -165,12 +165,19 @@ pub struct WorkflowView {
     pub id: String,
     /// A declared name, or what it is: `chain`, `group`, `chord`, `graph`, `link`.
     pub name: String,
-    /// RUNNING, SUCCESS, FAILURE or REVOKED.
+    /// SCHEDULED while it waits for what its schedule fired before, RUNNING, SUCCESS, FAILURE or REVOKED.
     pub state: State,
     /// Uid of who launched it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    /// Milliseconds since the epoch, as all times below.
+    /// The schedule that launched it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// The planned time that it was launched for, milliseconds since the epoch, as all times below; absent: it was
+    /// launched by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned: Option<i64>,
+    /// When it was launched.
     pub launched: i64,
     /// When its last step ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]

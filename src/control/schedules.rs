@@ -10,8 +10,12 @@ use crate::model::state::State;
 pub struct ScheduleView {
     /// Its name.
     pub name: String,
-    /// The task that it enqueues.
-    pub task: String,
+    /// The task that it enqueues; absent: it launches a workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// The workflow that it launches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
     /// When, in words.
     pub when: String,
     /// The zone of its expression; absent: it has none.
@@ -23,15 +27,15 @@ pub struct ScheduleView {
     /// So much later than planned it fires on this node (`splay`), in milliseconds.
     #[serde(default)]
     pub offset_ms: u64,
-    /// Whether it fires: it, and its task, are enabled.
+    /// Whether it fires: it, and its task or every task of its workflow, are enabled.
     pub enabled: bool,
-    /// Why it is paused: `asked` or `failures`; absent: it is not.
+    /// Who paused it last: `asked`, somebody, or `failures`, itself after `pause_after_failures`; absent: it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
-    /// Messages of it that failed one after the other up to now.
+    /// Runs of it (messages, or workflows) that failed one after the other up to now.
     #[serde(default)]
     pub failures: u32,
-    /// Messages of it that are not final.
+    /// Runs of it that are not over.
     #[serde(default)]
     pub live: u64,
     /// Those of them that wait for the others (`overlap`).
@@ -51,10 +55,13 @@ pub struct ScheduleView {
 pub struct LastFire {
     /// The planned time.
     pub planned: i64,
-    /// Its message.
+    /// Its message, or its workflow.
     pub id: String,
-    /// The state of that message.
+    /// The state of that.
     pub state: State,
+    /// It is a workflow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub workflow: bool,
 }
 
 /// One planned time.
@@ -69,6 +76,10 @@ pub struct PlannedView {
     /// The zone of its expression; absent: it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timezone: Option<String>,
+    /// Whether it will fire as things are; absent: it will. `disabled`: the schedule or a task of it is. `asked`,
+    /// `failures`: the schedule is paused, by somebody or after failures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_back: Option<String>,
     /// What a change of the clocks does to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edge: Option<String>,
@@ -93,7 +104,7 @@ pub struct SchedulesView {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RunBody {
-    /// The message's id, made by the client, so that a repeat is safe; absent: the daemon makes one.
+    /// The id of the message or workflow, made by the client, so that a repeat is safe; absent: the daemon makes one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
 }

@@ -118,10 +118,23 @@ fn schedule(name: &str, what: &About) {
                 instant(*planned)
             );
         }
+        About::Launched { planned, late_ms, id, workflow, held } => {
+            let late =
+                if *late_ms >= 1_000 { format!(", {} late", duration(*late_ms)) } else { String::new() };
+            let held = if *held { "; it waits for the run before" } else { "" };
+            tracing::info!(
+                MESSAGE_ID = fields::SCHEDULE_FIRED,
+                TASKD_SCHEDULE = name,
+                TASKD_PLANNED = planned.0,
+                TASKD_ID = %id,
+                "schedule {name} launched workflow {workflow} {id} for {}{late}{held}",
+                instant(*planned)
+            );
+        }
         About::Skipped { planned, why } => {
             let reason = match why {
                 Skip::Running(id) => format!("{id} of it has not ended (overlap = \"skip\")"),
-                Skip::KeyHeld => "its task is unique, and another message holds its key".to_owned(),
+                Skip::KeyHeld => "what it fires is unique, and another message holds the key".to_owned(),
                 Skip::TooMany => "too many of it wait already (overlap = \"queue\")".to_owned(),
                 Skip::QueueFull { queue, max_length } => {
                     format!("queue {queue} is full: {max_length} messages wait (max_length)")

@@ -87,11 +87,15 @@ fn schedule(settings: &Settings, s: &Schedule) -> Option<SchedulePlan> {
         }
         None => format!("after {}", s.every_ms.unwrap_or(0)),
     };
-    let task_enabled = settings.task(&s.task).is_some_and(|task| task.enabled);
+    let target = match (&s.task, s.workflow.as_ref().and_then(|name| settings.workflows.get(name))) {
+        (Some(task), _) => Target::Task(task.clone()),
+        (None, Some(workflow)) => Target::Workflow(workflow.clone()),
+        (None, None) => return None,
+    };
     Some(SchedulePlan {
         when: timing.map_or(When::After { ms: s.every_ms.unwrap_or(1_000) }, When::At),
         rule,
-        target: Target::Task(s.task.clone()),
+        target,
         args: s.args.clone(),
         kwargs: s.kwargs.clone(),
         queue: s.queue.clone(),
@@ -101,7 +105,7 @@ fn schedule(settings: &Settings, s: &Schedule) -> Option<SchedulePlan> {
         catch_up: s.catch_up,
         offset_ms: offset(&settings.taskd.node, &s.name, s.splay_ms),
         pause_after: s.pause_after_failures,
-        enabled: s.enabled && task_enabled,
+        enabled: settings.fires(s),
     })
 }
 

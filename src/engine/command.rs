@@ -308,7 +308,20 @@ pub enum About {
         /// The message waits for those before it.
         held: bool,
     },
-    /// A planned time came and stored no message.
+    /// It launched a workflow.
+    Launched {
+        /// The planned time.
+        planned: Wall,
+        /// So much later, in milliseconds.
+        late_ms: u64,
+        /// The workflow.
+        id: MessageId,
+        /// Its name.
+        workflow: String,
+        /// It waits for what the schedule fired before.
+        held: bool,
+    },
+    /// A planned time came and stored nothing.
     Skipped {
         /// The planned time.
         planned: Wall,

@@ -33,6 +33,7 @@ mod retry;
 mod route;
 mod schedule;
 mod schedule_ask;
+mod schedule_fire;
 mod schedule_replace;
 mod schedule_times;
 mod settle;

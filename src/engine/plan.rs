@@ -9,6 +9,7 @@ use crate::model::limit::RateLimit;
 use crate::model::op::Retention;
 use crate::model::schedule::{CatchUp, Overlap};
 use crate::model::task::Task;
+use crate::model::workflow::Declared;
 
 /// Everything the engine decides by.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,9 +96,9 @@ pub struct SchedulePlan {
     pub when: When,
     /// [`Self::when`] as a text: another one is another plan, which begins when it is first seen.
     pub rule: String,
-    /// What it enqueues.
+    /// What it fires.
     pub target: Target,
-    /// Positional arguments.
+    /// Positional arguments; this, and all down to `expires_ms`, of a task only.
     pub args: Vec<serde_json::Value>,
     /// Keyword arguments.
     pub kwargs: serde_json::Map<String, serde_json::Value>,
@@ -115,7 +116,7 @@ pub struct SchedulePlan {
     pub offset_ms: u64,
     /// It pauses after so many failures in a row.
     pub pause_after: Option<u32>,
-    /// Whether it fires, and its task may be run.
+    /// Whether it fires, and its task, or every task of its workflow, may be run.
     pub enabled: bool,
 }
 
@@ -131,11 +132,13 @@ pub enum When {
     },
 }
 
-/// What a schedule enqueues.
+/// What a schedule fires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// A message of this task.
     Task(String),
+    /// A workflow.
+    Workflow(Declared),
 }
 
 impl Plan {

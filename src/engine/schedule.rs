@@ -10,13 +10,14 @@ use std::ops::Bound;
 use super::Engine;
 use super::command::{About, Command, Note};
 use super::event::AskKey;
-use super::plan::{SchedulePlan, Target, When};
+use super::plan::{SchedulePlan, When};
+use super::schedule_replace::Replaced;
 use super::schedule_times::due;
 use super::store::{Job, Pending, backoff};
 use crate::model::message::Message;
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Reply};
-use crate::model::schedule::{Became, Change, Fired, MAX_ROWS, Overlap, Row, Tick, Ticked};
+use crate::model::schedule::{Change, MAX_ROWS, Overlap, Pause, Row, Tick};
 use crate::model::state::State;
 use crate::model::time::{Mono, Wall};
 
@@ -31,6 +32,10 @@ const FORGET_MS: u64 = 30 * 86_400_000;
 
 /// Missed times that are counted at most, by all schedules together, when they are recalled.
 const COUNTED: usize = 100_000;
+
+/// So long after the store failed something, ends are read and not counted: an end that is told may be the repeat of one
+/// that had taken place, and stands in the rows then. In milliseconds, more than the longest pause between two tries.
+const UNSURE_MS: u64 = 10_000;
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -48,8 +53,10 @@ pub(super) struct Schedules {
     recall: Job,
     /// They were read up to this name.
     behind: String,
-    /// The plan changed while they were read.
+    /// Something changed while they were read.
     stale: bool,
+    /// The ticket of the latest reading: what was submitted before it, it knows.
+    read: u64,
     /// What is to be written.
     changes: VecDeque<Change>,
     writing: Job,
@@ -57,9 +64,9 @@ pub(super) struct Schedules {
     /// The wall clock at the last look.
     wall: Wall,
     /// What is canceled in favor of a later fire.
-    pub(super) replacing: BTreeMap<AskKey, MessageId>,
+    pub(super) replacing: BTreeMap<AskKey, Replaced>,
     /// The same, to be tried again.
-    pub(super) replace_again: BTreeSet<(Mono, MessageId)>,
+    pub(super) replace_again: BTreeSet<(Mono, Replaced)>,
     pub(super) last_key: u64,
 }
 
@@ -136,9 +143,11 @@ impl Engine {
         s.recall.want();
     }
 
-    /// Messages ended, and nobody knows whether schedules had fired them.
+    /// Runs ended, and nobody knows whether they were those of schedules: many at once, or by an operation that may have
+    /// taken place although its answer did not come, and whose repeat does not say it again.
     pub(super) fn doubt_schedules(&mut self) {
-        if self.schedules.entries.values().any(|e| e.row.live > 0) {
+        let s = &self.schedules;
+        if s.recall.is_open() || s.entries.values().any(|e| e.row.live > 0) {
             self.replan_schedules();
         }
     }
@@ -264,43 +273,20 @@ impl Engine {
         }
     }
 
-    /// The message of a schedule, as it is now.
-    pub(super) fn fire_message(&self, name: &str, planned: Option<Wall>) -> Option<Message> {
-        let plan = self.plan.schedules.get(name)?;
-        let Target::Task(task) = &plan.target;
-        let declared = self.plan.task(task);
-        let queue = plan.queue.clone().unwrap_or_else(|| super::route(&self.plan, task).to_owned());
-        let expires_ms = plan.expires_ms.or_else(|| declared.and_then(|t| t.expires_ms));
-        let mut message = Message {
-            task: task.clone(),
-            queue,
-            args: plan.args.clone(),
-            kwargs: plan.kwargs.clone(),
-            priority: plan.priority.or_else(|| declared.map(|t| t.priority)).unwrap_or(0),
-            expires: expires_ms.map(|ms| self.now.wall.plus(ms)),
-            enqueued: self.now.wall,
-            fired: Some(Fired { schedule: name.to_owned(), planned, held: false }),
-            ..Message::default()
-        };
-        super::unique::claim(&self.plan, &mut message);
-        message.lane = self.lane_of(&message);
-        Some(message)
-    }
-
     /// Puts the first planned time that came to the store.
     fn fire(&mut self, name: &str, out: &mut Vec<Command>) {
         let Some(plan) = self.plan.schedules.get(name) else { return self.schedules.forget(name) };
         let (overlap, pause_after) = (plan.overlap, plan.pause_after);
         let Some(entry) = self.schedules.entries.get(name) else { return };
         let Some(planned) = entry.pending.front().copied().filter(|_| !entry.under_way) else { return };
-        let Some(message) = self.fire_message(name, Some(planned)) else { return };
-        let max_length = self.plan.queues.get(&message.queue).and_then(|q| q.max_length);
+        let Some(fires) = self.firing(name, Some(planned)) else { return };
+        let max_length = self.bounds_of(&fires);
         let (schedule, now) = (name.to_owned(), self.now.wall);
         if let Some(entry) = self.schedules.entries.get_mut(name) {
             entry.under_way = true;
         }
         self.schedules.ticking += 1;
-        let tick = Tick { schedule, planned, message, overlap, pause_after, max_length, now };
+        let tick = Tick { schedule, planned, fires, overlap, pause_after, max_length, now };
         self.submit(Pending::Tick(name.to_owned()), Op::Tick(Box::new(tick)), out);
     }
 
@@ -344,66 +330,12 @@ impl Engine {
         }
     }
 
-    /// The store took a planned time. `repeated`: it may have taken it before.
-    fn took_tick(&mut self, name: &str, planned: Wall, t: Ticked, repeated: bool, out: &mut Vec<Command>) {
-        let Some(plan) = self.plan.schedules.get(name) else { return };
-        let (pause_after, offset, is_after) =
-            (plan.pause_after, plan.offset_ms, matches!(plan.when, When::After { .. }));
-        let Some(message) = self.fire_message(name, Some(planned)) else { return };
-        let Some(entry) = self.schedules.entries.get_mut(name) else { return };
-        let row = &mut entry.row;
-        // What the answer does not say stands in the row.
-        let mut doubt = is_after;
-        let mut fired = false;
-        match &t.became {
-            Became::Fired | Became::Held => {
-                fired = true;
-                doubt = false;
-                row.tick(planned, pause_after, Some(t.id.clone()));
-                row.live += 1;
-                row.held += u64::from(t.became == Became::Held);
-            }
-            Became::Known => {
-                fired = repeated;
-                doubt |= repeated;
-            }
-            Became::Paused => doubt = true,
-            Became::Skipped(why) => {
-                row.tick(planned, pause_after, None);
-                let what = About::Skipped { planned, why: why.clone() };
-                out.push(Command::Note(Note::Schedule { name: name.to_owned(), what }));
-            }
-        }
-        if doubt {
-            self.replan_schedules();
-        }
-        if fired && t.became != Became::Held {
-            self.overtake(&message.queue, message.priority);
-            self.raise(&message.queue);
-        }
-        if let Some(expires) = message.expires.filter(|_| fired) {
-            self.sweep.note(expires);
-        }
-        if fired {
-            let late_ms = self.now.wall.since(planned.plus(offset));
-            let (task, queue, held) = (message.task, message.queue, t.became == Became::Held);
-            let what = About::Fired { planned, late_ms, id: t.id, task, queue, held };
-            out.push(Command::Note(Note::Schedule { name: name.to_owned(), what }));
-        }
-        for id in t.revoked {
-            self.note_dropped(&id, State::Revoked, out);
-            self.count_end(name, &id, State::Revoked, self.now.wall, out);
-        }
-        for id in t.running {
-            self.replace(id, out);
-        }
-    }
-
-    /// A message was accepted.
+    /// A message that was fired by hand was accepted.
     pub(super) fn fire_began(&mut self, message: &Message) {
         let entry = message.fired.as_ref().and_then(|f| self.schedules.entries.get_mut(&f.schedule));
         if let Some(entry) = entry {
             entry.row.live += 1;
+            self.schedules.stale |= self.schedules.recall.is_open();
         }
     }
 
@@ -414,7 +346,27 @@ impl Engine {
         }
     }
 
-    fn count_end(&mut self, name: &str, id: &MessageId, state: State, at: Wall, out: &mut Vec<Command>) {
+    /// Whether what is told of an end now may stand in the rows already, or in those that are being read: answers do
+    /// not come in the order of operations.
+    fn is_unsure(&self) -> bool {
+        let s = &self.schedules;
+        let failed = self.store.failed_at.is_some_and(|at| self.now.mono.since(at) < UNSURE_MS);
+        failed || s.recall.is_open() || self.store.completing < s.read
+    }
+
+    pub(super) fn count_end(
+        &mut self,
+        name: &str,
+        id: &MessageId,
+        state: State,
+        at: Wall,
+        out: &mut Vec<Command>,
+    ) {
+        // The end of a fire may be told before the fire itself, whose answer will not know that it is over.
+        if self.is_unsure() || self.schedules.entries.get(name).is_some_and(|e| e.under_way) {
+            self.replan_schedules();
+            return self.raise_all();
+        }
         let Some(entry) = self.schedules.entries.get_mut(name) else {
             // It is not declared any more, and what it fired may still wait for this end.
             return self.raise_all();
@@ -446,6 +398,7 @@ impl Engine {
             return;
         }
         let Ok(Reply::Schedules(rows)) = result else { return };
+        s.read = self.store.completing;
         let whole = rows.len() < MAX_ROWS;
         let behind = std::mem::take(&mut s.behind);
         let last = rows.last().map(|row| row.name.clone()).filter(|_| !whole);
@@ -487,6 +440,13 @@ impl Engine {
             self.schedules.changes.push_back(change);
         }
         row.pause_after = plan.pause_after;
+        if row.paused == Some(Pause::Failures)
+            && self.schedules.entries.get(name).is_some_and(|known| known.row.paused.is_none())
+        {
+            let what = About::Paused { failures: row.failures };
+            out.push(Command::Note(Note::Schedule { name: name.to_owned(), what }));
+        }
+        let ending = std::mem::take(&mut row.ending);
         // What this node plans already it goes on with; nothing of it is at the store now.
         let known =
             self.schedules.entries.get_mut(name).filter(|e| e.row.rule == row.rule && !rule.is_empty());
@@ -503,6 +463,9 @@ impl Engine {
         let (next, fires_at, again_at) = (None, None, None);
         let entry = Entry { row, from, next, pending, under_way: false, tries: 0, fires_at, again_at };
         self.schedules.entries.insert(name.to_owned(), entry);
+        if plan.overlap == Overlap::Replace {
+            ending.into_iter().for_each(|id| self.replace(Replaced::Workflow(id), out));
+        }
         if waits {
             self.replace_all_of(name, out);
         }

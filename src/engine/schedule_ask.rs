@@ -4,8 +4,6 @@ use super::Engine;
 use super::plan::When;
 use super::schedule::beginning;
 use crate::cron::Planned;
-use crate::model::message::Message;
-use crate::model::name::MessageId;
 use crate::model::schedule::{Change, Row};
 use crate::model::time::Wall;
 
@@ -31,12 +29,6 @@ impl Engine {
     pub fn schedules_summary(&self) -> (usize, usize, Option<(Wall, &str)>) {
         let paused = self.schedules.entries.values().filter(|e| e.row.paused.is_some()).count();
         (self.schedules.entries.len(), paused, self.schedules.next_fire())
-    }
-
-    /// The message of a fire by hand, to be enqueued. Absent: there is no such schedule.
-    #[must_use]
-    pub fn fire_by_hand(&self, name: &str, id: MessageId, uid: u32) -> Option<Message> {
-        self.fire_message(name, None).map(|message| Message { id, uid: Some(uid), ..message })
     }
 
     /// The change that pauses a schedule, or lets it go on with what is planned from now on.

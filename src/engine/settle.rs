@@ -279,7 +279,11 @@ impl Engine {
                 (End::Settle(settle), None) => Some(settle.now),
                 (End::Back { .. } | End::Aside { .. } | End::Unknown, None) => None,
             };
-            self.fire_ended(&message, state, at.unwrap_or(self.now.wall), out);
+            match there {
+                // Whoever ended it before, the rows of schedules may know.
+                Some(_) if message.fired.is_some() => self.doubt_schedules(),
+                _ => self.fire_ended(&message, state, at.unwrap_or(self.now.wall), out),
+            }
         } else if let Some(expires) = message.expires {
             self.sweep.note(expires);
         }

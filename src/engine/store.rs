@@ -40,6 +40,10 @@ pub(super) struct Store {
     pub(super) pending: BTreeMap<Ticket, Pending>,
     /// What the store last failed with, until it does something right.
     pub(super) fault: Option<String>,
+    /// The ticket of what is being completed.
+    pub(super) completing: u64,
+    /// When it last failed.
+    pub(super) failed_at: Option<Mono>,
     /// Operations up to this ticket were under way when it failed: their success says nothing.
     fault_until: u64,
     /// The leases as the store sees them must be looked at: at a start, and where a lease failed (it may
@@ -134,6 +138,7 @@ impl Engine {
     /// Routes a completion to who waits for it.
     pub(super) fn completed(&mut self, ticket: Ticket, result: Result<Reply, Fault>, out: &mut Vec<Command>) {
         let Some(pending) = self.store.pending.remove(&ticket) else { return };
+        self.store.completing = ticket.0;
         self.note_health(ticket, &result, out);
         let result = match result {
             Ok(Reply::With(reply, fallout)) => {
@@ -170,10 +175,12 @@ impl Engine {
                 }
                 self.store.fault = Some(why.clone());
                 self.store.fault_until = self.store.last;
+                self.store.failed_at = Some(self.now.mono);
                 // A failed operation may have taken place: time and queues are looked at anew. This is
                 // also the probe that finds a mended store when nothing else has to be done.
                 self.sweep.job.want();
                 self.raise_all();
+                self.doubt_schedules();
             }
             Err(Fault::Poison(why)) => out.push(Command::Note(Note::Store(Some(why.clone())))),
             Err(Fault::Refused(_)) => {}

@@ -13,7 +13,7 @@ use crate::model::message::{Delivery, Message, Record, Token};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Published, QueueCount, Reply, Retention, Ticket};
 use crate::model::outcome::{Cause, Outcome};
-use crate::model::schedule::{Became, Fired, Row, Tick, Ticked, fire_id};
+use crate::model::schedule::{Became, Fired, Fires, Row, Tick, Ticked, fire_id};
 use crate::model::state::State;
 use crate::model::task::{Program, Task};
 use crate::model::time::{Mono, Now, Wall};
@@ -378,12 +378,13 @@ impl Bed {
             _ => Became::Fired,
         };
         if became == Became::Fired {
-            row.tick(tick.planned, tick.pause_after, Some(id.clone()));
+            row.tick(tick.planned, tick.pause_after, Some((id.clone(), false)));
             let fired = Some(Fired { schedule: tick.schedule, planned: Some(tick.planned), held: false });
-            let messages = vec![Message { id: id.clone(), fired, ..tick.message }];
+            let Fires::Message(message) = tick.fires else { panic!("workflows are the contract's") };
+            let messages = vec![Message { id: id.clone(), fired, ..*message }];
             self.apply(Op::Publish { messages, max_length: Vec::new(), now: tick.now });
         }
-        Ticked { id, became, running: Vec::new(), revoked: Vec::new() }
+        Ticked { id, became, running: Vec::new(), flows: Vec::new(), revoked: Vec::new() }
     }
 
     fn held(&mut self, id: &MessageId, token: Token) -> Option<&mut Record> {

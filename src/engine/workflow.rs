@@ -70,7 +70,7 @@ impl Engine {
         workflow.keep_ms = self.plan.retention.age_ms;
         for step in &mut workflow.steps {
             let bound = self.routed(&mut step.message)?;
-            super::unique::claim_of_step(&self.plan, step);
+            self.place_step(step);
             if let Some(bound) = bound.filter(|_| step.after.is_empty()) {
                 max_length.insert(step.message.queue.clone(), bound);
             }
@@ -133,7 +133,8 @@ impl Engine {
         became
     }
 
-    fn note_launched(&mut self, workflow: &Workflow, out: &mut Vec<Command>) {
+    /// The first steps of a workflow are stored.
+    pub(super) fn note_roots(&mut self, workflow: &Workflow) {
         let now = self.now.wall;
         for step in workflow.roots() {
             let eta = step.delay_ms.filter(|ms| *ms > 0).map(|ms| now.plus(ms));
@@ -142,6 +143,14 @@ impl Engine {
             if eta.is_none() {
                 self.overtake(&step.message.queue, step.message.priority);
             }
+        }
+    }
+
+    fn note_launched(&mut self, workflow: &Workflow, out: &mut Vec<Command>) {
+        self.note_roots(workflow);
+        if workflow.fired.is_some() {
+            // It counts as a run of its schedule, unless it was over at once: the row says.
+            self.replan_schedules();
         }
         out.push(Command::Note(Note::Launched {
             id: workflow.id.clone(),
@@ -236,6 +245,12 @@ impl Engine {
                 self.failed += 1;
             }
             out.push(Command::Note(Note::Dropped { id, state }));
+        }
+        for (schedule, id, state) in fallout.fires {
+            self.count_end(&schedule, &id, state, self.now.wall, out);
+        }
+        if !fallout.reopened.is_empty() {
+            self.replan_schedules();
         }
         for (id, state) in fallout.over {
             out.push(Command::Note(Note::Workflow { id, state }));

@@ -1,11 +1,14 @@
 //! A schedule as a store keeps it, and what a store does at a planned time and at the end of what it fired.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::message::Message;
 use super::name::MessageId;
 use super::state::State;
 use super::time::Wall;
+use super::workflow::Workflow;
 
 /// Most messages of one schedule that wait for one another (`overlap = "queue"`).
 pub const MAX_HELD: usize = 100;
@@ -66,7 +69,7 @@ pub enum CatchUp {
     },
 }
 
-/// Where a message comes from that nobody enqueued.
+/// Where a message, or a workflow, comes from that nobody asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fired {
     /// The schedule.
@@ -79,6 +82,27 @@ pub struct Fired {
     pub held: bool,
 }
 
+/// What a planned time stores.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fires {
+    /// A message. Its id is the store's to set ([`fire_id`]), and its `fired`.
+    Message(Box<Message>),
+    /// A workflow, which counts as one run, until its last step ended. Its id, those of its steps and its `fired` are
+    /// the store's to set.
+    Workflow(Box<Workflow>),
+}
+
+impl Fires {
+    /// The messages that wait to run as soon as it is stored.
+    pub fn first(&self) -> impl Iterator<Item = &Message> {
+        let (message, workflow) = match self {
+            Self::Message(message) => (Some(message.as_ref()), None),
+            Self::Workflow(workflow) => (None, Some(workflow.roots().map(|step| &step.message))),
+        };
+        message.into_iter().chain(workflow.into_iter().flatten())
+    }
+}
+
 /// A planned time has come.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tick {
@@ -86,14 +110,14 @@ pub struct Tick {
     pub schedule: String,
     /// The planned time: together with the schedule's name it is the name of the fire.
     pub planned: Wall,
-    /// What to store. Its id is the store's to set ([`fire_id`]), and its `fired`.
-    pub message: Message,
-    /// What happens while a message of the schedule is not final.
+    /// What to store.
+    pub fires: Fires,
+    /// What happens while something of the schedule is not over.
     pub overlap: Overlap,
     /// The schedule pauses after so many failures in a row.
     pub pause_after: Option<u32>,
-    /// The bound of the message's queue.
-    pub max_length: Option<u64>,
+    /// The bounds of queues that have one.
+    pub max_length: BTreeMap<String, u64>,
     /// The wall clock.
     pub now: Wall,
 }
@@ -101,13 +125,16 @@ pub struct Tick {
 /// What became of a planned time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticked {
-    /// The id of its message, stored or not.
+    /// The id of its message or workflow, stored or not.
     pub id: MessageId,
     /// What became of it.
     pub became: Became,
     /// With [`Overlap::Replace`]: leased messages of the schedule before this one, which it replaces. At most
     /// [`MAX_RUNNING`].
     pub running: Vec<MessageId>,
+    /// The same of workflows of which a step is not over. They are marked as canceled, so that no step of them is
+    /// published any more.
+    pub flows: Vec<MessageId>,
     /// Waiting messages that were revoked in its favor.
     pub revoked: Vec<MessageId>,
 }
@@ -115,9 +142,9 @@ pub struct Ticked {
 /// See [`Ticked`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Became {
-    /// Its message waits to run.
+    /// Its message waits to run, or the first steps of its workflow do.
     Fired,
-    /// Its message is stored and waits for the end of those before it.
+    /// It is stored and waits for the end of those before it.
     Held,
     /// It was recorded before: nothing was done.
     Known,
@@ -130,7 +157,7 @@ pub enum Became {
 /// Why a planned time stored no message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Skip {
-    /// This message of the schedule is not final.
+    /// This message or workflow of the schedule is not over.
     Running(MessageId),
     /// [`MAX_HELD`] wait already.
     TooMany,
@@ -168,10 +195,13 @@ pub struct Row {
     /// The planned time that stored a message last.
     #[serde(default)]
     pub fired: Option<Wall>,
-    /// That message.
+    /// That message, or that workflow.
     #[serde(default)]
     pub id: Option<MessageId>,
-    /// How that message ended, once it did.
+    /// It is a workflow.
+    #[serde(default)]
+    pub workflow: bool,
+    /// How it ended, once it did.
     #[serde(default)]
     pub state: Option<State>,
     /// When a message of it ended last.
@@ -189,12 +219,15 @@ pub struct Row {
     /// How often its fires were forgotten by a rewind: part of the ids of its messages.
     #[serde(default)]
     pub lap: u32,
-    /// Messages of it that are not final. Counted when it is read, not kept.
+    /// Messages and workflows of it that are not over. Counted when it is read, not kept.
     #[serde(skip)]
     pub live: u64,
     /// Those of them that wait for the others.
     #[serde(skip)]
     pub held: u64,
+    /// Workflows of it that were canceled and are not over yet, at most [`MAX_RUNNING`]. Looked up when it is read.
+    #[serde(skip)]
+    pub ending: Vec<MessageId>,
 }
 
 impl Row {
@@ -204,7 +237,7 @@ impl Row {
         Self { name: name.to_owned(), until, ..Self::default() }
     }
 
-    /// A message of it ended.
+    /// A message or a workflow of it ended.
     pub fn end(&mut self, id: &MessageId, state: State, now: Wall) {
         self.ended = Some(now);
         if self.id.as_ref() == Some(id) {
@@ -222,13 +255,13 @@ impl Row {
         }
     }
 
-    /// A planned time is done with; `stored` where it has a message.
-    pub fn tick(&mut self, planned: Wall, pause_after: Option<u32>, stored: Option<MessageId>) {
+    /// A planned time is done with; `stored` where something was, and whether that is a workflow.
+    pub fn tick(&mut self, planned: Wall, pause_after: Option<u32>, stored: Option<(MessageId, bool)>) {
         // A clock that was set back goes on from here, wherever it had been.
         self.until = planned;
         self.pause_after = pause_after;
-        if stored.is_some() {
-            (self.fired, self.id, self.state) = (Some(planned), stored, None);
+        if let Some((id, workflow)) = stored {
+            (self.fired, self.id, self.workflow, self.state) = (Some(planned), Some(id), workflow, None);
         }
     }
 }
@@ -297,7 +330,8 @@ impl Change {
             }
             Self::Missed { until, .. } => row.until = *until,
             Self::Pause { paused, until, .. } => {
-                row.paused = paused.then_some(row.paused.unwrap_or(Pause::Asked));
+                // Whoever pauses what paused by itself meant it: a resume is theirs, too.
+                row.paused = paused.then_some(Pause::Asked);
                 row.until = *until;
                 row.failures = 0;
             }
@@ -310,7 +344,7 @@ impl Change {
     }
 }
 
-/// The id of the message of a fire: the same whoever asks, another one after a rewind.
+/// The id of the message, or the workflow, of a fire: the same whoever asks, another one after a rewind.
 #[must_use]
 pub fn fire_id(schedule: &str, planned: Wall, lap: u32) -> MessageId {
     let name = format!("{schedule}\0{}\0{lap}", planned.0);
@@ -324,7 +358,7 @@ mod tests {
     #[test]
     fn it_pauses_after_failures_in_a_row_and_a_success_begins_anew() {
         let mut row = Row { pause_after: Some(2), ..Row::new("s", Wall(0)) };
-        row.tick(Wall(5), Some(2), Some(MessageId("a".into())));
+        row.tick(Wall(5), Some(2), Some((MessageId("a".into()), false)));
         let id = MessageId("a".into());
         row.end(&id, State::Failure, Wall(6));
         row.end(&id, State::Revoked, Wall(7));

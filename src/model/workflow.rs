@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::message::{MAX_BYTES, Message};
 use super::name::MessageId;
 use super::outcome::{Cause, Outcome};
+use super::schedule::Fired;
 use super::state::State;
 use super::time::Wall;
 
@@ -100,6 +101,9 @@ pub struct Workflow {
     /// It is one message with what follows its end: where that message cannot be stored, nothing is.
     #[serde(default)]
     pub linked: bool,
+    /// The schedule that launches it, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fired: Option<Fired>,
     /// Its steps, in an order in which each stands behind those before it.
     pub steps: Vec<Step>,
 }
@@ -177,6 +181,10 @@ pub struct Head {
     pub canceled: bool,
     /// When its last step ended.
     pub finished: Option<Wall>,
+    /// The schedule that launched it, if one did.
+    pub fired: Option<Fired>,
+    /// Nothing of it is published yet: it waits for the end of what that schedule fired before.
+    pub held: bool,
 }
 
 impl Head {
@@ -184,6 +192,7 @@ impl Head {
     #[must_use]
     pub const fn state(&self) -> State {
         match (self.finished.is_some(), self.canceled, self.lost) {
+            (false, ..) if self.held => State::Scheduled,
             (false, ..) => State::Running,
             (true, _, 0) => State::Success,
             (true, true, _) => State::Revoked,
@@ -250,6 +259,10 @@ pub struct Fallout {
     pub ended: Vec<(MessageId, State)>,
     /// Workflows that are over, each with the state of the whole.
     pub over: Vec<(MessageId, State)>,
+    /// Those of them that a schedule launched, with its name.
+    pub fires: Vec<(String, MessageId, State)>,
+    /// Schedules of which a workflow that was over has an open step again.
+    pub reopened: Vec<String>,
     /// More is to be done: a sweep goes on with it.
     pub more: bool,
 }
@@ -280,6 +293,8 @@ impl Fallout {
         self.next = self.next.into_iter().chain(other.next).min();
         self.ended.extend(other.ended);
         self.over.extend(other.over);
+        self.fires.extend(other.fires);
+        self.reopened.extend(other.reopened);
         self.more |= other.more;
     }
 }
@@ -326,7 +341,7 @@ impl Workflow {
             step.message.uid = uid;
             step.message.step = Some(Box::new(StepOf { workflow: id.clone(), no, passes }));
         }
-        Ok(Self { id, name: name.to_owned(), uid, keep_ms: 0, linked: false, steps })
+        Ok(Self { id, name: name.to_owned(), uid, keep_ms: 0, linked: false, fired: None, steps })
     }
 
     /// The steps that come after nothing.

@@ -230,7 +230,22 @@ fn every_kind_of_bad_value_is_refused_by_name() {
         ),
         ("[schedules.s]\ntask = 'nobody'\nevery = '1h'", "schedules.s.task: there is no task `nobody`"),
         ("[schedules.s]\ntask = 'x'", "schedules.s: the schedule says no time"),
-        ("[schedules.s]\nevery = '1h'", "[schedules.s] has no `task`"),
+        ("[schedules.s]\nevery = '1h'", "schedules.s: [schedules.s] has no `task` or `workflow`"),
+        (
+            "[tasks.a]\ncommand = 'x'\n[workflows.w]\nsteps = [{ task = 'a' }]\n[schedules.s]\ntask = 'a'\nworkflow = 'w'\n\
+             every = '1h'",
+            "schedules.s.workflow: [schedules.s] has both `task` and `workflow`",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\n[workflows.nightly]\nsteps = [{ task = 'a' }]\n[schedules.s]\nworkflow = \
+             'nightyl'\nevery = '1h'",
+            "schedules.s.workflow: there is no workflow `nightyl`",
+        ),
+        (
+            "[tasks.a]\ncommand = 'x'\n[workflows.w]\nsteps = [{ task = 'a' }]\n[schedules.s]\nworkflow = 'w'\n\
+             every = '1h'\nargs = [1]",
+            "schedules.s.args: `args` goes with `task`, and this schedule has `workflow`",
+        ),
         (
             "[tasks.a]\ncommand = 'x'\n[schedules.s]\ntask = 'a'\nevery = '1h'\ncron = '@daily'",
             "schedules.s: the schedule says more than one time",

@@ -7,7 +7,7 @@ use taskd::model::message::{Message, Token};
 use taskd::model::name::MessageId;
 use taskd::model::op::{Filter, Memo, MemoryRetry, Op, Reply, Retention, Settle, Takes};
 use taskd::model::outcome::{Cause, Outcome};
-use taskd::model::schedule::{Change, Overlap, Tick, fire_id};
+use taskd::model::schedule::{Change, Fired, Fires, Overlap, Tick, fire_id};
 use taskd::model::state::{self, State};
 use taskd::model::unique::{Claim, Holds, OnConflict};
 use taskd::model::workflow::{Look, OnError, Step as FlowStep, When, Workflow, mark_sinks};
@@ -133,15 +133,17 @@ fn tick() -> impl Strategy<Value = Op> {
     let overlap =
         (0..4_usize).prop_map(|n| [Overlap::Skip, Overlap::Queue, Overlap::Allow, Overlap::Replace][n]);
     let bounds = (proptest::option::weighted(0.2, 1..4_u32), proptest::option::weighted(0.1, 0..5_u64));
-    (0..2_u8, 0..5_i64, days, message(), overlap, bounds, 0..400_i64).prop_map(
-        |(s, planned, days, message, overlap, (pause_after, max_length), now)| {
+    let fires = (message(), proptest::option::weighted(0.5, workflow()));
+    (0..2_u8, 0..5_i64, days, fires, overlap, bounds, 0..400_i64).prop_map(
+        |(s, planned, days, (message, workflow), overlap, (pause_after, max_length), now)| {
+            let message = || Fires::Message(Box::new(Message { eta: None, ..message.clone() }));
             Op::Tick(Box::new(Tick {
                 schedule: format!("s{s}"),
                 planned: at(planned + days),
-                message: Message { eta: None, ..message },
+                fires: workflow.map_or_else(message, |w| Fires::Workflow(Box::new(w))),
                 overlap,
                 pause_after,
-                max_length,
+                max_length: max_length.into_iter().flat_map(|n| QUEUES.map(|q| (q.to_owned(), n))).collect(),
                 now: at(now),
             }))
         },
@@ -280,22 +282,28 @@ fn workflow() -> impl Strategy<Value = Workflow> {
     })
 }
 
-/// The last of them has the id of a message.
+/// Those that clients launch, the last of which has the id of a message, and those that schedules may.
 fn flow(w: u8) -> MessageId {
-    id(&name(if w == 3 { 23 } else { 100 + w }))
+    match w {
+        3 => id(&name(23)),
+        0..=2 => id(&name(100 + w)),
+        _ => fire(w - 4),
+    }
 }
 
 /// What is asked of workflows.
 fn flow_op() -> impl Strategy<Value = Op> {
     let ms = || (-100..400_i64).prop_map(at);
     prop_oneof![
-        4 => (workflow(), proptest::option::weighted(0.3, 0..4_u64), ms()).prop_map(|(w, bound, now)| {
+        4 => (workflow(), proptest::option::weighted(0.3, 0..4_u64), ms(), proptest::option::weighted(0.3, 0..2_u8)).prop_map(|(w, bound, now, by)| {
+            let by = by.map(|s| Fired { schedule: format!("s{s}"), planned: None, held: false });
+            let w = Workflow { fired: by, ..w };
             let max_length = bound.map(|b| ("q".to_owned(), b)).into_iter().collect();
             Op::Launch { workflow: Box::new(w), max_length, now }
         }),
-        1 => (0..4_u8, ms()).prop_map(|(w, now)| Op::CancelFlow { id: flow(w), from: 0, now }),
-        2 => (0..4_u8, ms()).prop_map(|(w, now)| Op::RetryFlow { id: flow(w), from: 0, now }),
-        2 => (0..4_u8, 0..3_u32, any::<bool>()).prop_map(|(w, from, results)| {
+        2 => (0..24_u8, ms()).prop_map(|(w, now)| Op::CancelFlow { id: flow(w), from: 0, now }),
+        3 => (0..24_u8, ms()).prop_map(|(w, now)| Op::RetryFlow { id: flow(w), from: 0, now }),
+        2 => (0..24_u8, 0..3_u32, any::<bool>()).prop_map(|(w, from, results)| {
             Op::Look(Look { id: flow(w), from, limit: 9, results })
         }),
     ]
@@ -426,7 +434,7 @@ fn compare(steps: Vec<Step>) -> Result<(), TestCaseError> {
         let op = Op::Get { id: id(&name(m)) };
         prop_assert_eq!(store.one(op.clone()), model.one(op));
     }
-    for w in 0..4 {
+    for w in 0..24 {
         let op = Op::Look(Look { id: flow(w), from: 0, limit: 99, results: false });
         prop_assert_eq!(store.one(op.clone()), model.one(op));
     }

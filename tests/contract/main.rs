@@ -137,6 +137,19 @@ suite! {
         ticks_of_long_ago_count_as_fired,
         facts_are_kept_until_they_are_withdrawn,
         nodes_know_each_other_for_a_day;
+    fired:
+        a_planned_time_launches_once,
+        it_runs_until_its_last_step_ended,
+        one_that_waits_publishes_nothing_until_its_turn,
+        what_waits_is_bounded_and_canceled_like_any_other,
+        replace_cancels_what_runs_and_waits_for_its_last_step,
+        a_message_of_the_schedule_is_replaced_too,
+        a_failed_workflow_is_one_failure,
+        a_new_life_of_a_workflow_is_a_run_again,
+        a_workflow_that_is_over_at_once_is_told_as_skipped,
+        first_steps_that_do_not_fit_launch_nothing,
+        a_launch_by_hand_counts_as_a_run,
+        a_rewind_launches_again_under_another_id;
     schedules:
         a_planned_time_fires_once,
         fires_of_long_ago_count_as_fired,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::harness::Ran;
 
 mod fires;
+mod workflows;
 
 /// `taskd schedules explain` with these arguments, where no taskd runs and no config is.
 fn explain(args: &[&str]) -> Ran {
@@ -62,7 +63,10 @@ fn explain_points_at_what_is_wrong() {
     explain(&["@reboot"]).code(65).says(&["@reboot", "systemd unit"]);
     explain(&["0 0 30 2 *"]).code(65).says(&["never comes"]);
     explain(&["@daily", "--tz", "Mars/Base"]).code(64).one_clear_line().says(&["Mars/Base", "Europe/Berlin"]);
-    explain(&["@daily", "--after", "soon"]).code(64).one_clear_line().says(&["--after"]);
+    explain(&["@daily", "--after", "soon"])
+        .code(64)
+        .one_clear_line()
+        .says(&["--after", "write HH:MM, YYYY-MM-DD"]);
     explain(&["@daily", "--socket", "/x"]).code(64).one_clear_line().says(&["asks no daemon"]);
     let json = explain(&["0 61 * * *", "--json"]).code(65);
     assert!(

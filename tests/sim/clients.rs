@@ -223,6 +223,7 @@ impl World {
             }
             Action::EndSchedules => {
                 self.nothing_was_missed()?;
+                self.ends_are_followed()?;
                 self.schedules.over = true;
                 self.reload(true)
             }

@@ -139,6 +139,15 @@ impl Ledger {
         Ok(())
     }
 
+    /// What stands in one place of the order of acceptance.
+    pub fn accepted_together(&mut self, ids: &[String]) {
+        self.seq += 1;
+        let seq = self.seq;
+        for id in ids {
+            self.story(id).seq = seq;
+        }
+    }
+
     /// 2 and 6, and the table of moves: what one store operation did to one record.
     pub fn moves_are_legal(&mut self, op: &Op, before: Option<&Record>, after: Option<&Record>) -> Check {
         let (Some(b), Some(a)) = (before, after) else {

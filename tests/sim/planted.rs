@@ -108,9 +108,15 @@ pub enum Planted {
     WorkflowCancelForgotten,
     /// The end of a step does not say which queues got messages by it.
     SilentJoin,
+    /// The store is not told what happens where workflows of a schedule overlap.
+    WorkflowsOverlap,
+    /// A planned time is answered as having launched a workflow, and did not.
+    WorkflowNotLaunched,
+    /// The engine does not hear that workflows of schedules ended.
+    WorkflowEndUntold,
 }
 
-pub const ALL: [Planted; 50] = [
+pub const ALL: [Planted; 53] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
@@ -161,4 +167,7 @@ pub const ALL: [Planted; 50] = [
     Planted::ResultNotPassed,
     Planted::WorkflowCancelForgotten,
     Planted::SilentJoin,
+    Planted::WorkflowsOverlap,
+    Planted::WorkflowNotLaunched,
+    Planted::WorkflowEndUntold,
 ];

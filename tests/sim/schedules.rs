@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use taskd::cron::Timing;
 use taskd::engine::LATE_MS;
 use taskd::engine::plan::{SchedulePlan, Target, When};
-use taskd::model::message::Record;
+use taskd::model::message::{Message, Record};
 use taskd::model::name::MessageId;
 use taskd::model::op::{Fault, Op, Reply};
-use taskd::model::schedule::{Became, CatchUp, Change, Overlap, Tick, Ticked};
+use taskd::model::schedule::{Became, CatchUp, Change, Fires, Overlap, Tick, Ticked, fire_id};
 use taskd::model::state::State;
 use taskd::model::time::Wall;
+use taskd::model::workflow::{Declared, Workflow};
 
 use crate::ledger::{Check, Violation, broken};
 use crate::planted::Planted;
@@ -33,6 +34,8 @@ pub struct Schedules {
     stored: BTreeMap<(String, Wall), MessageId>,
     /// Planned times that were put to the store.
     put: BTreeMap<(String, Wall), u32>,
+    /// Workflows that were launched, by their schedules.
+    flows: BTreeMap<MessageId, String>,
     /// Failures in a row.
     failures: BTreeMap<String, u32>,
     /// The order of acceptance of what each started last for the first time.
@@ -57,6 +60,8 @@ fn draw(seed: u64) -> BTreeMap<String, SchedulePlan> {
     if !r.chance(450) {
         return all;
     }
+    // Drawn from a source of its own: seeds without workflows are as they were.
+    let mut flows = Rng::new(seed ^ 0x0057_0f10_3555);
     for _ in 0..r.between(1, 3) {
         let overlap = *r.pick(&[Overlap::Skip, Overlap::Queue, Overlap::Allow, Overlap::Replace]);
         let (name, when, catch_up) = match r.below(4) {
@@ -69,7 +74,7 @@ fn draw(seed: u64) -> BTreeMap<String, SchedulePlan> {
         let plan = SchedulePlan {
             rule: format!("{when:?}"),
             when,
-            target: Target::Task((*r.pick(&["ok", "flaky", "limited", "spawny"])).to_owned()),
+            target: target(&mut r, &mut flows, name),
             args: Vec::new(),
             kwargs: serde_json::Map::new(),
             queue: r.chance(200).then(|| "low".to_owned()),
@@ -84,6 +89,15 @@ fn draw(seed: u64) -> BTreeMap<String, SchedulePlan> {
         all.insert(name.to_owned(), plan);
     }
     all
+}
+
+fn target(r: &mut Rng, flows: &mut Rng, name: &str) -> Target {
+    let task = (*r.pick(&["ok", "flaky", "limited", "spawny"])).to_owned();
+    if !flows.chance(400) {
+        return Target::Task(task);
+    }
+    let steps = crate::workflows::draw_small(flows);
+    Target::Workflow(Declared { name: name.to_owned(), steps })
 }
 
 impl World {
@@ -135,6 +149,9 @@ impl World {
     fn bend_tick(&mut self, tick: &mut Tick) {
         match self.bug {
             Some(Planted::OverlapIgnored) => tick.overlap = Overlap::Allow,
+            Some(Planted::WorkflowsOverlap) if matches!(tick.fires, Fires::Workflow(_)) => {
+                tick.overlap = Overlap::Allow;
+            }
             Some(Planted::FailuresUncounted) => tick.pause_after = None,
             Some(Planted::RepeatedFireIsNew)
                 if self.schedules.stored.contains_key(&(tick.schedule.clone(), tick.planned)) =>
@@ -150,13 +167,31 @@ impl World {
         if self.bug == Some(Planted::ForgottenFire) && tick.planned.0 / 1_000 % 3 == 0 {
             let id = MessageId("forgotten".to_owned());
             let (running, revoked) = (Vec::new(), Vec::new());
-            return Ok(Ok(Reply::Ticked(Ticked { id, became: Became::Known, running, revoked })));
+            return Ok(Ok(Reply::Ticked(Ticked {
+                id,
+                became: Became::Known,
+                running,
+                flows: Vec::new(),
+                revoked,
+            })));
         }
         self.bend_tick(&mut tick);
-        let of = |r: &&Record| r.message.fired.as_ref().is_some_and(|f| f.schedule == tick.schedule);
+        let op = Op::Tick(Box::new(tick.clone()));
+        if self.bug == Some(Planted::WorkflowNotLaunched) && matches!(tick.fires, Fires::Workflow(_)) {
+            let id = fire_id(&tick.schedule, tick.planned, 0);
+            let (running, flows, revoked) = (Vec::new(), Vec::new(), Vec::new());
+            let told = Ticked { id, became: Became::Fired, running, flows, revoked };
+            self.fired(&op, &tick, &told)?;
+            return Ok(Ok(Reply::Ticked(told)));
+        }
+        let flows = &self.schedules.flows;
+        let of = |r: &&Record| {
+            let m = &r.message;
+            let by_step = m.step.as_ref().and_then(|of| flows.get(&of.workflow));
+            m.fired.as_ref().map(|f| &f.schedule).or(by_step) == Some(&tick.schedule)
+        };
         let before: Vec<Record> =
             self.model.records().filter(of).filter(|r| !r.state.is_final()).cloned().collect();
-        let op = Op::Tick(Box::new(tick.clone()));
         let reply = self.model.apply(op.clone());
         let told = match &reply {
             Ok(Reply::With(told, _)) => told.as_ref(),
@@ -169,6 +204,11 @@ impl World {
             let after = self.get(&record.message.id);
             self.ledger.moves_are_legal(&op, Some(&record), after.as_ref())?;
         }
+        if tick.overlap == Overlap::Replace {
+            // What was replaced is canceled.
+            let of = self.schedules.flows.iter().filter(|(id, s)| **s == tick.schedule && **id != ticked.id);
+            self.flows.touched.extend(of.map(|(id, _)| id.clone()));
+        }
         match ticked.became {
             Became::Fired | Became::Held => self.fired(&op, &tick, ticked)?,
             Became::Skipped(_) => self.schedules.skips += 1,
@@ -179,9 +219,14 @@ impl World {
 
     /// 45: one message for a planned time, and none after too many failures.
     fn fired(&mut self, op: &Op, tick: &Tick, ticked: &Ticked) -> Check {
-        let after = self.get(&ticked.id);
-        self.ledger.moves_are_legal(op, None, after.as_ref())?;
-        self.ledger.accepted_is_kept(ticked.id.as_str(), after.as_ref())?;
+        match &tick.fires {
+            Fires::Message(_) => {
+                let after = self.get(&ticked.id);
+                self.ledger.moves_are_legal(op, None, after.as_ref())?;
+                self.ledger.accepted_is_kept(ticked.id.as_str(), after.as_ref())?;
+            }
+            Fires::Workflow(w) => self.launched_by(&tick.schedule, &ticked.id, w)?,
+        }
         let s = &mut self.schedules;
         s.fires += 1;
         if ticked.became == Became::Held {
@@ -204,6 +249,43 @@ impl World {
             return broken("47 failures_pause", format!("{} fires after {failures} failures", tick.schedule));
         }
         Ok(())
+    }
+
+    /// A schedule launched a workflow: it is stored as one, and what holds for others holds for it.
+    fn launched_by(&mut self, schedule: &str, id: &MessageId, w: &Workflow) -> Check {
+        if self.look(id).is_none_or(|seen| seen.head.fired.is_none_or(|f| f.schedule != schedule)) {
+            return broken("1 accepted_is_kept", format!("the workflow {id} of {schedule} is not stored"));
+        }
+        let Ok(asked) = Workflow::new(id.clone(), &w.name, None, w.steps.clone()) else {
+            return broken("45 once_per_planned_time", format!("{id} is no workflow"));
+        };
+        // All of it takes one place in the order of what the schedule fires.
+        let ids: Vec<String> = asked.steps.iter().map(|s| s.message.id.0.clone()).collect();
+        self.ledger.accepted_together(&ids);
+        self.schedules.flows.insert(id.clone(), schedule.to_owned());
+        self.flows.asked.insert(id.clone(), asked);
+        Ok(())
+    }
+
+    /// What the store says that it did beside: workflows of schedules ended.
+    pub fn note_fires(&mut self, fires: &[(String, MessageId, State)]) {
+        for (schedule, _, state) in fires {
+            let failures = self.schedules.failures.entry(schedule.clone()).or_default();
+            match state {
+                State::Success => *failures = 0,
+                State::Failure => *failures += 1,
+                _ => {}
+            }
+        }
+    }
+
+    /// What is one run of a schedule: a message, or all of a workflow.
+    fn run_of(&self, m: &Message) -> Option<(String, MessageId)> {
+        match (&m.fired, &m.step) {
+            (Some(fired), _) => Some((fired.schedule.clone(), m.id.clone())),
+            (None, Some(of)) => Some((self.schedules.flows.get(&of.workflow)?.clone(), of.workflow.clone())),
+            _ => None,
+        }
     }
 
     /// The store changes what it knows of schedules.
@@ -231,28 +313,51 @@ impl World {
     /// 46: a child begins a message of a schedule: no other of it runs, and they go in their order.
     pub fn fire_begins(&mut self, id: &MessageId) -> Check {
         let Some(record) = self.get(id) else { return Ok(()) };
-        let Some(fired) = &record.message.fired else { return Ok(()) };
-        let Some(plan) = self.schedules.drawn.get(&fired.schedule) else { return Ok(()) };
+        let Some((schedule, run)) = self.run_of(&record.message) else { return Ok(()) };
+        let Some(plan) = self.schedules.drawn.get(&schedule) else { return Ok(()) };
         let overlap = plan.overlap;
-        if overlap == Overlap::Allow || self.ledger.stories.get(id.as_str()).is_some_and(|s| s.lives > 0) {
+        // A new life waits for nobody.
+        let reborn = |w: &Self, id: &str, run: &MessageId| {
+            w.ledger.stories.get(id).is_some_and(|s| s.lives > 0) || w.flows.relived.contains(run)
+        };
+        if overlap == Overlap::Allow || reborn(self, id.as_str(), &run) {
             return Ok(());
         }
         let others: Vec<String> =
             self.children.values().flat_map(|c| c.runs.values()).map(|run| run.id.clone()).collect();
         for other in others.into_iter().filter(|other| other != id.as_str()) {
-            let of = self.get(&MessageId(other.clone())).and_then(|r| r.message.fired);
-            let reborn = self.ledger.stories.get(&other).is_some_and(|s| s.lives > 0);
-            if !reborn && of.is_some_and(|f| f.schedule == fired.schedule) {
+            let of = self.get(&MessageId(other.clone())).and_then(|r| self.run_of(&r.message));
+            let Some((_, beside)) = of.filter(|(s, beside)| *s == schedule && *beside != run) else {
+                continue;
+            };
+            if !reborn(self, &other, &beside) {
                 let detail = format!("{id} begins while {other} runs ({overlap:?})");
                 return broken("46 nothing_overlaps", detail);
             }
         }
         let Some(story) = self.ledger.stories.get(id.as_str()) else { return Ok(()) };
-        let before = self.schedules.started.entry(fired.schedule.clone()).or_default();
+        let before = self.schedules.started.entry(schedule).or_default();
         if story.starts == 1 && story.seq < *before {
             return broken("46 queue_keeps_order", format!("{id} begins after a later one"));
         }
         *before = story.seq.max(*before);
+        Ok(())
+    }
+
+    /// 49: what follows its own ends goes on after them, however they came to be known.
+    pub fn ends_are_followed(&mut self) -> Check {
+        let Ok(Reply::Schedules(rows)) = self.model.apply(Op::Schedules { after: String::new() }) else {
+            return Ok(());
+        };
+        for row in rows {
+            let Some(When::After { ms }) = self.schedules.drawn.get(&row.name).map(|p| &p.when) else {
+                continue;
+            };
+            let next = row.ended.unwrap_or(row.until).plus(*ms).plus(SLACK_MS);
+            if row.live == 0 && row.paused.is_none() && next.max(row.until.plus(*ms)) < self.now.wall {
+                return broken("49 ends_are_followed", format!("{row:?} at {:?}", self.now.wall));
+            }
+        }
         Ok(())
     }
 

@@ -47,6 +47,9 @@ impl World {
             self.pretend(&kind).map_or_else(|| Err(fault()), Ok)
         } else {
             let reply = self.apply(op)?;
+            if let Ok(Reply::With(_, beside)) = &reply {
+                self.note_fires(&beside.fires);
+            }
             if unclear {
                 self.trace(4, ticket.0, || format!("    store fails after {kind:?}"));
                 Err(fault())
@@ -242,6 +245,7 @@ impl World {
             }
             (Some(Planted::SilentSweep), Ok(Reply::Swept { queues, .. })) => queues.clear(),
             (Some(Planted::SilentJoin), Ok(Reply::With(_, fallout))) => fallout.queues.clear(),
+            (Some(Planted::WorkflowEndUntold), Ok(Reply::With(_, fallout))) => fallout.fires.clear(),
             (Some(Planted::ForgottenLease), Err(_)) if matches!(op, Op::Lease { .. }) => {
                 return Ok(Reply::Leased { deliveries: Vec::new(), opens: None });
             }

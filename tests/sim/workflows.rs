@@ -25,7 +25,9 @@ pub struct Flows {
     /// As the client meant them.
     pub asked: BTreeMap<MessageId, Workflow>,
     /// Canceled or retried, as a whole or in part: what follows from what is not so simple any more.
-    touched: BTreeSet<MessageId>,
+    pub touched: BTreeSet<MessageId>,
+    /// Steps of them were given a new life.
+    pub relived: BTreeSet<MessageId>,
     /// A cancel of the whole was answered, and no retry came after it.
     pub canceled: BTreeSet<MessageId>,
     /// Bodies that began, by id.
@@ -77,6 +79,23 @@ fn draw(r: &mut Rng) -> Vec<Step> {
                 steps.push(s);
             }
         }
+    }
+    mark_sinks(&mut steps);
+    steps
+}
+
+/// Steps of a workflow that a schedule launches: few, for they run often.
+pub fn draw_small(r: &mut Rng) -> Vec<Step> {
+    let mut steps = vec![step(r, Vec::new())];
+    if r.chance(500) {
+        steps.push(step(r, Vec::new()));
+    }
+    if r.chance(700) {
+        let after = (0..steps.len() as u32).collect();
+        let mut last = step(r, after);
+        last.delay_ms = r.chance(200).then(|| r.between(1, 900));
+        last.on_error = if r.chance(200) { OnError::Continue } else { OnError::Fail };
+        steps.push(last);
     }
     mark_sinks(&mut steps);
     steps
@@ -183,6 +202,7 @@ impl World {
         let before = finals(self);
         if retry {
             self.flows.canceled.remove(&id);
+            self.flows.relived.insert(id.clone());
         }
         let dropped = match self.bug {
             Some(Planted::WorkflowCancelForgotten) => !retry,
@@ -221,6 +241,7 @@ impl World {
         if let Some(of) = &message.step {
             self.flows.canceled.remove(&of.workflow);
             self.flows.touched.insert(of.workflow.clone());
+            self.flows.relived.insert(of.workflow.clone());
         }
     }
 

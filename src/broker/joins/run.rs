@@ -135,9 +135,14 @@ impl Run {
         if head.open == 0 && head.finished.is_none() {
             head.finished = Some(self.now);
             self.flow.expires = Some(self.now.plus(self.flow.keep_ms.max(rules::ID_KEPT_MS)));
-            let over = (head.id.clone(), head.state());
-            j.fallout().over.push(over);
+            head.held = false;
+            let (id, state) = (head.id.clone(), head.state());
+            if let Some(fired) = &head.fired {
+                j.fallout().fires.push((fired.schedule.clone(), id.clone(), state));
+            }
+            j.fallout().over.push((id, state));
             j.over(head.steps, true);
+            j.fire_ends(&self.flow, self.now)?;
         }
         j.put_flow(&self.flow)?;
         Ok(self.flow)
@@ -182,14 +187,18 @@ impl Run {
     }
 
     /// All steps before it were told.
-    fn due<J: Joins>(&mut self, j: &mut J, row: Row) -> Result<(), J::Stop> {
+    pub(super) fn due<J: Joins>(&mut self, j: &mut J, row: Row) -> Result<(), J::Stop> {
         if row.when == When::Failure {
             return self.skip(j, row);
         }
         let key = self.flow.key;
+        if self.flow.head.held {
+            // It is published when all of it is released.
+            return j.put_row(key, &row, None);
+        }
         let Some(step) = j.plan(key, row.no)? else { return self.lost(j, row) };
         let mut given = None;
-        if step.takes_results() {
+        if step.takes_results() && !step.after.is_empty() {
             let (mut list, mut size) = (Vec::with_capacity(step.after.len()), 0_usize);
             for source in &step.after {
                 let (value, length) = j.result(key, *source)?;
@@ -257,11 +266,15 @@ impl Run {
         head.lost += u32::from(stage.is_failure() && row.sink);
     }
 
-    pub(super) fn open<J: Joins>(&mut self, j: &mut J, row: &mut Row, stage: Stage) {
-        let head = &mut self.flow.head;
-        if head.finished.is_some() {
-            j.over(head.steps, false);
+    pub(super) fn open<J: Joins>(&mut self, j: &mut J, row: &mut Row, stage: Stage) -> Result<(), J::Stop> {
+        if self.flow.head.finished.is_some() {
+            j.over(self.flow.head.steps, false);
+            j.fire_begins(&self.flow)?;
+            if let Some(fired) = &self.flow.head.fired {
+                j.fallout().reopened.push(fired.schedule.clone());
+            }
         }
+        let head = &mut self.flow.head;
         head.open += 1;
         head.failed = head.failed.saturating_sub(u32::from(row.stage.is_failure()));
         head.lost = head.lost.saturating_sub(u32::from(row.stage.is_failure() && row.sink));
@@ -270,6 +283,7 @@ impl Run {
         self.flow.tick = self.flow.tick.saturating_add(1);
         row.stage = stage;
         row.opened = self.flow.tick;
+        Ok(())
     }
 
     /// Ends a step that did not run.
@@ -352,7 +366,7 @@ impl Run {
             _ => {}
         }
         j.drop_ended(&step.message.id)?;
-        self.open(j, &mut row, Stage::Pending);
+        self.open(j, &mut row, Stage::Pending)?;
         row.pending = pending;
         j.put_row(key, &row, None)?;
         self.untell(j, &row)?;

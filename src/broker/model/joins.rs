@@ -1,6 +1,6 @@
 //! The rows of workflows in the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::Value;
 
@@ -23,6 +23,10 @@ pub(super) struct Flows {
     flows: BTreeMap<i64, (Flow, Vec<Held>)>,
     ids: BTreeMap<MessageId, i64>,
     work: BTreeMap<i64, (i64, Work)>,
+    /// What is not over, by the schedule that launched it and its place among what that fired.
+    fires: BTreeMap<String, BTreeMap<u64, i64>>,
+    /// See [`Joins::released`].
+    released: VecDeque<(i64, Wall)>,
     last_flow: i64,
     last_work: i64,
     pub(super) fallout: Fallout,
@@ -34,9 +38,25 @@ struct Held {
     step: Step,
     result: Option<Value>,
     targets: Vec<u32>,
+    /// It was not published at once.
+    planned: bool,
 }
 
 impl Flows {
+    /// What is not over of a schedule, each with its place.
+    pub(super) fn of_schedule(&self, name: &str) -> impl Iterator<Item = (u64, &Flow)> {
+        let of = self.fires.get(name).into_iter().flatten();
+        of.filter_map(|(seq, key)| Some((*seq, &self.flows.get(key)?.0)))
+    }
+
+    /// It waits no longer for what its schedule fired before.
+    pub(super) fn release(&mut self, key: i64, now: Wall) {
+        if let Some((flow, _)) = self.flows.get_mut(&key) {
+            flow.head.held = false;
+            self.released.push_back((key, now));
+        }
+    }
+
     fn step(&self, key: i64, no: u32) -> Option<&Held> {
         self.flows.get(&key)?.1.get(no as usize)
     }
@@ -159,7 +179,8 @@ impl Joins for Model {
         self.flows.last_flow += 1;
         let key = self.flows.last_flow;
         let held = |(no, step): (u32, &Step)| Held {
-            row: joins::first_row(no, step),
+            row: joins::first_row(no, step, flow.head.held),
+            planned: flow.head.held || !step.after.is_empty(),
             step: step.clone(),
             result: None,
             targets: Vec::new(),
@@ -186,6 +207,28 @@ impl Joins for Model {
 
     fn over(&mut self, _: u32, _: bool) {
         // Counted when it is asked for.
+    }
+
+    fn fire_begins(&mut self, flow: &Flow) -> Result<(), Fault> {
+        if let Some(fired) = &flow.head.fired {
+            self.seq += 1;
+            self.flows.fires.entry(fired.schedule.clone()).or_default().insert(self.seq, flow.key);
+        }
+        Ok(())
+    }
+
+    fn fire_ends(&mut self, flow: &Flow, now: Wall) -> Result<(), Fault> {
+        let head = &flow.head;
+        let Some(fired) = &head.fired else { return Ok(()) };
+        if let Some(of) = self.flows.fires.get_mut(&fired.schedule) {
+            of.retain(|_, key| *key != flow.key);
+        }
+        self.fire_over(&fired.schedule, &head.id, head.state(), now);
+        Ok(())
+    }
+
+    fn released(&mut self) -> Option<(i64, Wall)> {
+        self.flows.released.pop_front()
     }
 
     fn first_busy(&mut self) -> Result<Option<i64>, Fault> {
@@ -227,7 +270,7 @@ impl Joins for Model {
     }
 
     fn plan(&mut self, key: i64, no: u32) -> Result<Option<Step>, Fault> {
-        Ok(self.flows.step(key, no).map(|h| h.step.clone()).filter(|s| !s.after.is_empty()))
+        Ok(self.flows.step(key, no).filter(|h| h.planned).map(|h| h.step.clone()))
     }
 
     fn result(&mut self, key: i64, no: u32) -> Result<(Value, usize), Fault> {

@@ -13,12 +13,13 @@ use crate::model::message::{Message, Record};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Reply};
 use crate::model::outcome::Outcome;
+use crate::model::schedule::Fired;
 use crate::model::state::State;
 use crate::model::time::Wall;
 use crate::model::workflow::{Fallout, Head, OnError, Stage, Step, When, Workflow};
 
-const FLOW: &str =
-    "no, id, name, uid, launched, steps, open, failed, lost, canceled, busy, tick, keep, finished, expires";
+const FLOW: &str = "no, id, name, uid, launched, steps, open, failed, lost, canceled, busy, tick, keep, finished, expires, \
+     held, schedule, planned";
 
 const PENDING: i64 = 100;
 const PUBLISHED: i64 = 101;
@@ -74,7 +75,7 @@ fn row_of(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
 }
 
 /// An id as it was given, from a [`Key`].
-fn id_of(row: &SqlRow<'_>, column: usize) -> rusqlite::Result<MessageId> {
+pub(super) fn id_of(row: &SqlRow<'_>, column: usize) -> rusqlite::Result<MessageId> {
     Ok(MessageId(match row.get_ref(column)? {
         ValueRef::Blob(bytes) => uuid::Uuid::from_slice(bytes).unwrap_or_default().to_string(),
         other => other.as_str_or_null()?.unwrap_or_default().to_owned(),
@@ -95,6 +96,14 @@ fn flow(row: &SqlRow<'_>) -> rusqlite::Result<Flow> {
             lost: row.get(8)?,
             canceled: row.get(9)?,
             finished: row.get::<_, Option<i64>>(13)?.map(Wall),
+            held: row.get(15)?,
+            fired: match row.get::<_, Option<String>>(16)? {
+                Some(schedule) => {
+                    let planned = row.get::<_, Option<i64>>(17)?.map(Wall);
+                    Some(Fired { schedule, planned, held: false })
+                }
+                None => None,
+            },
         },
         busy: row.get(10)?,
         tick: row.get(11)?,
@@ -241,8 +250,8 @@ impl Joins for Shelf {
         let head = &flow.head;
         self.c
             .prepare_cached(
-                "INSERT INTO flow(id, name, uid, launched, steps, open, failed, lost, canceled, busy, tick, keep) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0, 0, 0, 0, ?7)",
+                "INSERT INTO flow(id, name, uid, launched, steps, open, failed, lost, canceled, busy, tick, keep, held, \
+                 schedule, planned) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0, 0, 0, 0, ?7, ?8, ?9, ?10)",
             )?
             .execute(params![
                 Key::of(&head.id),
@@ -252,6 +261,9 @@ impl Joins for Shelf {
                 head.steps,
                 head.open,
                 i64::try_from(flow.keep_ms).unwrap_or(i64::MAX),
+                head.held,
+                head.fired.as_ref().map(|f| &f.schedule),
+                head.fired.as_ref().and_then(|f| f.planned).map(|at| at.0),
             ])?;
         let key = self.c.last_insert_rowid();
         let mut fans = vec![0_u32; workflow.steps.len()];
@@ -271,7 +283,7 @@ impl Joins for Shelf {
         let mut plan = self.c.prepare_cached("INSERT INTO plan(flow, no, step) VALUES (?1, ?2, ?3)")?;
         let mut bytes = 0;
         for ((no, step), fan) in (0_u32..).zip(&workflow.steps).zip(fans) {
-            let first = joins::first_row(no, step);
+            let first = joins::first_row(no, step, head.held);
             row.execute(params![
                 key,
                 no,
@@ -283,7 +295,7 @@ impl Joins for Shelf {
                 step.name,
                 step.message.task,
             ])?;
-            if !step.after.is_empty() {
+            if !first.born {
                 let json = encode(step)?;
                 bytes += json.len();
                 plan.execute((key, no, json))?;
@@ -300,7 +312,7 @@ impl Joins for Shelf {
         self.c
             .prepare_cached(
                 "UPDATE flow SET open = ?2, failed = ?3, lost = ?4, canceled = ?5, busy = ?6, tick = ?7, \
-                 finished = ?8, expires = ?9 WHERE no = ?1",
+                 finished = ?8, expires = ?9, held = ?10 WHERE no = ?1",
             )?
             .execute(params![
                 flow.key,
@@ -312,6 +324,7 @@ impl Joins for Shelf {
                 flow.tick,
                 head.finished.map(|t| t.0),
                 flow.expires.map(|t| t.0),
+                head.held,
             ])?;
         Ok(())
     }
@@ -319,6 +332,25 @@ impl Joins for Shelf {
     fn over(&mut self, steps: u32, over: bool) {
         let (n, spent) = (u64::from(steps), &mut self.ledger.f.spent);
         *spent = if over { *spent + n } else { spent.saturating_sub(n) };
+    }
+
+    fn fire_begins(&mut self, flow: &Flow) -> Result<(), Stop> {
+        if let Some(fired) = &flow.head.fired {
+            self.flow_begins(flow.key, &fired.schedule, flow.head.held)?;
+        }
+        Ok(())
+    }
+
+    fn fire_ends(&mut self, flow: &Flow, now: Wall) -> Result<(), Stop> {
+        let head = &flow.head;
+        if let Some(fired) = &head.fired {
+            self.flow_ends(flow.key, &fired.schedule, (&head.id, head.state()), now)?;
+        }
+        Ok(())
+    }
+
+    fn released(&mut self) -> Option<(i64, Wall)> {
+        self.released.pop_front()
     }
 
     fn first_busy(&mut self) -> Result<Option<i64>, Stop> {

@@ -13,7 +13,7 @@ use crate::link::sqlite::OpenError;
 const APPLICATION_ID: i64 = 0x7461_736b;
 
 /// One step per version: entry n leads from version n to n + 1. Entries are never changed, only added.
-const MIGRATIONS: &[&str] = &[V1, MEMOS, CLAIMS, DEAD, FLOWS, LIMITS, SCHEDULES];
+const MIGRATIONS: &[&str] = &[V1, MEMOS, CLAIMS, DEAD, FLOWS, LIMITS, SCHEDULES, FIRED_FLOWS];
 
 // `live` holds what is not final, `done` what is. `seq` is the order of acceptance and stays the row's key
 // in both, so one descending scan of either lists newest first. Long messages stand in `body`, where the
@@ -125,6 +125,16 @@ const SCHEDULES: &str = "
 CREATE TABLE schedule(name TEXT PRIMARY KEY, row BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE fire(seq INTEGER PRIMARY KEY, schedule TEXT NOT NULL, held INTEGER NOT NULL);
 CREATE INDEX fire_schedule ON fire(schedule, held);
+";
+
+// What schedules fire may be a workflow: then `fire.flow` says which, and its `seq` is no row of `live`. The schedule
+// and the planned time of a workflow stand beside its row, for as long as that is kept.
+const FIRED_FLOWS: &str = "
+ALTER TABLE fire ADD COLUMN flow INTEGER;
+CREATE INDEX fire_flow ON fire(flow) WHERE flow IS NOT NULL;
+ALTER TABLE flow ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE flow ADD COLUMN schedule TEXT;
+ALTER TABLE flow ADD COLUMN planned INTEGER;
 ";
 
 /// Brings the store to this version; a new one gets the id that is given. Answers its id.

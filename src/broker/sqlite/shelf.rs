@@ -3,12 +3,15 @@
 //! Every operation looks first and writes then, so that a refusal leaves nothing behind; an SQLite error
 //! ends the whole transaction, and the writer decides what becomes of it.
 
+use std::collections::VecDeque;
+
 use rusqlite::Connection;
 
 use super::ledger::Ledger;
 use crate::broker::{joins, rules};
 use crate::model::letters::LetterAct;
 use crate::model::op::{Fault, Op, Reply};
+use crate::model::time::Wall;
 use crate::model::workflow::Fallout;
 
 /// Why an operation did not take place.
@@ -41,13 +44,17 @@ pub(super) struct Shelf {
     pub bytes: usize,
     /// What the operation did beside.
     pub fallout: Fallout,
+    /// Workflows that wait no longer for what their schedules fired before, and since when.
+    pub released: VecDeque<(i64, Wall)>,
 }
 
 impl Shelf {
     /// Does one operation inside the open transaction. List and Purge are the writer's.
     pub(super) fn apply(&mut self, op: &Op) -> Result<Reply, Stop> {
         self.fallout = Fallout::default();
+        self.released.clear();
         let reply = self.perform(op)?;
+        joins::release(self)?;
         Ok(rules::with(reply, std::mem::take(&mut self.fallout)))
     }
 

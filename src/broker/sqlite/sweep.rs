@@ -272,6 +272,7 @@ impl Shelf {
                 purge.ended += 1;
             }
         }
+        joins::release(self)?;
         purge.fallout = std::mem::take(&mut self.fallout);
         purge.fallout.ended.truncate(PURGE_TOLD);
         Ok(())

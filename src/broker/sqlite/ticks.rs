@@ -1,25 +1,36 @@
 //! Schedules: what becomes of planned times, and of the messages that they stored.
 
-use rusqlite::OptionalExtension;
+use rusqlite::{OptionalExtension, Row as SqlRow};
 
+use super::joins::id_of;
 use super::ledger::{self, Class, idle_class};
 use super::row::{self, Key, encode, state};
 use super::shelf::{Shelf, Stop};
+use crate::broker::joins::{self, Joins};
 use crate::broker::rules;
 use crate::model::message::Message;
 use crate::model::name::MessageId;
 use crate::model::op::Reply;
 use crate::model::schedule::{
-    Became, Change, Fired, MAX_HELD, MAX_ROWS, MAX_RUNNING, Overlap, Row, Skip, Tick, Ticked, fire_id,
+    Became, Change, Fired, Fires, MAX_HELD, MAX_ROWS, MAX_RUNNING, Overlap, Row, Skip, Tick, Ticked, fire_id,
 };
 use crate::model::state::State;
 use crate::model::time::Wall;
 
-/// A message of a schedule that is not final.
+/// What a schedule fired and is not over.
 struct Fire {
     seq: i64,
     leased: bool,
     held: bool,
+    /// A workflow.
+    flow: Option<Flow>,
+}
+
+/// A workflow that is not over.
+struct Flow {
+    key: i64,
+    id: MessageId,
+    canceled: bool,
 }
 
 /// A row that cannot be understood is begun anew: it must not keep the messages of its schedule from ending.
@@ -51,15 +62,16 @@ impl Shelf {
     }
 
     pub(super) fn tick(&mut self, t: &Tick) -> Result<Ticked, Stop> {
+        rules::check_tick(t)?;
         let name = t.schedule.as_str();
         let lap = self.schedule(name)?.map_or(0, |row| row.lap);
         let id = fire_id(name, t.planned, lap);
-        let (running, revoked) = (Vec::new(), Vec::new());
-        let mut told = Ticked { id, became: Became::Known, running, revoked };
+        let (running, flows, revoked) = (Vec::new(), Vec::new(), Vec::new());
+        let mut told = Ticked { id, became: Became::Known, running, flows, revoked };
         let (kept, first, last) = self.recorded(name)?;
         if self.is_recorded(t)? || rules::is_forgotten(kept, first, t.planned, t.now) {
             if t.overlap == Overlap::Replace {
-                told.running = self.leased_before(name, &told.id)?;
+                self.running_before(name, &mut told)?;
             }
             return Ok(told);
         }
@@ -78,7 +90,7 @@ impl Shelf {
             .execute((name, t.planned.0))?;
         let live = self.fires(name)?;
         let skip = self.skip(t, &live)?;
-        if skip.is_some() || self.record(&told.id)?.is_some() {
+        if skip.is_some() || self.record(&told.id)?.is_some() || self.flow_of(&told.id)?.is_some() {
             self.change_row(name, t.planned, |row| row.tick(t.planned, t.pause_after, None))?;
             told.became = skip.map_or(Became::Known, Became::Skipped);
             return Ok(told);
@@ -88,15 +100,24 @@ impl Shelf {
         }
         let others = self.fires(name)?;
         let waits = t.overlap != Overlap::Allow && !others.is_empty();
-        self.change_row(name, t.planned, |row| row.tick(t.planned, t.pause_after, Some(told.id.clone())))?;
-        self.store(&rules::fired(t, lap, waits), t.now)?;
-        if t.overlap == Overlap::Replace {
-            for fire in others.iter().take(MAX_RUNNING) {
-                told.running.push(self.id_at(fire.seq)?);
+        let fires = rules::fired(t, lap, waits)?;
+        let stored = (told.id.clone(), matches!(fires, Fires::Workflow(_)));
+        self.change_row(name, t.planned, |row| row.tick(t.planned, t.pause_after, Some(stored)))?;
+        let is_over = match &fires {
+            Fires::Message(message) => {
+                self.store(message, t.now)?;
+                self.live(&told.id)?.is_none()
             }
+            Fires::Workflow(workflow) => {
+                joins::launch(self, workflow, t.now)?;
+                self.flow_of(&told.id)?.is_none_or(|flow| flow.head.finished.is_some())
+            }
+        };
+        if t.overlap == Overlap::Replace {
+            self.name_fires(&others, &mut told)?;
         }
         told.became = match waits {
-            _ if self.live(&told.id)?.is_none() => Became::Skipped(Skip::KeyHeld),
+            _ if is_over => Became::Skipped(Skip::KeyHeld),
             true => Became::Held,
             false => Became::Fired,
         };
@@ -136,14 +157,38 @@ impl Shelf {
         Ok(())
     }
 
-    /// What a schedule fired and is not final, oldest first.
+    /// What a schedule fired and is not over, oldest first.
     fn fires(&self, name: &str) -> rusqlite::Result<Vec<Fire>> {
-        let sql = "SELECT fire.seq, live.token IS NOT NULL, fire.held FROM fire JOIN live ON live.seq = fire.seq \
+        let sql = "SELECT fire.seq, live.token IS NOT NULL, fire.held, flow.no, flow.id, flow.canceled FROM fire \
+                   LEFT JOIN live ON live.seq = fire.seq LEFT JOIN flow ON flow.no = fire.flow \
                    WHERE fire.schedule = ?1 ORDER BY fire.seq";
         let mut statement = self.c.prepare_cached(sql)?;
-        let fire =
-            |row: &rusqlite::Row<'_>| Ok(Fire { seq: row.get(0)?, leased: row.get(1)?, held: row.get(2)? });
+        let fire = |row: &SqlRow<'_>| {
+            let flow = match row.get(3)? {
+                Some(key) => Some(Flow { key, id: id_of(row, 4)?, canceled: row.get(5)? }),
+                None => None,
+            };
+            Ok(Fire { seq: row.get(0)?, leased: row.get(1)?, held: row.get(2)?, flow })
+        };
         statement.query_map([name], fire)?.collect()
+    }
+
+    fn id_of_fire(&self, fire: &Fire) -> rusqlite::Result<MessageId> {
+        match &fire.flow {
+            Some(flow) => Ok(flow.id.clone()),
+            None => self.id_at(fire.seq),
+        }
+    }
+
+    /// Names what runs: messages, and workflows.
+    fn name_fires(&self, fires: &[Fire], told: &mut Ticked) -> rusqlite::Result<()> {
+        for fire in fires {
+            let list = if fire.flow.is_some() { &mut told.flows } else { &mut told.running };
+            if list.len() < MAX_RUNNING {
+                list.push(self.id_of_fire(fire)?);
+            }
+        }
+        Ok(())
     }
 
     fn id_at(&self, seq: i64) -> rusqlite::Result<MessageId> {
@@ -154,31 +199,41 @@ impl Shelf {
     /// Why nothing is stored.
     fn skip(&self, t: &Tick, live: &[Fire]) -> Result<Option<Skip>, Stop> {
         match (t.overlap, live.first()) {
-            (Overlap::Skip, Some(first)) => return Ok(Some(Skip::Running(self.id_at(first.seq)?))),
+            (Overlap::Skip, Some(first)) => return Ok(Some(Skip::Running(self.id_of_fire(first)?))),
             (Overlap::Queue, Some(_)) if live.iter().filter(|f| f.held).count() >= MAX_HELD => {
                 return Ok(Some(Skip::TooMany));
             }
             _ => {}
         }
-        let queue = &t.message.queue;
-        let there = self.ledger.number(queue).map_or(0, |no| self.ledger.length(no));
-        let full = t.max_length.filter(|max| there + 1 > *max);
-        Ok(full.map(|max_length| Skip::QueueFull { queue: queue.clone(), max_length }))
+        let length = |queue: &str| self.ledger.number(queue).map_or(0, |no| self.ledger.length(no));
+        Ok(match rules::no_room(t.fires.first(), &t.max_length, length) {
+            Some(Reply::QueueFull { queue, max_length }) => Some(Skip::QueueFull { queue, max_length }),
+            _ => None,
+        })
     }
 
-    /// What is leased of a schedule and came before this message of it.
-    fn leased_before(&self, name: &str, id: &MessageId) -> Result<Vec<MessageId>, Stop> {
-        let mut statement = self.c.prepare_cached("SELECT seq FROM live WHERE id = ?1")?;
-        let own: Option<i64> = statement.query_row([Key::of(id)], |row| row.get(0)).optional()?;
-        let Some(own) = own else { return Ok(Vec::new()) };
-        let before = self.fires(name)?.into_iter().filter(|f| f.seq < own && f.leased);
-        Ok(before.take(MAX_RUNNING).map(|f| self.id_at(f.seq)).collect::<Result<_, _>>()?)
+    /// What runs of a schedule and came before this fire of it: leased messages, and workflows.
+    fn running_before(&self, name: &str, told: &mut Ticked) -> Result<(), Stop> {
+        let mut statement = self.c.prepare_cached(
+            "SELECT seq FROM live WHERE id = ?1 \
+             UNION ALL SELECT fire.seq FROM flow JOIN fire ON fire.flow = flow.no WHERE flow.id = ?1",
+        )?;
+        let own: Option<i64> = statement.query_row([Key::of(&told.id)], |row| row.get(0)).optional()?;
+        let Some(own) = own else { return Ok(()) };
+        let mut before = self.fires(name)?;
+        before.retain(|f| f.seq < own && (f.leased || f.flow.is_some()));
+        Ok(self.name_fires(&before, told)?)
     }
 
-    /// Revokes what is not leased, the latest first, so that nothing is released on the way.
+    /// Revokes what is not leased and cancels workflows as far as one step goes, the latest first, so that nothing
+    /// is released on the way.
     fn make_room(&mut self, live: &[Fire], now: Wall) -> Result<Vec<MessageId>, Stop> {
         let mut revoked = Vec::new();
         for fire in live.iter().rev().filter(|f| !f.leased) {
+            if let Some(flow) = &fire.flow {
+                joins::cancel(self, &flow.id, 0, now)?;
+                continue;
+            }
             let (queue, code, unknown): (i64, i64, bool) = self
                 .c
                 .prepare_cached("SELECT queue, state, unknown IS NOT NULL FROM live WHERE seq = ?1")?
@@ -203,6 +258,30 @@ impl Shelf {
         Ok(())
     }
 
+    /// Notes that a workflow of a schedule has an open step. Its place is that of a message which is stored now.
+    pub(super) fn flow_begins(&mut self, key: i64, schedule: &str, held: bool) -> rusqlite::Result<()> {
+        let seq = self.ledger.f.seq + 1;
+        self.c
+            .prepare_cached("INSERT INTO fire(seq, schedule, held, flow) VALUES (?1, ?2, ?3, ?4)")?
+            .execute((seq, schedule, held, key))?;
+        self.ledger.f.seq = seq;
+        self.ledger.f.fires += 1;
+        Ok(())
+    }
+
+    /// The same for its end.
+    pub(super) fn flow_ends(
+        &mut self,
+        key: i64,
+        schedule: &str,
+        (id, end): (&MessageId, State),
+        now: Wall,
+    ) -> rusqlite::Result<()> {
+        let gone = self.c.prepare_cached("DELETE FROM fire WHERE flow = ?1")?.execute([key])?;
+        self.ledger.f.fires = self.ledger.f.fires.saturating_sub(gone as u64);
+        self.fire_over(schedule, id, end, now)
+    }
+
     /// A message ended: what follows from that for the schedule that fired it, if one did.
     pub(super) fn fire_ends(&mut self, seq: i64, end: State, now: Wall) -> rusqlite::Result<()> {
         if self.ledger.f.fires == 0 {
@@ -219,12 +298,21 @@ impl Shelf {
             .c
             .prepare_cached("SELECT id FROM done WHERE seq = ?1")?
             .query_row([seq], |row| Ok(row::id(row.get_ref(0)?)))?;
-        self.change_row(&name, now, |row| row.end(&id, end, now))?;
-        let live = self.fires(&name)?;
-        match live.first() {
-            Some(first) if live.iter().all(|f| f.held) => self.release_fire(first.seq, now),
-            _ => Ok(()),
+        self.fire_over(&name, &id, end, now)
+    }
+
+    /// What a schedule fired is over: the next one that waits for that goes on.
+    fn fire_over(&mut self, name: &str, id: &MessageId, end: State, now: Wall) -> rusqlite::Result<()> {
+        self.change_row(name, now, |row| row.end(id, end, now))?;
+        let live = self.fires(name)?;
+        let Some(first) = live.first().filter(|_| live.iter().all(|f| f.held)) else { return Ok(()) };
+        if let Some(flow) = &first.flow {
+            self.c.prepare_cached("UPDATE fire SET held = 0 WHERE seq = ?1")?.execute([first.seq])?;
+            self.c.prepare_cached("UPDATE flow SET held = 0 WHERE no = ?1")?.execute([flow.key])?;
+            self.released.push_back((flow.key, now));
+            return Ok(());
         }
+        self.release_fire(first.seq, now)
     }
 
     fn release_fire(&mut self, seq: i64, now: Wall) -> rusqlite::Result<()> {
@@ -263,9 +351,17 @@ impl Shelf {
         while let Some(row) = rows.next()? {
             let count = |n: i64| n.unsigned_abs();
             let (live, held) = (count(row.get(1)?), count(row.get(2)?));
-            found.extend(understood(&row.get::<_, Vec<u8>>(0)?).map(|row| Row { live, held, ..row }));
+            let Some(row) = understood(&row.get::<_, Vec<u8>>(0)?) else { continue };
+            let ending = if live > 0 { self.ending(&row.name)? } else { Vec::new() };
+            found.push(Row { live, held, ending, ..row });
         }
         Ok(Reply::Schedules(found))
+    }
+
+    /// Workflows of a schedule that were canceled and are not over yet, oldest first.
+    fn ending(&self, name: &str) -> rusqlite::Result<Vec<MessageId>> {
+        let canceled = |fire: Fire| fire.flow.filter(|flow| flow.canceled).map(|flow| flow.id);
+        Ok(self.fires(name)?.into_iter().filter_map(canceled).take(MAX_RUNNING).collect())
     }
 
     pub(super) fn change_schedules(&self, changes: &[Change]) -> Result<(), Stop> {

@@ -162,7 +162,14 @@ impl Asked {
             _ => true,
         };
         let named = all.into_iter().filter(|s| is_name(&s.name) && fits(s));
-        named.map(|s| Candidate::new(s.name, short(&format!("{}, {}", s.task, s.when)))).collect()
+        named
+            .map(|s| {
+                Candidate::new(
+                    s.name,
+                    short(&format!("{}, {}", s.task.or(s.workflow).unwrap_or_default(), s.when)),
+                )
+            })
+            .collect()
     }
 
     /// Messages to which this command can be done, newest first, those not that stand there already.

@@ -9,6 +9,7 @@ use crate::model::time::Wall;
 
 use super::super::output::{self, BOLD, DIM, Ending, Failure, RESET, YELLOW};
 use super::super::{Context, moment};
+use super::time::{self, FORMATS, Side};
 
 /// Options of `taskd schedules explain`.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,8 +40,7 @@ pub struct Args {
     /// How many times to print
     #[arg(short = 'n', long = "next", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub next: u16,
-    /// Begin after this time: 2026-03-28, "2026-03-28 12:00", 12:00, or a duration from now as 30d [default: now]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", help = format!("Begin after this time: {FORMATS} from now [default: now]"))]
     pub after: Option<String>,
 }
 
@@ -146,14 +146,10 @@ const fn kind(edge: Edge) -> &'static str {
     }
 }
 
-/// A day is taken from its beginning, and everything else as other commands take it.
+/// What is planned for the midnight of a day is of the day.
 fn after(text: &str, zone: &Zone, now: i64) -> Result<i64, String> {
-    if text.trim().parse::<jiff::civil::Date>().is_ok() && !text.contains(':') {
-        let midnight = moment::moment(&format!("{} 00:00", text.trim()), zone.time_zone(), now)?;
-        // What is planned for midnight is of the day.
-        return Ok(midnight.saturating_sub(1));
-    }
-    moment::moment_or_after(text, zone.time_zone(), now)
+    let at = time::parse(text, zone.time_zone(), now, Side::Future)?;
+    Ok(if time::is_day(text) { at.saturating_sub(1) } else { at })
 }
 
 /// What is wrong with an expression, with the place marked below it.

@@ -1,4 +1,4 @@
-//! `taskd schedules`: every schedule, when it is next and how it went.
+//! `taskd schedules`, and `taskd schedules list`: every schedule, when it is next and how it went.
 
 use std::time::Duration;
 
@@ -10,6 +10,22 @@ use crate::control::route::Method;
 use super::super::output::{Ending, clean};
 use super::super::table::{Column, render};
 use super::super::{Context, moment};
+
+/// Options of `taskd schedules list`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+EXAMPLES
+  taskd schedules list
+  taskd schedules list --json | jq -r '.[] | [.name, .next] | @tsv'
+
+It is what `taskd schedules` does without a command.
+
+EXIT CODES
+  0    printed
+  69   taskd is not running
+  75   not now; try again
+  77   not permitted: needs [access] read")]
+pub struct Args {}
 
 /// Runs the command.
 ///
@@ -56,7 +72,7 @@ pub fn text(schedules: &[ScheduleView], now: i64, zone: &TimeZone) -> String {
         };
         vec![
             s.name.clone(),
-            s.task.clone(),
+            runs(s),
             s.when.clone(),
             next.unwrap_or_else(|| "-".to_owned()),
             last.unwrap_or_else(|| "-".to_owned()),
@@ -65,7 +81,7 @@ pub fn text(schedules: &[ScheduleView], now: i64, zone: &TimeZone) -> String {
     });
     let columns = [
         Column::Text("SCHEDULE"),
-        Column::Text("TASK"),
+        Column::Text("RUNS"),
         Column::Text("WHEN"),
         Column::Text("NEXT"),
         Column::Text("LAST"),
@@ -73,6 +89,14 @@ pub fn text(schedules: &[ScheduleView], now: i64, zone: &TimeZone) -> String {
     ];
     let table = render(&columns, rows.collect());
     if notes.is_empty() { table } else { format!("{table}\n{notes}") }
+}
+
+/// Its task, or its workflow and that it is one.
+fn runs(s: &ScheduleView) -> String {
+    match (&s.task, &s.workflow) {
+        (None, Some(workflow)) => format!("workflow {workflow}"),
+        (task, _) => task.clone().unwrap_or_default(),
+    }
 }
 
 /// `11-24 03:00 CET`, with seconds where there are any.
@@ -96,12 +120,17 @@ mod tests {
         };
         let nightly = ScheduleView {
             name: "nightly".into(),
-            task: "backup".into(),
+            task: Some("backup".into()),
             when: "at 03:00".into(),
             timezone: Some("Europe/Berlin".into()),
             next: Some(1_790_038_800_000),
             enabled: true,
-            last: Some(LastFire { planned: 1_789_952_400_000, id: "i".into(), state: State::Success }),
+            last: Some(LastFire {
+                planned: 1_789_952_400_000,
+                id: "i".into(),
+                state: State::Success,
+                workflow: false,
+            }),
             ..ScheduleView::default()
         };
         let broken = ScheduleView {
@@ -116,15 +145,19 @@ mod tests {
         assert_eq!(
             plain(&[nightly.clone(), broken]),
             "\
-SCHEDULE  TASK    WHEN       NEXT              LAST                 STATE
+SCHEDULE  RUNS    WHEN       NEXT              LAST                 STATE
 nightly   backup  at 03:00   09-22 03:00 CEST  13h 13m ago SUCCESS  waits
 broken    backup  every 30s  -                 13h 13m ago SUCCESS  paused
 
 broken: paused after 3 failures in a row; taskd schedules resume broken
 "
         );
-        let long =
-            ScheduleView { name: "n".repeat(128), task: "t".repeat(128), when: "w ".repeat(99), ..nightly };
+        let long = ScheduleView {
+            name: "n".repeat(128),
+            task: Some("t".repeat(128)),
+            when: "w ".repeat(99),
+            ..nightly
+        };
         assert!(plain(&[long]).lines().all(|l| l.chars().count() <= 80));
         assert!(plain(&[]).contains("no schedules"));
     }

@@ -20,7 +20,9 @@ EXAMPLES
   taskd schedules next --json | jq -r '.[] | [.at, .schedule] | @tsv'
 
 Times are those of the schedule's zone, with the UTC offset of the day. What a change of the clocks does to one is said
-beside it. Of a schedule with align = false only the next time is known, and none while it runs.
+beside it. Of a schedule with align = false only the next time is known, and none while it runs. A schedule that is
+paused or disabled has planned times too, when it is named: they pass, and each is marked (`held_back` with --json:
+disabled, asked or failures).
 
 EXIT CODES
   0    printed
@@ -29,7 +31,7 @@ EXIT CODES
   75   not now; try again
   77   not permitted: needs [access] read")]
 pub struct Args {
-    /// Only this schedule, whether it is paused or not [default: all that fire]
+    /// Only this schedule, paused and disabled ones too [default: all that fire]
     #[arg(value_name = "SCHEDULE")]
     pub name: Option<String>,
     /// How many times to print
@@ -71,6 +73,9 @@ pub fn text(times: &[PlannedView], names: bool, now: i64, system: &TimeZone) -> 
         let name = if names { format!("  {BOLD}{}{RESET}", clean(&t.schedule)) } else { String::new() };
         let zone = t.timezone.as_deref().map(|z| format!(" {}", clean(z))).unwrap_or_default();
         text.push_str(&format!("{at}{zone}  {DIM}{}{RESET}{name}\n", moment::relative(t.at, now)));
+        if let Some(why) = &t.held_back {
+            text.push_str(&format!("    {YELLOW}{}{RESET}\n", passes(why)));
+        }
         if let Some(edge) = &t.edge {
             text.push_str(&format!("    {YELLOW}{}{RESET}\n", clean(edge)));
         }
@@ -80,6 +85,16 @@ pub fn text(times: &[PlannedView], names: bool, now: i64, system: &TimeZone) -> 
         }
     }
     text
+}
+
+/// What becomes of a planned time that is held back.
+fn passes(why: &str) -> String {
+    match why {
+        "disabled" => "passes: the schedule, or a task of it, is disabled".to_owned(),
+        "asked" => "passes: the schedule is paused".to_owned(),
+        "failures" => "passes: the schedule is paused after failures".to_owned(),
+        other => format!("passes: {}", clean(other)),
+    }
 }
 
 #[cfg(test)]
@@ -95,12 +110,14 @@ mod tests {
             at: 1_774_746_000_000,
             fires_at: 1_774_746_090_000,
             timezone: Some("Europe/Berlin".into()),
+            held_back: Some("asked".into()),
             edge: Some("02:30 does not exist on this day, runs at 03:00".into()),
         };
         let shown = text(&[view], true, 1_774_742_400_000, &zone);
         assert_eq!(
             anstream::adapter::strip_str(&shown).to_string(),
             "Sun 2026-03-29 03:00:00 +02:00 Europe/Berlin  in 1h  nightly\n\
+             \x20   passes: the schedule is paused\n\
              \x20   02:30 does not exist on this day, runs at 03:00\n\
              \x20   fires 1m 30s later on this node (splay)\n"
         );

@@ -2,6 +2,7 @@
 
 use super::super::output::{self, Ending, Failure};
 use super::super::{Context, body_of, checked, moment};
+use super::time::{self, FORMATS, Side};
 use crate::control::api::RewindBody;
 
 /// Options of `taskd schedules rewind`.
@@ -26,8 +27,7 @@ pub struct Args {
     /// The schedule's name
     #[arg(value_name = "SCHEDULE")]
     pub name: String,
-    /// Fires after this time are forgotten: HH:MM (the latest), "YYYY-MM-DD HH:MM", RFC 3339, or so long ago as 2h
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", help = format!("Fires after this time are forgotten: {FORMATS} ago"))]
     pub to: String,
     /// The zone of TIME [default: the system's]
     #[arg(long, value_name = "ZONE")]
@@ -44,7 +44,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Ending {
     let zone =
         moment::zone(args.timezone.as_deref()).map_err(|why| Failure::usage(format!("--timezone: {why}")))?;
-    let to = moment::moment_or_before(&args.to, &zone, moment::now())
+    let to = time::parse(&args.to, &zone, moment::now(), Side::Past)
         .map_err(|why| Failure::usage(format!("--to: {why}")))?;
     let path = format!("/v1/schedules/{}/rewind", checked("schedule", &args.name)?);
     let body = body_of(&RewindBody { to, dry: !args.yes })?;

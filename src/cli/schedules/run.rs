@@ -1,4 +1,4 @@
-//! `taskd schedules run`: what a schedule enqueues, now and beside its plan.
+//! `taskd schedules run`: what a schedule enqueues or launches, now and beside its plan.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::control::client::ClientError;
 use crate::control::route::Method;
 
 use super::super::output::{self, Ending, Failure};
-use super::super::{Context, body_of, checked, ending, enqueue, parse};
+use super::super::{Context, body_of, checked, ending, enqueue, parse, workflow};
 
 /// Options of `taskd schedules run`.
 #[derive(Clone, Debug, clap::Args)]
@@ -16,13 +16,14 @@ EXAMPLES
   taskd schedules run nightly
   taskd schedules run nightly --wait
 
-It enqueues the schedule's task with its arguments at once, paused or not, whatever runs. The plan goes on as it would,
-but sees the run: with overlap = \"skip\" a planned time that comes while it runs is left out. It prints the message's id.
+It enqueues the schedule's task with its arguments, or launches its workflow, at once, paused or not, whatever runs. The
+plan goes on as it would, but sees the run: with overlap = \"skip\" a planned time that comes while it runs is left out.
+It prints the id of the message or workflow.
 
 EXIT CODES
   0        stored
   69       no such schedule; taskd is not running
-  73       its task is disabled
+  73       its task, or a task of its workflow, is disabled
   75       the queue is full, or no answer in time; try again
   77       not permitted: needs [access] enqueue, or a place in the task's allow
 EXIT CODES WITH --wait
@@ -31,7 +32,7 @@ pub struct Args {
     /// The schedule's name
     #[arg(value_name = "SCHEDULE")]
     pub name: String,
-    /// Wait for its end: print its output, exit with its code
+    /// Wait for its end: print its output, or its result if it is a workflow; exit as it did
     #[arg(long)]
     pub wait: bool,
 }
@@ -51,6 +52,9 @@ pub fn run(args: &Args, context: &Context) -> Ending {
         let Some(first) = enqueued.first() else {
             return Err(ClientError::Strange("no message in the answer".to_owned()).into());
         };
+        if args.wait && first.workflow {
+            return workflow::wait_for(&mut client, &first.id, context).await;
+        }
         if args.wait {
             return enqueue::wait_for(&mut client, &first.id, context).await;
         }

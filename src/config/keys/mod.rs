@@ -151,6 +151,8 @@ pub struct TableSpec {
     pub keys: &'static [Key],
     /// Keys that must be there.
     pub required: &'static [&'static str],
+    /// Keys of which exactly one must be there.
+    pub one_of: &'static [&'static str],
     /// Whether it does something yet.
     pub when: When,
     /// Whether keys that are not listed are let through (tables of a later version).
@@ -193,11 +195,11 @@ pub(super) use keys;
 const NONE: &[&str] = &[];
 
 const fn table(name: &'static str, shape: Shape, keys: &'static [Key], doc: &'static str) -> TableSpec {
-    TableSpec { name, shape, keys, required: NONE, when: When::Now, open: false, doc }
+    TableSpec { name, shape, keys, required: NONE, one_of: NONE, when: When::Now, open: false, doc }
 }
 
 const fn later(name: &'static str, shape: Shape, keys: &'static [Key], doc: &'static str) -> TableSpec {
-    TableSpec { name, shape, keys, required: NONE, when: When::Later, open: true, doc }
+    TableSpec { name, shape, keys, required: NONE, one_of: NONE, when: When::Later, open: true, doc }
 }
 
 /// `[taskd]`.
@@ -226,8 +228,8 @@ pub const DEFAULTS: TableSpec =
 pub const TASKS: TableSpec = table("tasks", Shape::Named, task::TASK, "A declared unit of work.");
 /// `[schedules.NAME]`.
 pub const SCHEDULES: TableSpec = TableSpec {
-    required: &["task"],
-    ..table("schedules", Shape::Named, schedule::SCHEDULE, "When a task is enqueued by itself.")
+    one_of: &["task", "workflow"],
+    ..table("schedules", Shape::Named, schedule::SCHEDULE, "When a task or a workflow runs by itself.")
 };
 /// `[workflows.NAME]`.
 pub const WORKFLOWS: TableSpec = TableSpec {
@@ -322,7 +324,7 @@ mod tests {
                 assert!(k.doc.ends_with('.') && k.doc.len() > 10, "{} {}", t.name, k.name);
                 assert!(t.keys.iter().skip(i + 1).all(|o| o.name != k.name), "{} {} twice", t.name, k.name);
             }
-            assert!(t.required.iter().all(|r| t.key(r).is_some()), "{}", t.name);
+            assert!(t.required.iter().chain(t.one_of).all(|r| t.key(r).is_some()), "{}", t.name);
         }
     }
 }

@@ -159,7 +159,16 @@ pub(super) fn answer(asker: Asker, told: Told, asked: Vec<Asked>, call: &dyn Fn(
                 let state = if replaced.contains(&id) { State::Revoked } else { asked.state };
                 let (known, unique) =
                     (matches!(published, Published::Known(_)), matches!(published, Published::Held(_)));
-                let new = Enqueued { id: id.0, state, queue, known, differs: false, unique, replaced: None };
+                let new = Enqueued {
+                    id: id.0,
+                    state,
+                    queue,
+                    known,
+                    differs: false,
+                    unique,
+                    workflow: false,
+                    replaced: None,
+                };
                 match published {
                     Published::New | Published::Workflow(_) => new,
                     Published::Replaced(old) => Enqueued { replaced: Some(old.0), ..new },

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::enqueue::{Asked, allowed, call, suggestion};
+use super::enqueue::{self, Asked, call, suggestion};
 use super::{Asker, mismatch, stopping, store_error};
 use crate::config::settings::Schedule;
 use crate::config::values::show_duration;
-use crate::control::api::{self, Done, Error, ErrorKind, LastFire, PlannedView, ScheduleView, SchedulesView};
+use crate::control::api::{
+    self, Done, Enqueued, Error, ErrorKind, LastFire, PlannedView, ScheduleView, SchedulesView,
+};
 use crate::cron::{Planned, Timing};
 use crate::daemon::clock;
 use crate::daemon::state::Daemon;
 use crate::engine::command::Told;
 use crate::engine::event::Ask;
 use crate::model::name::MessageId;
-use crate::model::schedule::{CatchUp, Change, Overlap, Pause, Row};
+use crate::model::schedule::{CatchUp, Change, Fires, Overlap, Pause, Row};
 use crate::model::state::State;
 use crate::model::time::Wall;
 
@@ -44,16 +46,16 @@ pub fn summary(d: &Daemon) -> Option<SchedulesView> {
 fn view(d: &Daemon, s: &Schedule) -> ScheduleView {
     let seen = d.engine.schedule_view(&s.name);
     let row = seen.row.unwrap_or_default();
-    let task_enabled = d.settings.task(&s.task).is_some_and(|t| t.enabled);
     let (when, timezone) = words(d, s);
     ScheduleView {
         name: s.name.clone(),
         task: s.task.clone(),
+        workflow: s.workflow.clone(),
         when,
         timezone,
         next: seen.next.map(|at| at.0),
         offset_ms: d.engine.planned_times(&s.name, Wall(0), 0).1,
-        enabled: s.enabled && task_enabled,
+        enabled: d.settings.fires(s),
         paused: row.paused.map(|why| match why {
             Pause::Asked => "asked".to_owned(),
             Pause::Failures => "failures".to_owned(),
@@ -74,8 +76,12 @@ fn view(d: &Daemon, s: &Schedule) -> ScheduleView {
 
 fn last(d: &Daemon, row: &Row) -> Option<LastFire> {
     let (planned, id) = (row.fired?.0, row.id.clone()?);
-    let open = || if d.engine.run_info(&id).is_some() { State::Running } else { State::Waiting };
-    Some(LastFire { planned, state: row.state.unwrap_or_else(open), id: id.0 })
+    let open = || match d.engine.run_info(&id) {
+        None if row.workflow && row.held == 0 => State::Running,
+        None => State::Waiting,
+        Some(_) => State::Running,
+    };
+    Some(LastFire { planned, state: row.state.unwrap_or_else(open), workflow: row.workflow, id: id.0 })
 }
 
 /// When, in words; and the zone of an expression.
@@ -103,6 +109,17 @@ fn known<'d>(d: &'d Daemon, name: &str) -> Result<&'d Schedule, Error> {
     })
 }
 
+/// Why a schedule lets its planned times pass, if it does.
+fn held_back(d: &Daemon, s: &Schedule) -> Option<&'static str> {
+    if !d.settings.fires(s) {
+        return Some("disabled");
+    }
+    Some(match d.engine.schedule_view(&s.name).row?.paused? {
+        Pause::Asked => "asked",
+        Pause::Failures => "failures",
+    })
+}
+
 /// The next planned times, of one or of all that fire.
 pub fn planned(d: &mut Daemon, asker: Asker, name: Option<&str>, most: usize) {
     let now = clock::now().wall;
@@ -112,6 +129,7 @@ pub fn planned(d: &mut Daemon, asker: Asker, name: Option<&str>, most: usize) {
         at: p.at.0,
         fires_at: p.at.plus(offset).0,
         timezone: timezone.clone(),
+        held_back: d.settings.schedules.get(name).and_then(|s| held_back(d, s)).map(str::to_owned),
         edge: p.edge.as_ref().map(ToString::to_string),
     };
     // What is planned before now and fires later, for its splay, is still to come.
@@ -134,12 +152,7 @@ pub fn planned(d: &mut Daemon, asker: Asker, name: Option<&str>, most: usize) {
         let (times, offset) = d.engine.planned_times(name, after, 1);
         times.into_iter().next().map(|p| ((p.at.plus(offset), name.to_owned()), (p, offset)))
     };
-    let fires = |s: &&Schedule| {
-        let row = d.engine.schedule_view(&s.name).row;
-        let enabled = s.enabled && d.settings.task(&s.task).is_some_and(|t| t.enabled);
-        enabled && row.is_none_or(|row| row.paused.is_none())
-    };
-    let all = d.settings.schedules.values().filter(fires);
+    let all = d.settings.schedules.values().filter(|s| held_back(d, s).is_none());
     let mut coming: BTreeMap<(Wall, String), (Planned, u64)> =
         all.filter_map(|s| next(&s.name, after(&s.name))).collect();
     let mut views = Vec::new();
@@ -156,31 +169,44 @@ pub fn planned(d: &mut Daemon, asker: Asker, name: Option<&str>, most: usize) {
     asker.json(&views);
 }
 
-/// Enqueues what the schedule enqueues, for whoever may enqueue its task.
+/// Enqueues or launches what the schedule does, for whoever may enqueue its task, or every task of its workflow.
 pub fn run(d: &mut Daemon, asker: Asker, name: &str, id: Option<String>) {
-    let task = known(d, name).map(|s| s.task.clone()).and_then(|task| match d.settings.task(&task) {
-        Some(task) => allowed(d, &asker, task).map(|()| task.clone()),
-        None => Err(Error::new(ErrorKind::UnknownTask, format!("no task is named {task}"))),
-    });
-    let task = match task {
-        Ok(task) => task,
-        Err(e) => return asker.error(e),
-    };
-    if !task.enabled {
-        let e = Error::new(ErrorKind::Conflict, format!("task {} is disabled", task.name));
-        return asker.error(e.hint(format!("set enabled = true in [tasks.{}] and reload", task.name)));
+    let runs = |task: &str| enqueue::runnable(d, &asker, task).map(drop);
+    let may = known(d, name).and_then(|s| d.settings.tasks_of(s).try_for_each(runs));
+    if let Err(e) = may {
+        return asker.error(e);
     }
     let id = MessageId(id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string()));
-    let Some(message) = d.engine.fire_by_hand(name, id, asker.peer.uid) else {
+    match d.engine.fire_by_hand(name, id, asker.peer.uid) {
         // Its zone went away after the check: the log says so.
-        let e = Error::new(ErrorKind::Conflict, format!("schedule {name} cannot be planned"));
-        return asker.error(e.hint("the daemon's log says why"));
-    };
-    let asked = vec![Asked { state: State::Waiting, call: call(d, &message) }];
-    d.ask(
-        Ask::Enqueue(vec![message]),
-        Box::new(move |d, told| super::enqueue::answer(asker, told, asked, &|m| call(d, m))),
-    );
+        None => {
+            let e = Error::new(ErrorKind::Conflict, format!("schedule {name} cannot be planned"));
+            asker.error(e.hint("the daemon's log says why"));
+        }
+        Some(Fires::Message(message)) => {
+            let asked = vec![Asked { state: State::Waiting, call: call(d, &message) }];
+            d.ask(
+                Ask::Enqueue(vec![*message]),
+                Box::new(move |d, told| enqueue::answer(asker, told, asked, &|m| call(d, m))),
+            );
+        }
+        Some(Fires::Workflow(workflow)) => d.ask(
+            Ask::Launch(workflow),
+            Box::new(move |_, told| match told {
+                Told::Launched { id, known } => asker.json(&[Enqueued {
+                    id: id.0,
+                    state: known.as_ref().map_or(State::Running, |head| head.state()),
+                    queue: String::new(),
+                    workflow: true,
+                    known: known.is_some(),
+                    differs: false,
+                    unique: false,
+                    replaced: None,
+                }]),
+                other => super::workflow::refused(asker, other),
+            }),
+        ),
+    }
 }
 
 /// Pauses, or goes on with what is planned from now on.

@@ -300,6 +300,8 @@ pub fn view(seen: Seen) -> WorkflowView {
         id: head.id.0,
         name: head.name,
         uid: head.uid,
+        schedule: head.fired.as_ref().map(|f| f.schedule.clone()),
+        planned: head.fired.and_then(|f| f.planned).map(|at| at.0),
         launched: head.launched.0,
         finished: head.finished.map(|t| t.0),
         steps: head.steps,

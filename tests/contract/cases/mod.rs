@@ -1,6 +1,7 @@
 //! The cases, by what they are about. Each is a function over any store.
 
 pub mod claims;
+pub mod fired;
 pub mod flow;
 pub mod lease;
 pub mod letters;

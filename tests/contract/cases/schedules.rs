@@ -1,10 +1,12 @@
 //! Schedules: planned times, and what their messages do to one another.
 
+use std::collections::BTreeMap;
+
 use taskd::model::message::{Message, Token};
 use taskd::model::name::MessageId;
 use taskd::model::op::{Op, Reply, Settle};
 use taskd::model::schedule::{
-    Became, Change, Fired, MAX_HELD, Overlap, Pause, Row, Skip, Tick, Ticked, fire_id,
+    Became, Change, Fired, Fires, MAX_HELD, Overlap, Pause, Row, Skip, Tick, Ticked, fire_id,
 };
 use taskd::model::state::State;
 
@@ -14,10 +16,10 @@ fn tick_of(ms: i64, overlap: Overlap) -> Tick {
     Tick {
         schedule: "s".to_owned(),
         planned: at(ms),
-        message: Message { uid: None, ..msg("") },
+        fires: Fires::Message(Box::new(Message { uid: None, ..msg("") })),
         overlap,
         pause_after: None,
-        max_length: None,
+        max_length: Default::default(),
         now: at(ms),
     }
 }
@@ -162,7 +164,7 @@ pub fn queue_releases_the_next_at_every_kind_of_end(h: &mut dyn Harness) {
     assert_eq!((row(h).live, row(h).held, count(h)), (0, 0, (0, 0, 0, 0)));
     // What expires while it is held, and while it waits.
     let expiring = |ms, expires: i64| Tick {
-        message: Message { expires: Some(at(expires)), ..msg("") },
+        fires: Fires::Message(Box::new(Message { expires: Some(at(expires)), ..msg("") })),
         ..tick_of(ms, Overlap::Queue)
     };
     for (ms, expires) in [(20, 100), (21, 50), (22, 1_000)] {
@@ -216,12 +218,16 @@ pub fn allow_stores_whatever_runs(h: &mut dyn Harness) {
     assert_eq!(leased_ids(h, 10, 0), [fired(0), fired(1), fired(2)]);
 }
 
+fn bound(max: u64) -> BTreeMap<String, u64> {
+    BTreeMap::from([("q".to_owned(), max)])
+}
+
 pub fn a_full_queue_takes_no_fire(h: &mut dyn Harness) {
     h.ok(publish(vec![msg("a")]));
-    let full = send(h, Tick { max_length: Some(1), ..tick_of(0, Overlap::Allow) });
+    let full = send(h, Tick { max_length: bound(1), ..tick_of(0, Overlap::Allow) });
     assert_eq!(full.became, Became::Skipped(Skip::QueueFull { queue: "q".to_owned(), max_length: 1 }));
     assert_eq!(tick(h, 0, Overlap::Allow), Became::Known, "the time is done with");
-    let fits = send(h, Tick { max_length: Some(2), ..tick_of(1, Overlap::Allow) });
+    let fits = send(h, Tick { max_length: bound(2), ..tick_of(1, Overlap::Allow) });
     assert_eq!(fits.became, Became::Fired);
 }
 
