@@ -497,7 +497,7 @@ pub enum Reply {
     /// To Once: false when one was stored for this time before.
     Once(bool),
     /// To Tick.
-    Ticked(Ticked),
+    Ticked(Box<Ticked>),
     /// To Schedules.
     Schedules(Vec<Row>),
     /// To Launch: whether it is new; if not, what is there.
