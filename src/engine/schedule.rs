@@ -300,7 +300,7 @@ impl Engine {
             Ok(Reply::Ticked(ticked)) => {
                 entry.tries = 0;
                 let Some(planned) = entry.pending.pop_front() else { return };
-                self.took_tick(name, planned, ticked, tries > 0, out);
+                self.took_tick(name, planned, *ticked, tries > 0, out);
                 return self.go_on_firing(name, out);
             }
             Err(Fault::Again(_) | Fault::Reconnect(_)) => None,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::cron::Timing;
 use crate::engine::event::{Ask, Event};
-use crate::engine::plan::Plan;
+use crate::engine::plan::{Plan, Target};
 use crate::engine::testbed::Bed;
 use crate::model::outcome::{Cause, Outcome};
 use crate::model::schedule::{CatchUp, Pause};

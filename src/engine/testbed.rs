@@ -533,7 +533,7 @@ impl Bed {
                 }
                 Reply::Done
             }
-            Op::Tick(tick) => Reply::Ticked(self.tick(*tick)),
+            Op::Tick(tick) => Reply::Ticked(Box::new(self.tick(*tick))),
             Op::Recover => Reply::Deliveries(Vec::new()),
             Op::Sweep { .. } | Op::Known { .. } => swept,
             other => panic!("the toy store does not do {other:?}"),

@@ -500,7 +500,7 @@ pub enum Reply {
     /// To Once: false when one was stored for this time before.
     Once(bool),
     /// To Tick.
-    Ticked(Ticked),
+    Ticked(Box<Ticked>),
     /// To Schedules.
     Schedules(Vec<Row>),
     /// To Launch: whether it is new; if not, what is there. Where the id is that of a message: [`Self::Record`]. Of a

@@ -167,13 +167,13 @@ impl World {
         if self.bug == Some(Planted::ForgottenFire) && tick.planned.0 / 1_000 % 3 == 0 {
             let id = MessageId("forgotten".to_owned());
             let (running, revoked) = (Vec::new(), Vec::new());
-            return Ok(Ok(Reply::Ticked(Ticked {
+            return Ok(Ok(Reply::Ticked(Box::new(Ticked {
                 id,
                 became: Became::Known,
                 running,
                 flows: Vec::new(),
                 revoked,
-            })));
+            }))));
         }
         self.bend_tick(&mut tick);
         let op = Op::Tick(Box::new(tick.clone()));
@@ -182,7 +182,7 @@ impl World {
             let (running, flows, revoked) = (Vec::new(), Vec::new(), Vec::new());
             let told = Ticked { id, became: Became::Fired, running, flows, revoked };
             self.fired(&op, &tick, &told)?;
-            return Ok(Ok(Reply::Ticked(told)));
+            return Ok(Ok(Reply::Ticked(Box::new(told))));
         }
         let flows = &self.schedules.flows;
         let of = |r: &&Record| {

@@ -76,20 +76,20 @@ impl Model {
         let id = fire_id(name, t.planned, row.lap);
         let told = |became| {
             let (running, flows, revoked) = (Vec::new(), Vec::new(), Vec::new());
-            Ok(Reply::Ticked(Ticked { id: id.clone(), became, running, flows, revoked }))
+            Ok(Reply::Ticked(Box::new(Ticked { id: id.clone(), became, running, flows, revoked })))
         };
         if self.is_recorded(&t) {
             if t.overlap != Overlap::Replace {
                 return told(Became::Known);
             }
             let (running, flows) = self.before(name, &id);
-            return Ok(Reply::Ticked(Ticked {
+            return Ok(Reply::Ticked(Box::new(Ticked {
                 id,
                 became: Became::Known,
                 running,
                 flows,
                 revoked: Vec::new(),
-            }));
+            })));
         }
         if row.paused.is_some() {
             return told(Became::Paused);
@@ -118,7 +118,7 @@ impl Model {
         };
         let replaces = t.overlap == Overlap::Replace;
         let (running, flows) = if replaces { named(&others) } else { (Vec::new(), Vec::new()) };
-        Ok(Reply::Ticked(Ticked { id, became, running, flows, revoked }))
+        Ok(Reply::Ticked(Box::new(Ticked { id, became, running, flows, revoked })))
     }
 
     fn is_there(&self, id: &MessageId) -> bool {

@@ -89,7 +89,7 @@ impl Shelf {
                 Reply::Done
             }
             Op::Once { key, at, message } => Reply::Once(self.once(key, *at, message)?),
-            Op::Tick(tick) => Reply::Ticked(self.tick(tick)?),
+            Op::Tick(tick) => Reply::Ticked(Box::new(self.tick(tick)?)),
             Op::Schedules { after } => self.schedule_rows(after)?,
             Op::Schedule(changes) => {
                 self.change_schedules(changes)?;

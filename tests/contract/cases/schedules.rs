@@ -26,7 +26,7 @@ fn tick_of(ms: i64, overlap: Overlap) -> Tick {
 
 fn send(h: &mut dyn Harness, tick: Tick) -> Ticked {
     let Reply::Ticked(ticked) = h.ok(Op::Tick(Box::new(tick))) else { panic!() };
-    ticked
+    *ticked
 }
 
 fn tick(h: &mut dyn Harness, ms: i64, overlap: Overlap) -> Became {
