@@ -65,7 +65,7 @@ EXIT CODES
         #[command(flatten)]
         filter: Filter,
         /// At most this many [default: 100]
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: Option<u32>,
     },
     /// Show one dead letter: arguments, attempts, why it ended, its last lines
@@ -188,7 +188,7 @@ pub struct Which {
     #[command(flatten)]
     pub filter: Filter,
     /// At most this many, the oldest first
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
     /// Do it
     #[arg(long)]

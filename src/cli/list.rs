@@ -16,7 +16,7 @@ use super::{Context, checked, moment};
 EXAMPLES
   taskd list
   taskd list --state failure,dead --since 1d
-  taskd list --task send_email --limit 20 --json
+  taskd list --task send_email -n 20 --json
 
 STATES
   scheduled, waiting, running, retry; final: success, failure, revoked, expired, dead
@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, value_name = "DURATION|TIME")]
     pub since: Option<String>,
     /// At most this many [default: 100]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: Option<u32>,
 }
 
