@@ -157,8 +157,8 @@ pub trait Joins {
     fn targets(&mut self, key: i64, work: &Work, limit: usize) -> Result<Vec<u32>, Self::Stop>;
     /// A step as it was launched; absent for one that was published at once.
     fn plan(&mut self, key: i64, no: u32) -> Result<Option<Step>, Self::Stop>;
-    /// The result of a step that ended, and how long it is as JSON.
-    fn result(&mut self, key: i64, no: u32) -> Result<(Value, usize), Self::Stop>;
+    /// The result of a step that ended, if it has one, and how long it is as JSON.
+    fn result(&mut self, key: i64, no: u32) -> Result<Option<(Value, usize)>, Self::Stop>;
     /// Forgets the results of these steps where no other step will be given them.
     fn spend(&mut self, key: i64, sources: &[u32]) -> Result<(), Self::Stop>;
     /// Adds work behind all other.

@@ -10,6 +10,7 @@
 
 mod admin;
 mod claims;
+mod flows;
 mod joins;
 mod lanes;
 mod ledger;

@@ -334,9 +334,10 @@ impl Workflow {
                 }
             }
         }
+        let ids = id.steps();
         for ((no, step), passes) in (0_u32..).zip(&mut steps).zip(passes) {
             if step.message.id.0.is_empty() {
-                step.message.id = id.follow_up("step", no);
+                step.message.id = ids.id(no);
             }
             step.message.uid = uid;
             step.message.step = Some(Box::new(StepOf { workflow: id.clone(), no, passes }));

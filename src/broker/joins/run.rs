@@ -200,8 +200,13 @@ impl Run {
         let mut given = None;
         if step.takes_results() && !step.after.is_empty() {
             let (mut list, mut size) = (Vec::with_capacity(step.after.len()), 0_usize);
+            let mut spent = Vec::new();
             for source in &step.after {
-                let (value, length) = j.result(key, *source)?;
+                let found = j.result(key, *source)?;
+                if found.is_some() {
+                    spent.push(*source);
+                }
+                let (value, length) = found.unwrap_or((Value::Null, "null".len()));
                 size = size.saturating_add(length);
                 if size > MAX_BYTES {
                     return self.conclude(j, row, State::Failure, &workflow::too_large());
@@ -209,7 +214,7 @@ impl Run {
                 list.push(value);
             }
             given = if step.takes_list() { Some(Value::Array(list)) } else { list.pop() };
-            j.spend(key, &step.after)?;
+            j.spend(key, &spent)?;
         }
         self.publish(j, row, &step, given)
     }

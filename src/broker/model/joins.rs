@@ -273,10 +273,12 @@ impl Joins for Model {
         Ok(self.flows.step(key, no).filter(|h| h.planned).map(|h| h.step.clone()))
     }
 
-    fn result(&mut self, key: i64, no: u32) -> Result<(Value, usize), Fault> {
-        let value = self.flows.step(key, no).and_then(|h| h.result.clone()).unwrap_or_default();
-        let length = value.to_string().len();
-        Ok((value, length))
+    fn result(&mut self, key: i64, no: u32) -> Result<Option<(Value, usize)>, Fault> {
+        let value = self.flows.step(key, no).and_then(|h| h.result.clone());
+        Ok(value.map(|value| {
+            let length = value.to_string().len();
+            (value, length)
+        }))
     }
 
     fn spend(&mut self, key: i64, sources: &[u32]) -> Result<(), Fault> {

@@ -1,9 +1,12 @@
 //! The rows of workflows in the embedded store.
 
+use std::collections::BTreeMap;
+
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, Row as SqlRow, params};
 use serde_json::Value;
 
+use super::flows::{self, MAX_CHANGES, flow_columns};
 use super::row::{Key, code, encode, state};
 use super::shelf::{Shelf, Stop};
 use crate::broker::admission;
@@ -13,13 +16,9 @@ use crate::model::message::{Message, Record};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Reply};
 use crate::model::outcome::Outcome;
-use crate::model::schedule::Fired;
 use crate::model::state::State;
 use crate::model::time::Wall;
 use crate::model::workflow::{Fallout, Head, OnError, Stage, Step, When, Workflow};
-
-const FLOW: &str = "no, id, name, uid, launched, steps, open, failed, lost, canceled, busy, tick, keep, finished, expires, \
-     held, schedule, planned";
 
 const PENDING: i64 = 100;
 const PUBLISHED: i64 = 101;
@@ -32,7 +31,7 @@ const GOES_ON: i64 = 8;
 const BORN: i64 = 16;
 
 /// A stage's number in a row: that of the state where it ended, see `row::code`.
-fn code_of(stage: Stage) -> i64 {
+pub(super) fn code_of(stage: Stage) -> i64 {
     match stage {
         Stage::Pending => PENDING,
         Stage::Published => PUBLISHED,
@@ -49,7 +48,7 @@ fn stage(code: i64) -> Stage {
     }
 }
 
-fn flags(row: &Row) -> i64 {
+pub(super) fn flags(row: &Row) -> i64 {
     let bit = |set: bool, bit: i64| if set { bit } else { 0 };
     bit(row.passes, PASSES)
         | bit(row.sink, SINK)
@@ -82,36 +81,6 @@ pub(super) fn id_of(row: &SqlRow<'_>, column: usize) -> rusqlite::Result<Message
     }))
 }
 
-fn flow(row: &SqlRow<'_>) -> rusqlite::Result<Flow> {
-    Ok(Flow {
-        key: row.get(0)?,
-        head: Head {
-            id: id_of(row, 1)?,
-            name: row.get(2)?,
-            uid: row.get(3)?,
-            launched: Wall(row.get(4)?),
-            steps: row.get(5)?,
-            open: row.get(6)?,
-            failed: row.get(7)?,
-            lost: row.get(8)?,
-            canceled: row.get(9)?,
-            finished: row.get::<_, Option<i64>>(13)?.map(Wall),
-            held: row.get(15)?,
-            fired: match row.get::<_, Option<String>>(16)? {
-                Some(schedule) => {
-                    let planned = row.get::<_, Option<i64>>(17)?.map(Wall);
-                    Some(Fired { schedule, planned, held: false })
-                }
-                None => None,
-            },
-        },
-        busy: row.get(10)?,
-        tick: row.get(11)?,
-        keep_ms: row.get::<_, i64>(12)?.unsigned_abs(),
-        expires: row.get::<_, Option<i64>>(14)?.map(Wall),
-    })
-}
-
 /// The columns `no, source, revive, since, until, tick`.
 fn work_of(row: &SqlRow<'_>) -> rusqlite::Result<(i64, Work)> {
     let work = Work {
@@ -128,7 +97,7 @@ impl Shelf {
     pub(super) fn launch(
         &mut self,
         workflow: &Workflow,
-        max_length: &std::collections::BTreeMap<String, u64>,
+        max_length: &BTreeMap<String, u64>,
         now: Wall,
     ) -> Result<Reply, Stop> {
         let mut linked = None;
@@ -174,8 +143,16 @@ impl Shelf {
         if self.ledger.f.flows == 0 {
             return Ok(None);
         }
-        let mut statement = self.c.prepare_cached(&format!("SELECT {FLOW} FROM flow WHERE id = ?1"))?;
-        Ok(statement.query_row([Key::of(id)], flow).optional()?.map(|flow| flow.head))
+        if let Some(flow) = self.changes.flow(|f| f.head.id == *id) {
+            return Ok(Some(flow.head.clone()));
+        }
+        let sql = concat!("SELECT ", flow_columns!(), " FROM flow WHERE id = ?1");
+        Ok(self
+            .c
+            .prepare_cached(sql)?
+            .query_row([Key::of(id)], flows::flow)
+            .optional()?
+            .map(|flow| flow.head))
     }
 
     /// The workflow and the number of the step that a message is.
@@ -188,6 +165,7 @@ impl Shelf {
 
     /// Forgets steps of workflows that are over and outlived.
     pub(super) fn forget_flows(&mut self, now: Wall, count: u64, left: &mut usize) -> Result<(), Stop> {
+        self.write_flows()?;
         while *left > 0 {
             let oldest: Option<(i64, i64)> = self
                 .c
@@ -237,13 +215,18 @@ impl Joins for Shelf {
     type Stop = Stop;
 
     fn flow_of(&mut self, id: &MessageId) -> Result<Option<Flow>, Stop> {
-        let mut statement = self.c.prepare_cached(&format!("SELECT {FLOW} FROM flow WHERE id = ?1"))?;
-        Ok(statement.query_row([Key::of(id)], flow).optional()?)
+        if let Some(flow) = self.changes.flow(|f| f.head.id == *id) {
+            return Ok(Some(flow.clone()));
+        }
+        Ok(self.find_flow(concat!("SELECT ", flow_columns!(), " FROM flow WHERE id = ?1"), Key::of(id))?)
     }
 
     fn flow_at(&mut self, key: i64) -> Result<Option<Flow>, Stop> {
-        let sql = format!("SELECT {FLOW} FROM flow WHERE no = ?1 AND id IS NOT NULL");
-        Ok(self.c.prepare_cached(&sql)?.query_row([key], flow).optional()?)
+        if let Some(flow) = self.changes.flow(|f| f.key == key) {
+            return Ok(Some(flow.clone()));
+        }
+        let sql = concat!("SELECT ", flow_columns!(), " FROM flow WHERE no = ?1 AND id IS NOT NULL");
+        Ok(self.find_flow(sql, key)?)
     }
 
     fn new_flow(&mut self, flow: &Flow, workflow: &Workflow) -> Result<i64, Stop> {
@@ -308,25 +291,7 @@ impl Joins for Shelf {
     }
 
     fn put_flow(&mut self, flow: &Flow) -> Result<(), Stop> {
-        let head = &flow.head;
-        self.c
-            .prepare_cached(
-                "UPDATE flow SET open = ?2, failed = ?3, lost = ?4, canceled = ?5, busy = ?6, tick = ?7, \
-                 finished = ?8, expires = ?9, held = ?10 WHERE no = ?1",
-            )?
-            .execute(params![
-                flow.key,
-                head.open,
-                head.failed,
-                head.lost,
-                head.canceled,
-                flow.busy,
-                flow.tick,
-                head.finished.map(|t| t.0),
-                flow.expires.map(|t| t.0),
-                head.held,
-            ])?;
-        Ok(())
+        Ok(self.keep_flow(flow, true)?)
     }
 
     fn over(&mut self, steps: u32, over: bool) {
@@ -354,21 +319,24 @@ impl Joins for Shelf {
     }
 
     fn first_busy(&mut self) -> Result<Option<i64>, Stop> {
+        self.write_flows()?;
         let mut statement = self.c.prepare_cached("SELECT no FROM flow WHERE busy ORDER BY no LIMIT 1")?;
         Ok(statement.query_row([], |row| row.get(0)).optional()?)
     }
 
     fn row(&mut self, key: i64, no: u32) -> Result<Option<Row>, Stop> {
+        if let Some(row) = self.changes.rows.get(&(key, no)) {
+            return Ok(Some(*row));
+        }
         let sql = "SELECT no, stage, flags, pending, opened FROM step WHERE flow = ?1 AND no = ?2";
         Ok(self.c.prepare_cached(sql)?.query_row((key, no), row_of).optional()?)
     }
 
     fn put_row(&mut self, key: i64, row: &Row, result: Option<&Value>) -> Result<(), Stop> {
-        self.c
-            .prepare_cached(
-                "UPDATE step SET stage = ?3, flags = ?4, pending = ?5, opened = ?6 WHERE flow = ?1 AND no = ?2",
-            )?
-            .execute((key, row.no, code_of(row.stage), flags(row), row.pending, row.opened))?;
+        if self.changes.rows.len() >= MAX_CHANGES {
+            self.write_flows()?;
+        }
+        self.changes.rows.insert((key, row.no), *row);
         if let Some(result) = result {
             let json = encode(result)?;
             self.bytes += json.len();
@@ -380,6 +348,7 @@ impl Joins for Shelf {
     }
 
     fn page(&mut self, key: i64, from: u32, limit: u32, sinks: bool) -> Result<Vec<Listed>, Stop> {
+        self.write_flows()?;
         let sql = "SELECT no, stage, flags, pending, opened, id, name, task FROM step \
                    WHERE flow = ?1 AND no >= ?2 AND flags & ?4 = ?4 ORDER BY no LIMIT ?3";
         let listed = |row: &SqlRow<'_>| {
@@ -410,12 +379,10 @@ impl Joins for Shelf {
         Ok(json.and_then(|json| serde_json::from_slice(&json).ok()))
     }
 
-    fn result(&mut self, key: i64, no: u32) -> Result<(Value, usize), Stop> {
+    fn result(&mut self, key: i64, no: u32) -> Result<Option<(Value, usize)>, Stop> {
         let mut statement = self.c.prepare_cached("SELECT result FROM passed WHERE flow = ?1 AND no = ?2")?;
         let json: Option<Vec<u8>> = statement.query_row((key, no), |row| row.get(0)).optional()?;
-        let read = |json: &Vec<u8>| serde_json::from_slice(json).ok();
-        let value = json.as_ref().and_then(read).unwrap_or_default();
-        Ok((value, json.map_or("null".len(), |json| json.len())))
+        Ok(json.map(|json| (serde_json::from_slice(&json).unwrap_or_default(), json.len())))
     }
 
     fn spend(&mut self, key: i64, sources: &[u32]) -> Result<(), Stop> {

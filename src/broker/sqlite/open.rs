@@ -56,5 +56,12 @@ pub(super) fn shelf(
     link::checkpoint(&c).map_err(failed)?;
     super::lanes::mend(&c).map_err(failed)?;
     let ledger = Ledger::load(&c).map_err(failed)?;
-    Ok(Shelf { c, ledger, bytes: 0, fallout: Fallout::default(), released: Default::default() })
+    Ok(Shelf {
+        c,
+        ledger,
+        bytes: 0,
+        fallout: Fallout::default(),
+        released: Default::default(),
+        changes: Default::default(),
+    })
 }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use rusqlite::Connection;
 
+use super::flows::Changes;
 use super::ledger::Ledger;
 use crate::broker::{joins, rules};
 use crate::model::letters::LetterAct;
@@ -46,6 +47,8 @@ pub(super) struct Shelf {
     pub fallout: Fallout,
     /// Workflows that wait no longer for what their schedules fired before, and since when.
     pub released: VecDeque<(i64, Wall)>,
+    /// What is still to be written of workflows in this transaction.
+    pub changes: Changes,
 }
 
 impl Shelf {

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::flows::Changes;
 use super::ledger::Ledger;
 use super::shelf::{Shelf, Stop, begins, is_durable};
 use super::sweep::Purge;
@@ -301,6 +302,7 @@ impl Writer {
                     break;
                 }
             }
+            shelf.write_flows()?;
             shelf.ledger.save(&shelf.c)?;
             fail_at(&mut self.failpoint, Moment::BeforeCommit)?;
             shelf.c.prepare_cached("COMMIT")?.execute([])?;
@@ -325,6 +327,7 @@ impl Writer {
                 if !shelf.c.is_autocommit() {
                     let _ = shelf.c.execute_batch("ROLLBACK");
                 }
+                shelf.changes = Changes::default();
                 shelf.ledger.restore(before.0);
                 self.purges = before.1;
                 Err(Failed { error, tried, unclear: committed })
@@ -521,6 +524,7 @@ fn perform(
             Outcome::Import(sql(import())?)
         }
         Work::Audit(_) => {
+            shelf.write_flows()?;
             let fresh = Ledger::load(&shelf.c)?;
             Outcome::Audit(shelf.ledger.differences(&fresh))
         }

@@ -58,7 +58,7 @@ fn flow(ms: i64) -> MessageId {
 }
 
 fn of_step(ms: i64, no: u32) -> MessageId {
-    flow(ms).follow_up("step", no)
+    flow(ms).steps().id(no)
 }
 
 fn row(h: &mut dyn Harness) -> Row {
@@ -312,6 +312,6 @@ pub fn a_rewind_launches_again_under_another_id(h: &mut dyn Harness) {
     let again = send(h, tick_of(1, Overlap::Allow));
     assert_eq!((again.id.clone(), again.became), (fire_id("s", at(1), 1), Became::Fired));
     let steps = seen(h, again.id.clone()).unwrap().steps;
-    assert_eq!(steps[2].id, again.id.follow_up("step", 2));
+    assert_eq!(steps[2].id, again.id.steps().id(2));
     assert_eq!(row(h).live, 2);
 }
