@@ -27,7 +27,14 @@ fn first_reply(file: &Fixture) -> Option<(String, String)> {
 fn said(file: &Fixture) -> Value {
     let (raw, _) = first_reply(file).unwrap();
     let body = envelope(&raw).text(1 << 20).unwrap();
-    plain(Json::parse(&body).unwrap())["w1@lab"].clone()
+    let mut said = plain(Json::parse(&body).unwrap())["w1@lab"].clone();
+    // taskd's clock has milliseconds.
+    for entry in said.as_array_mut().into_iter().flatten() {
+        if let Some(at) = entry.get_mut("time_start").filter(|at| at.is_f64()) {
+            *at = json!((at.as_f64().unwrap() * 1000.0).round() / 1000.0);
+        }
+    }
+    said
 }
 
 fn held<'a>(call: &'a Call, of: &Value) -> Held<'a> {

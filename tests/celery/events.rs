@@ -6,13 +6,17 @@ use taskd::celery::envelope::Address;
 use taskd::celery::event::{Event, Source, Vitals, heard, one, several};
 use taskd::celery::json::{Fields, Json, Raw};
 use taskd::celery::moment::Moment;
-use taskd::celery::result::exception::Exception;
+use taskd::celery::result::exception::{About, Exception};
+use taskd::model::outcome::{Cause, Outcome};
 use taskd::model::time::Wall;
 
 use crate::fixtures::{all, envelope, of_amqp, plain};
 
 /// `ValueError('bang')` as an exception.
 fn exception(repr: &str) -> Exception {
+    if let Some(reason) = repr.strip_prefix("reject requeue=False: ") {
+        return Exception::of(&Outcome::of_cause(Cause::Rejected, reason), About::default());
+    }
     let (class, arg) = repr.split_once('(').unwrap();
     Exception::new("builtins", class, [arg.trim_end_matches(')').trim_matches('\'').to_owned()])
 }

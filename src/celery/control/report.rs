@@ -210,6 +210,7 @@ impl Broker<'_> {
             .with("transport_options", &Raw::empty_object())
             .null("login_method")
             .null("uri_prefix")
+            .null("credential_provider")
             .float("heartbeat", 120.0)
             .text("failover_strategy", "round-robin")
             .with("alternates", &Raw::empty_list())

@@ -213,6 +213,11 @@ impl Exception {
     /// Python's `repr`: `ValueError('bang')`.
     #[must_use]
     pub fn repr(&self) -> String {
+        if let ("Reject", [reason, requeue]) = (self.class.as_str(), self.args.as_slice()) {
+            // The one class here that has its own.
+            let reason = reason.json().as_text().unwrap_or_else(|| repr::full(reason.json()));
+            return format!("reject requeue={}: {reason}", repr::full(requeue.json()));
+        }
         let args: Vec<String> = self.args.iter().map(|arg| repr::full(arg.json())).collect();
         format!("{}({})", self.class, args.join(", "))
     }
@@ -283,7 +288,7 @@ mod tests {
             (Cause::Expired, "celery.exceptions", "TaskRevokedError('expired')"),
             (Cause::WorkerLost, "billiard.exceptions", "WorkerLostError('m')"),
             (Cause::SpawnFailed, "builtins", "OSError('m')"),
-            (Cause::Rejected, "celery.exceptions", "Reject('m', False)"),
+            (Cause::Rejected, "celery.exceptions", "reject requeue=False: m"),
             (upstream, "celery.exceptions", "ChordError('Dependency u raised m')"),
         ] {
             assert_eq!(raised(cause.clone(), "m"), (module.to_owned(), repr.to_owned()), "{cause:?}");
