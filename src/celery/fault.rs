@@ -10,7 +10,7 @@ pub struct Fault {
     /// What is wrong.
     pub wrong: Wrong,
     /// Whose it was: with an id a FAILURE can be written, so that whoever waits for it is answered.
-    pub known: Known,
+    pub known: Box<Known>,
 }
 
 /// What could be read of a message that cannot be taken.
@@ -125,13 +125,13 @@ impl Wrong {
     /// The fault where nothing is known of whose it is.
     #[must_use]
     pub fn alone(self) -> Fault {
-        Fault { wrong: self, known: Known::default() }
+        Fault { wrong: self, known: Box::default() }
     }
 
     /// The fault of what is known so far.
     #[must_use]
     pub fn of(self, known: &Known) -> Fault {
-        Fault { wrong: self, known: known.clone() }
+        Fault { wrong: self, known: Box::new(known.clone()) }
     }
 
     /// What a Python client gets: the class that its own worker would have raised on reading it.

@@ -211,7 +211,7 @@ impl Meta {
     /// The meta as it is stored and announced.
     #[must_use]
     pub fn write(&self) -> Raw {
-        let children = self.children.as_ref().map_or_else(Raw::null, |children| list(children));
+        let children = self.children.as_ref().map_or_else(Raw::null, list);
         let mut object = Object::new()
             .text("status", self.status.word())
             .with("result", &self.result)
