@@ -167,6 +167,14 @@ fn containers_in_links_are_opened() {
     assert_eq!((body.task.as_str(), body.args.text()), ("lab.xsum", "[[4, 5]]"));
     assert_eq!((body.group.as_ref(), body.root()), (Some(&header), call.id.as_str()));
 
+    // A group that was chosen stays, the place is that of this time.
+    let mut chosen = Call::new("a", "i");
+    let own = r#"{"task": "b", "options": {"group_id": "own", "group_index": 7}}"#;
+    chosen.callbacks = Some(vec![signature(own), signature(r#"{"task": "c"}"#)]);
+    let calls = succeeded(&chosen, &raw("1"), NOW).unwrap().calls;
+    assert_eq!((calls[0].group.as_deref(), calls[0].group_index), (Some("own"), Some(0)));
+    assert_ne!(calls[0].group, calls[1].group);
+
     let (several, _) = follow("task_link_list");
     assert_eq!(several.calls.len(), 2);
     assert!(several.calls.iter().all(|call| call.group.is_some()));
