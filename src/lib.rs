@@ -6,7 +6,7 @@
 //! | floor | modules | what stands there |
 //! |---|---|---|
 //! | F0 | [`model`], [`cron`] | what everything speaks of; when something is planned; pure |
-//! | F1 | [`engine`], [`config`] | decisions and settings; no tokio, no clock (the engine), no I/O (the engine) |
+//! | F1 | [`engine`], [`config`], [`celery`] | decisions, settings, Celery's wire; no tokio, no clock and no I/O (but the config's) |
 //! | F2 | [`link`], [`observe`] | connections; logs and notifications |
 //! | F3 | [`broker`], [`process`], [`control`] | the store seam; children; the control API |
 //! | F5 | [`daemon`] | the one select loop; the only importer of the engine |
@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 
 pub mod broker;
+pub mod celery;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -1,0 +1,17 @@
+//! Celery's wire against captured messages of Celery 3.1 to 5.7 (`golden/`): all are read, what taskd would write in
+//! the same place says the same, and broken ones are refused, never a panic.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test says what is wrong by panicking"
+)]
+
+mod broken;
+mod canvas;
+mod control;
+mod events;
+mod fixtures;
+mod messages;
+mod results;
