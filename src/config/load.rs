@@ -107,7 +107,7 @@ fn settle(loaded: &mut Loaded, source: &Source, faults: &mut Vec<Fault>) {
 /// # Errors
 /// Every fault at once.
 pub fn load_texts(texts: &[(&str, &str)], env: &Env) -> Result<Loaded, Report> {
-    let files = texts.iter().map(|(name, text)| File { name: (*name).to_owned(), text: (*text).to_owned() });
+    let files = texts.iter().map(|(name, text)| File::new((*name).to_owned(), (*text).to_owned()));
     finish(files.collect(), Vec::new(), Vec::new(), env)
 }
 

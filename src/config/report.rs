@@ -108,15 +108,23 @@ pub(super) struct File {
     /// Its name, as it is shown.
     pub(super) name: String,
     pub(super) text: String,
+    /// Where each line but the first begins: every key is asked for its line.
+    lines: Vec<usize>,
 }
 
 impl File {
+    pub(super) fn new(name: String, text: String) -> Self {
+        let lines = text.match_indices('\n').map(|(at, _)| at + 1).collect();
+        Self { name, text, lines }
+    }
+
     /// Line and column, from 1; the column counts characters.
     pub(super) fn line_column(&self, offset: usize) -> (usize, usize) {
-        let line = self.line(offset);
-        let before = self.text.get(..line.start).unwrap_or_default();
-        let on_line = self.text.get(line.start..self.clamp(offset)).unwrap_or_default();
-        (before.matches('\n').count() + 1, on_line.chars().count() + 1)
+        let offset = self.clamp(offset);
+        let before = self.lines.partition_point(|start| *start <= offset);
+        let start = before.checked_sub(1).and_then(|last| self.lines.get(last)).copied().unwrap_or(0);
+        let on_line = self.text.get(start..offset).unwrap_or_default();
+        (before + 1, on_line.chars().count() + 1)
     }
 
     /// The nearest character boundary at or before `offset`.
@@ -317,7 +325,7 @@ mod tests {
     fn report(text: &str, span: Range<usize>) -> Report {
         let at = At { file: 0, span };
         Report {
-            files: vec![File { name: "f.toml".into(), text: text.into() }],
+            files: vec![File::new("f.toml".into(), text.into())],
             faults: vec![Fault::new(FaultKind::Value, &at, "a.b", "is wrong").label("here").help("mend it")],
         }
     }

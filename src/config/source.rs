@@ -89,7 +89,7 @@ impl Source {
         let mut files = Vec::new();
         for path in paths {
             match read(&path, env) {
-                Ok(text) => files.push(File { name: path.display().to_string(), text }),
+                Ok(text) => files.push(File::new(path.display().to_string(), text)),
                 Err(fault) => faults.push(*fault),
             }
         }
