@@ -93,6 +93,9 @@ class Worker:
         self.unsettled: Dict[str, bytes] = {}
         self.work: "queue.SimpleQueue[Optional[Job]]" = queue.SimpleQueue()
         self.finishing = False
+        #: Held while a run is queued, and while the end is: a run behind the end would never begin. A signal handler
+        #: takes it, so whoever holds it waits for nothing else, and the thread that has it may take it again.
+        self.gate = threading.RLock()
         self.loop: Optional[asyncio.AbstractEventLoop] = None
         self.coroutines: Dict[Job, "asyncio.Task[None]"] = {}
         #: Set where coroutines run beside each other.
@@ -134,9 +137,8 @@ class Worker:
             self.link.send(*lines)
 
     def take(self, key: str, said: Dict[str, Any]) -> None:
-        if self.finishing or len(self.jobs) >= self.capacity:
-            why = "this worker is ending" if self.finishing else f"it takes {self.capacity} runs at once"
-            self.link.send(encode({"op": "refused", "run": key, "why": why}))
+        if len(self.jobs) >= self.capacity:
+            self.refuse(key, "this worker is ending" if self.finishing else f"it takes {self.capacity} runs at once")
             return
         run = Run(str(said.get("id", "")), str(said.get("task", "")), str(said.get("queue", "")))
         run.attempt = int(said.get("attempt", 1))
@@ -145,18 +147,30 @@ class Worker:
         with self.link.lock:
             self.jobs[key] = job
         function = self.tasks.get(run.name)
-        if self.loop is not None and self.over is not None and inspect.iscoroutinefunction(function):
-            self.loop.call_soon_threadsafe(self.start_coroutine, job, function)
-        else:
-            self.work.put(job)
+        with self.gate:
+            taken = not self.finishing
+            if not taken:
+                pass
+            elif self.loop is not None and self.over is not None and inspect.iscoroutinefunction(function):
+                self.loop.call_soon_threadsafe(self.start_coroutine, job, function)
+            else:
+                self.work.put(job)
+        if not taken:
+            with self.link.lock:
+                self.jobs.pop(key, None)
+            self.refuse(key, "this worker is ending")
+
+    def refuse(self, key: str, why: str) -> None:
+        self.link.send(encode({"op": "refused", "run": key, "why": why}))
 
     def finish(self) -> None:
         """Nothing new is taken; the worker ends when what it holds has ended."""
-        if self.finishing:
-            return
-        self.finishing = True
-        for _ in range(self.capacity):
-            self.work.put(None)
+        with self.gate:
+            if self.finishing:
+                return
+            self.finishing = True
+            for _ in range(self.capacity):
+                self.work.put(None)
         if self.loop is not None and self.over is not None:
             self.loop.call_soon_threadsafe(self.look_for_end)
 

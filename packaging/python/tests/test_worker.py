@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import socket
@@ -6,6 +7,8 @@ import sys
 import tempfile
 import time
 import unittest
+
+from taskd_worker._worker import Worker
 
 from . import daemon as fake
 from .daemon import Daemon
@@ -168,6 +171,26 @@ class Adoption(Case):
             pass
         self.assertEqual(daemon.outcome()["run"], "1")
         self.assertEqual(daemon.process.wait(fake.PATIENCE), 0)
+
+    def test_a_run_that_comes_as_the_worker_begins_to_end_is_refused(self):
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        ours.settimeout(fake.PATIENCE)
+        worker = Worker(theirs, 2)
+
+        class Ends(dict):
+            """SIGTERM comes while the run is being taken."""
+
+            def get(self, *key):
+                worker.finish()
+                return super().get(*key)
+
+        worker.tasks = Ends()
+        worker.take("1", {"task": "shop.add"})
+        self.assertEqual(json.loads(ours.recv(4096))["op"], "refused")
+        self.assertEqual(worker.jobs, {})
+        self.assertEqual([worker.work.get(), worker.work.get(), worker.work.empty()], [None, None, True])
 
     def test_more_than_the_capacity_is_refused(self):
         daemon = self.worker("shop")
