@@ -100,13 +100,17 @@ fn instant(at: Wall) -> String {
     jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| format!("{} ms", at.0), |at| at.to_string())
 }
 
+/// The planned time of what was fired, and what keeps it from beginning at that time.
+fn coming(planned: Wall, late_ms: u64, held: bool) -> String {
+    let late = if late_ms >= 1_000 { format!(", {} late", duration(late_ms)) } else { String::new() };
+    let held = if held { "; it waits for the run before" } else { "" };
+    format!("{}{late}{held}", instant(planned))
+}
+
 /// Writes what is worth telling of a schedule.
 fn schedule(name: &str, what: &About) {
     match what {
         About::Fired { planned, late_ms, id, task, queue, held } => {
-            let late =
-                if *late_ms >= 1_000 { format!(", {} late", duration(*late_ms)) } else { String::new() };
-            let held = if *held { "; it waits for the run before" } else { "" };
             tracing::info!(
                 MESSAGE_ID = fields::SCHEDULE_FIRED,
                 TASKD_SCHEDULE = name,
@@ -114,21 +118,18 @@ fn schedule(name: &str, what: &About) {
                 TASKD_ID = %id,
                 TASKD_TASK = task,
                 TASKD_QUEUE = queue,
-                "schedule {name} fired {task} {id} for {}{late}{held}",
-                instant(*planned)
+                "schedule {name} fired {task} {id} for {}",
+                coming(*planned, *late_ms, *held)
             );
         }
         About::Launched { planned, late_ms, id, workflow, held } => {
-            let late =
-                if *late_ms >= 1_000 { format!(", {} late", duration(*late_ms)) } else { String::new() };
-            let held = if *held { "; it waits for the run before" } else { "" };
             tracing::info!(
                 MESSAGE_ID = fields::SCHEDULE_FIRED,
                 TASKD_SCHEDULE = name,
                 TASKD_PLANNED = planned.0,
                 TASKD_ID = %id,
-                "schedule {name} launched workflow {workflow} {id} for {}{late}{held}",
-                instant(*planned)
+                "schedule {name} launched workflow {workflow} {id} for {}",
+                coming(*planned, *late_ms, *held)
             );
         }
         About::Skipped { planned, why } => {

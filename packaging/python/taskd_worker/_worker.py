@@ -149,11 +149,9 @@ class Worker:
         function = self.tasks.get(run.name)
         with self.gate:
             taken = not self.finishing
-            if not taken:
-                pass
-            elif self.loop is not None and self.over is not None and inspect.iscoroutinefunction(function):
+            if taken and self.loop is not None and self.over is not None and inspect.iscoroutinefunction(function):
                 self.loop.call_soon_threadsafe(self.start_coroutine, job, function)
-            else:
+            elif taken:
                 self.work.put(job)
         if not taken:
             with self.link.lock:
