@@ -6,6 +6,7 @@
 //! them by the same cases.
 
 mod args;
+pub mod celery;
 mod decode;
 mod encode;
 mod flows;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use super::{Broker, Completion};
 use crate::model::op::{Caps, Fault, Op, Ticket};
+use crate::model::time::Wall;
 use store::Request;
 
 /// What this store can do.
@@ -36,6 +38,18 @@ pub type Open = Box<dyn FnMut() -> Result<redis::Connection, redis::RedisError> 
 /// Takes completions; called on the store's thread, so it must not block. Without any where [`Redis::trouble`] changed.
 pub type OnDone = Box<dyn Fn(Vec<Completion>) + Send>;
 
+/// What other nodes, clients of Celery and the server make known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// Messages may wait in these queues, and something may be due at this time.
+    Queues(Vec<String>, Option<Wall>),
+    /// This node could not say for too long that it lives, or the connection was gone: all is to be looked at anew.
+    Lapsed,
+}
+
+/// Takes what was made known; called on the store's threads, so it must not block.
+pub type OnWake = Box<dyn Fn(Woken) + Send>;
+
 /// How a store is opened.
 pub struct Options {
     /// Stands before every key, as Celery's `global_keyprefix` does.
@@ -44,6 +58,8 @@ pub struct Options {
     pub node: String,
     /// How long after its last word what a node holds is given to others.
     pub lease: Duration,
+    /// What it is to Celery; absent: nothing.
+    pub peer: Option<celery::Peer>,
 }
 
 /// The store. Dropping it ends it in order.
@@ -87,6 +103,12 @@ impl Shared {
     }
 }
 
+/// Celery's result store puts a mark between its prefix and what follows, where the prefix has none.
+fn metas(prefix: &str) -> String {
+    let marked = prefix.is_empty() || prefix.ends_with([':', '_', '-', '.']);
+    if marked { prefix.to_owned() } else { format!("{prefix}_") }
+}
+
 impl std::fmt::Debug for Redis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Redis").field("trouble", &self.trouble()).finish_non_exhaustive()
@@ -98,7 +120,7 @@ impl Redis {
     ///
     /// # Errors
     /// The system's, where there can be no further thread.
-    pub fn open(options: Options, open: Open, on_done: OnDone) -> std::io::Result<Self> {
+    pub fn open(options: Options, open: Open, on_done: OnDone, on_wake: OnWake) -> std::io::Result<Self> {
         let done = Done(Arc::new(Mutex::new(on_done)));
         let shared = Shared::default();
         let (requests, received) = mpsc::channel();
@@ -108,9 +130,14 @@ impl Redis {
             requests: received,
             done: done.clone(),
             link: None,
-            prefix: format!("{}taskd.", options.keyprefix),
+            metas: metas(&options.keyprefix),
+            prefix: options.keyprefix,
             node: options.node,
             lease_ms: u64::try_from(options.lease.as_millis()).unwrap_or(u64::MAX),
+            peer: options.peer,
+            on_wake,
+            bound: None,
+            connected: false,
             laps: BTreeMap::new(),
             waiting: VecDeque::new(),
             closing: false,

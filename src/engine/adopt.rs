@@ -291,7 +291,7 @@ impl Engine {
     }
 
     /// Ends a run that is under no lease of this node.
-    fn evict(&mut self, child: ChildKey, run: String, out: &mut Vec<Command>) {
+    pub(super) fn evict(&mut self, child: ChildKey, run: String, out: &mut Vec<Command>) {
         let kill_at = self.now.mono.plus(STRANGER_MS);
         if let Some(c) = self.children.get_mut(&child) {
             c.kill_at.get_or_insert(kill_at);

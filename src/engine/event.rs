@@ -10,6 +10,7 @@ use crate::model::name::MessageId;
 use crate::model::op::{Fault, Reply, Ticket};
 use crate::model::outcome::Outcome;
 use crate::model::schedule::Change;
+use crate::model::time::Wall;
 use crate::model::workflow::Workflow;
 
 /// A place in a pool.
@@ -150,6 +151,15 @@ pub enum Event {
         /// Its result.
         result: Result<Reply, Fault>,
     },
+    /// Other nodes put messages into these queues, or stored one that is due at this time.
+    Woken {
+        /// The queues.
+        queues: Vec<String>,
+        /// When the first of what was stored for later is due.
+        due: Option<Wall>,
+    },
+    /// This node could not say for too long that it lives: others may have taken over what it holds.
+    Lapsed,
     /// A client asks.
     Ask {
         /// Where the answer goes.

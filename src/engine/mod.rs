@@ -23,6 +23,7 @@ mod lane;
 mod lease;
 pub mod letters;
 mod limit;
+mod peers;
 pub mod plan;
 mod pool;
 mod publish;
@@ -164,6 +165,8 @@ impl Engine {
             Event::Pressure(pressure) => self.pressure = pressure,
             Event::SpawnFailed { slot, error } => self.spawn_failed(&slot, &error, out),
             Event::Broker { ticket, result } => self.completed(ticket, result, out),
+            Event::Woken { queues, due } => self.woken(&queues, due),
+            Event::Lapsed => self.lapsed(),
             Event::Ask { key, ask } => self.ask(key, ask, out),
             Event::Stop { now } => self.stop(now, out),
         }
@@ -186,6 +189,7 @@ impl Engine {
         self.pump_children(out);
         self.pump_sweep(out);
         self.pump_schedules(out);
+        self.pump_extend(out);
         self.pump_leases(out);
         self.pump_finish(out);
     }

@@ -22,6 +22,8 @@ pub(super) enum Pending {
     Sweep,
     Known,
     Recover,
+    /// Which leases are still this node's.
+    Extend,
     /// A planned time of this schedule.
     Tick(String),
     Schedules,
@@ -51,6 +53,8 @@ pub(super) struct Store {
     pub(super) recover: Job,
     /// Messages of tasks that became known must be brought back.
     pub(super) known: Job,
+    /// Others may have taken over leases of this node.
+    pub(super) extend: Job,
 }
 
 impl Store {
@@ -155,6 +159,7 @@ impl Engine {
             Pending::Sweep => self.swept(result, out),
             Pending::Known => self.known_answered(result),
             Pending::Recover => self.recovered(result, out),
+            Pending::Extend => self.extended(result, out),
             Pending::Tick(name) => self.ticked(&name, result, out),
             Pending::Schedules => self.schedules_recalled(result, out),
             Pending::Schedule => self.schedules_changed(&result),

@@ -10,6 +10,13 @@ use crate::model::time::{Mono, Wall};
 /// How long after a message finished retention is looked after, in milliseconds.
 const RETENTION_EVERY_MS: u64 = 600_000;
 
+/// How often a store that nodes share is looked at for what others left: messages that are due, nodes that are
+/// gone, in milliseconds.
+const LOOK_MS: u64 = 2_000;
+
+/// Every so many looks all queues are asked, in case that a word of them got lost.
+const LOOKS: u32 = 5;
+
 /// When to sweep.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
@@ -18,6 +25,8 @@ pub(super) struct Sweep {
     next: Option<Wall>,
     /// When retention is looked after; none while nothing finished since.
     retention_at: Option<Mono>,
+    /// Looks at a store that is shared.
+    looks: u32,
 }
 
 impl Sweep {
@@ -65,6 +74,7 @@ impl Engine {
 
     pub(super) fn swept(&mut self, result: Result<Reply, Fault>, out: &mut Vec<Command>) {
         self.sweep.job.answered(self.now.mono, result.is_err());
+        self.look_again();
         let Ok(Reply::Swept { queues, expired, next, more }) = result else { return };
         for queue in queues {
             self.raise(&queue);
@@ -81,6 +91,17 @@ impl Engine {
         }
         if more {
             self.sweep.job.want();
+        }
+    }
+
+    /// A store that others write to is looked at again soon.
+    fn look_again(&mut self) {
+        if self.plan.shared {
+            self.sweep.retention_at = Some(self.now.mono.plus(LOOK_MS));
+            self.sweep.looks = self.sweep.looks.wrapping_add(1);
+            if self.sweep.looks.is_multiple_of(LOOKS) {
+                self.raise_all();
+            }
         }
     }
 

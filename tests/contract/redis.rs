@@ -59,8 +59,9 @@ fn open(prefix: &str, node: &str) -> (Redis, Receiver<Completion>) {
         keyprefix: prefix.to_owned(),
         node: node.to_owned(),
         lease: Duration::from_secs(30),
+        peer: None,
     };
-    let store = Redis::open(options, Box::new(move || client.get_connection()), Box::new(on_done)).unwrap();
+    let store = Redis::open(options, Box::new(move || client.get_connection()), Box::new(on_done), Box::new(|_| {})).unwrap();
     (store, done)
 }
 

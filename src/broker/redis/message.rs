@@ -107,6 +107,10 @@ pub(super) struct Row {
     pub(super) seq: i64,
     /// Its payload is dropped.
     pub(super) slim: bool,
+    /// The envelope that a Celery client sent, where one did.
+    pub(super) envelope: Option<Vec<u8>>,
+    /// The result that later steps are given, where the record keeps none.
+    pub(super) result: Option<Vec<u8>>,
 }
 
 impl Row {
@@ -144,6 +148,7 @@ pub(super) fn row(value: Value) -> Result<Option<Row>, Odd> {
         outcome: None,
     };
     let (mut rank, mut seq, mut slim, mut step) = (0, 0, false, StepOf::default());
+    let (mut envelope, mut result) = (None, None);
     while !list.is_empty() {
         let name = list.bytes()?;
         let value = list.bytes()?;
@@ -182,6 +187,8 @@ pub(super) fn row(value: Value) -> Result<Option<Row>, Odd> {
             b"rk" => rank = num(&value)?,
             b"sq" => seq = num(&value)?,
             b"sl" => slim = true,
+            b"ce" => envelope = Some(value),
+            b"cr" => result = Some(value),
             // The scripts' own.
             _ => {}
         }
@@ -189,7 +196,7 @@ pub(super) fn row(value: Value) -> Result<Option<Row>, Odd> {
     if !step.workflow.0.is_empty() {
         record.message.step = Some(Box::new(step));
     }
-    Ok(Some(Row { record, rank, seq, slim }))
+    Ok(Some(Row { record, rank, seq, slim, envelope, result }))
 }
 
 fn text(bytes: Vec<u8>) -> Result<String, Odd> {

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use redis::{ConnectionLike, ErrorKind, RedisError, ServerErrorKind, Value};
 
 use super::args::Args;
+use super::celery::Peer;
 use super::decode::{self, No};
 use super::flows;
 use super::reply::Reader;
 use super::steps::fault;
-use super::{Done, Open, Shared, encode, script};
-use crate::broker::Completion;
+use super::{Done, OnWake, Open, Shared, Woken, encode, script};
+use crate::broker::{Completion, rules};
 use crate::model::op::{Fault, Op, Reply, Ticket};
+use crate::model::time::Wall;
 use crate::model::workflow::Fallout;
 
 /// Operations of one script at most: it holds up everybody else who talks to this server.
@@ -24,6 +26,9 @@ const BYTES: usize = 256 << 10;
 
 /// How often this node says that it lives.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
+
+/// How often the bindings of the queues are written: a server that was emptied has none.
+const BIND_EVERY: Duration = Duration::from_secs(60);
 
 /// What is asked of the thread.
 pub(super) enum Request {
@@ -41,9 +46,18 @@ pub(super) struct Store {
     pub(super) done: Done,
     /// The connection, while there is one.
     pub(super) link: Option<Link>,
+    /// Before kombu's keys.
     pub(super) prefix: String,
+    /// Before the keys of results.
+    pub(super) metas: String,
     pub(super) node: String,
     pub(super) lease_ms: u64,
+    pub(super) peer: Option<Peer>,
+    pub(super) on_wake: OnWake,
+    /// When the bindings of the queues were written last.
+    pub(super) bound: Option<Instant>,
+    /// There was a connection before.
+    pub(super) connected: bool,
     /// Laps of schedules that were rewound.
     pub(super) laps: BTreeMap<String, u32>,
     pub(super) waiting: VecDeque<(Ticket, Op)>,
@@ -186,8 +200,42 @@ impl Store {
         }
         let mut args = Args::default();
         args.num(self.lease_ms).flag(self.told.is_none());
+        let first = self.told.is_none();
         self.told = Some(Instant::now());
-        let _ = self.ask("alive", args);
+        if self.ask("alive", args).is_ok_and(|mut said| said.text().is_ok_and(|word| word == "lost")) {
+            (self.on_wake)(Woken::Lapsed);
+        }
+        let now = wall();
+        if first && self.peer.is_some() {
+            self.complain(|store| store.take_in_left(now));
+        }
+        if self.peer.is_some() && self.bound.is_none_or(|at| at.elapsed() >= BIND_EVERY) {
+            self.bound = Some(Instant::now());
+            self.complain(Self::bind);
+        }
+        // What another life of this node, or one that is gone, did not tell.
+        self.complain(|store| store.tell_all(now));
+    }
+
+    /// What nobody asked for is not answered to anybody: a fault of it is said, and it is done again later.
+    fn complain(&mut self, what: impl FnOnce(&mut Self) -> Result<(), Fault>) {
+        if self.link.is_some()
+            && let Err(fault) = what(self)
+        {
+            tracing::warn!("{fault}");
+        }
+    }
+
+    fn bind(&mut self) -> Result<(), Fault> {
+        let queues = self.peer.as_ref().map(|peer| peer.queues.clone()).unwrap_or_default();
+        let mut args = Args::default();
+        args.list(queues.into_iter());
+        self.ask("bind", args).map(drop)
+    }
+
+    fn tell_all(&mut self, now: Wall) -> Result<(), Fault> {
+        while self.peer.is_some() && self.tell(now)? {}
+        Ok(())
     }
 
     fn reconnect(&mut self) {
@@ -199,6 +247,11 @@ impl Store {
                 self.link = Some(link);
                 self.tries = 0;
                 self.shared.set_trouble(None);
+                // Others may have taken over what this node held meanwhile.
+                self.told = self.told.and_then(|at| at.checked_sub(ALIVE_EVERY)).or(self.told);
+                if std::mem::replace(&mut self.connected, true) {
+                    (self.on_wake)(Woken::Lapsed);
+                }
             }
             Err(e) => self.trouble(&Trouble::of(&e)),
         }
@@ -225,28 +278,62 @@ impl Store {
             let answers = self.waiting.drain(..).map(none).collect();
             return self.done.call(answers);
         }
+        self.take_in_first();
         let mut args = Args::default();
         let mut batch = Vec::new();
+        let mut ends = false;
+        let mut refused = Vec::new();
         while let Some((ticket, op)) = self.waiting.pop_front() {
+            if let Err(fault) = sensible(&op) {
+                refused.push((ticket, Err(fault)));
+                continue;
+            }
             let laps = &self.laps;
             let Some((name, one)) = encode::op(&op, |name| laps.get(name).copied().unwrap_or(0)) else {
                 if batch.is_empty() {
+                    self.done.call(refused);
                     return self.in_steps(ticket, op);
                 }
                 self.waiting.push_front((ticket, op));
                 break;
             };
             args.op(name, one);
+            ends |= may_end(&op);
             batch.push((ticket, op));
             if batch.len() >= MOST || args.bytes() >= BYTES {
                 break;
             }
+        }
+        self.done.call(refused);
+        if batch.is_empty() {
+            return;
         }
         let answers = match self.eval(args) {
             Ok(values) => self.answers(batch, values),
             Err(trouble) => batch.into_iter().map(|(ticket, _)| (ticket, Err(trouble.fault()))).collect(),
         };
         self.done.call(answers);
+        if ends {
+            self.complain(|store| store.tell_all(wall()));
+        }
+    }
+
+    /// Messages of Celery's clients are taken in before what waits of their queues is handed out.
+    fn take_in_first(&mut self) {
+        if self.peer.is_none() {
+            return;
+        }
+        let mut wanted: Vec<(String, u32, Wall)> = Vec::new();
+        for (_, op) in self.waiting.iter().take(MOST) {
+            if let Op::Lease { queue, credit, now, .. } = op
+                && !wanted.iter().any(|(q, ..)| q == queue)
+            {
+                wanted.push((queue.clone(), *credit, *now));
+            }
+        }
+        for (queue, credit, now) in wanted {
+            self.complain(|store| store.take_in(&queue, credit, now));
+        }
     }
 
     fn answers(&mut self, batch: Vec<(Ticket, Op)>, values: Reader) -> Vec<Completion> {
@@ -306,7 +393,7 @@ impl Store {
     fn eval(&mut self, ops: Args) -> Result<Reader, Trouble> {
         let Some(link) = &mut self.link else { return Err(Trouble::Again("not connected".to_owned())) };
         let mut args = Args::default();
-        args.text(self.prefix.as_str()).text(self.node.as_str()).join(ops);
+        args.text(self.prefix.as_str()).text(self.metas.as_str()).text(self.node.as_str()).join(ops);
         match link.eval(&args) {
             Ok(value) => Reader::of(value).map_err(|odd| Trouble::Refused(odd.0)),
             Err(e) => {
@@ -315,5 +402,25 @@ impl Store {
                 Err(trouble)
             }
         }
+    }
+}
+
+/// Whether a message may be over after it.
+const fn may_end(op: &Op) -> bool {
+    !matches!(op, Op::Lease { .. } | Op::Start { .. } | Op::Get { .. } | Op::Extend { .. } | Op::Count)
+}
+
+fn wall() -> Wall {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Wall(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Refuses what makes no sense before it is sent.
+fn sensible(op: &Op) -> Result<(), Fault> {
+    match op {
+        Op::Publish { messages, max_length, .. } => rules::check_bounds(messages.len(), max_length.len()),
+        Op::Settle(settle) => rules::check_settle(settle),
+        Op::Tick(tick) => rules::check_tick(tick),
+        _ => Ok(()),
     }
 }

@@ -2,17 +2,22 @@
 -- this directory are joined in the order that script.rs names. Functions stand in tables: Lua 5.1 allows 200 local
 -- variables, and 60 from outside in one function.
 --
--- ARGV: prefix of every key, this node, then each operation as its name, how many arguments follow, and these.
+-- ARGV: prefix of kombu's keys, prefix of results' keys, this node, then each operation as its name, how many
+-- arguments follow, and these.
 -- A number that may have more than 14 digits is written by N: tostring would round it.
 
-local P, NODE = ARGV[1], ARGV[2]
+local K, METAS, NODE = ARGV[1], ARGV[2], ARGV[3]
+local P = K .. 'taskd.'
 local call = redis.call
 
 -- What the operation did beside its answer; see Fallout in model/workflow.rs.
 local fallout
 
+-- Queues that got messages, and when the first of what was stored for later is due: told to the other nodes.
+local woken, woken_due = {}, nil
+
 -- Reading the arguments of an operation.
-local at = 3
+local at = 4
 local function take()
   local value = ARGV[at]
   at = at + 1
@@ -49,6 +54,7 @@ local FINAL = { SUCCESS = true, FAILURE = true, REVOKED = true, EXPIRED = true, 
 local CORE = {
   'sq', 's', 'q', 't', 'p', 'l', 'rk', 'c', 'tk', 'n', 'lo', 'due', 'ex', 'fi', 'xa', 'un', 'hd', 'sl', 'fs', 'w', 'wn',
   'wp', 'uk', 'uh', 'uc', 'up', 'uu', 'ua', 'nd', 'pk', 'r', 'mr', 'eta', 'st',
+  'cf',
 }
 local NUMBERS = {
   rk = true, n = true, lo = true, due = true, ex = true, fi = true, xa = true, wn = true, uu = true, r = true,
@@ -158,7 +164,13 @@ function row.save(r)
   for name, _ in pairs(counts) do
     if not counted[name] then call('HINCRBY', P .. 'counts', name, 1) end
   end
-  if r.l and row.class(r) == 'waiting' then lane.enter(r) end
+  local class = row.class(r)
+  if class == 'waiting' then
+    woken[r.q] = true
+    if r.l then lane.enter(r) end
+  elseif class == 'scheduled' and r.due and (not woken_due or r.due < woken_due) then
+    woken_due = r.due
+  end
   local copy = { id = r.id }
   for _, name in ipairs(CORE) do copy[name] = r[name] end
   r.old = copy
@@ -233,13 +245,14 @@ function row.finish(r, state, outcome, now, expires_ms)
   r.xa = nil
   if expires_ms and state ~= 'DEAD' then r.xa = now + expires_ms end
   call('HSET', row.key(r.id), 'o', outcome)
+  life.out(r)
 end
 
 -- Drops the payload of a finished row, or the whole of it where its id need not be known any more.
 function row.outlive(r, now)
   if (r.fi or 0) + RULES.ID_KEPT > now then
-    call('HDEL', row.key(r.id), 'a', 'k', 'h', 'o', 'u')
-    r.uk, r.uh, r.uc, r.up, r.eta, r.ex, r.xa = nil, nil, nil, nil, nil, nil, nil
+    call('HDEL', row.key(r.id), 'a', 'k', 'h', 'o', 'u', 'ce', 'cr')
+    r.uk, r.uh, r.uc, r.up, r.eta, r.ex, r.xa, r.cf = nil, nil, nil, nil, nil, nil, nil, nil
     r.sl = '1'
     row.save(r)
   else

@@ -83,8 +83,11 @@ function ops.settle()
       r.r = (r.r or 0) + 1
     end
     call('HSET', row.key(id), 'o', outcome)
+    life.out(r)
     row.save(r)
   else
+    -- A record that keeps no result: what follows is given it all the same.
+    if r.cf and result then call('HSET', row.key(id), 'cr', result) end
     row.finish(r, state, outcome, now, expires_ms and tonumber(expires_ms))
     life.finished(r, result, now)
   end

@@ -17,4 +17,11 @@ while ARGV[at] do
     replies[#replies + 1] = { { 'error', name .. ': ' .. text }, '' }
   end
 end
+
+-- A channel: PUBLISH is a command of its own, so whoever watches it is told once for the whole batch.
+if (next(woken) or woken_due) and call('ZCARD', P .. 'alive') > 1 then
+  local told = { NODE, woken_due and N(woken_due) or '' }
+  for queue, _ in pairs(woken) do told[#told + 1] = queue end
+  call('PUBLISH', P .. 'wake', table.concat(told, '\n'))
+end
 return replies

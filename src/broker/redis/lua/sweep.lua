@@ -101,7 +101,9 @@ function ops.unknown()
   local from, list = take(), { 'unknown' }
   for _, member in ipairs(call('ZRANGEBYSCORE', P .. 'unknown', '(' .. from, '+inf', 'LIMIT', 0, RULES.SWEEP)) do
     local id = row.id_of(member)
-    list[#list + 1] = { N(tonumber(string.sub(member, 1, 16), 16)), id, call('HGET', row.key(id), 't') or '' }
+    list[#list + 1] = N(tonumber(string.sub(member, 1, 16), 16))
+    list[#list + 1] = id
+    list[#list + 1] = call('HGET', row.key(id), 't') or ''
   end
   return list
 end

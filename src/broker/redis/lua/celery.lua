@@ -1,0 +1,176 @@
+-- Celery's side: kombu's lists are read, results are written where Celery's clients look for them.
+--
+-- A message of a client is moved in one step from its list into kombu's unacked (so that it is never nowhere) and into
+-- in:NODE, then read in Rust, and stored as a row with its envelope (ce) in the step that takes it out of both. What
+-- ends of it is put into out:NODE in the step of its end; whoever empties that writes the result and sends what
+-- follows, which may be done twice: a result is written once, and ids of what follows are known.
+
+-- The priority lists of kombu: QUEUE, and QUEUE with two control characters and the step behind it.
+function life.lists(queue)
+  local list = {}
+  for i, step in ipairs({ '', '\6\22' .. '3', '\6\22' .. '6', '\6\22' .. '9' }) do list[i] = K .. queue .. step end
+  return list
+end
+
+-- Takes messages off the lists of a queue, those of the lowest step first.
+function ops.take_in()
+  local queue, most = take(), taken()
+  local list = { 'taken_in' }
+  local time = call('TIME')
+  local seconds = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
+  for _, key in ipairs(life.lists(queue)) do
+    while #list <= most do
+      local raw = call('RPOP', key)
+      if not raw then break end
+      local tag = string.match(raw, '"delivery_tag": ?"([^"\\]+)"')
+      -- One without a tag is nobody's to take back: it gets one of its own.
+      tag = tag or ('taskd-' .. redis.sha1hex(raw))
+      call('ZADD', K .. 'unacked_index', seconds, tag)
+      call('HSET', K .. 'unacked', tag, '[' .. raw .. ', "", ' .. cjson.encode(queue) .. ']')
+      call('HSET', P .. 'in:' .. NODE, tag, queue)
+      list[#list + 1] = { tag, raw }
+    end
+  end
+  return list
+end
+
+-- What was taken off the lists and not stored: after a restart of this node, or the end of another one.
+function ops.taken_in()
+  local list = { 'taken_in' }
+  local all = call('HGETALL', P .. 'in:' .. NODE)
+  for i = 1, #all, 2 do
+    local entry = call('HGET', K .. 'unacked', all[i])
+    if entry then list[#list + 1] = { all[i], all[i + 1], entry }
+    else call('HDEL', P .. 'in:' .. NODE, all[i]) end
+  end
+  return list
+end
+
+local function acked(tag)
+  call('ZREM', K .. 'unacked_index', tag)
+  call('HDEL', K .. 'unacked', tag)
+  call('HDEL', P .. 'in:' .. NODE, tag)
+end
+
+-- Stores messages that were taken off the lists: tag and message each.
+function ops.store_in()
+  local now = taken()
+  local queues = 0
+  for _ = 1, taken() do
+    local tag = take()
+    local entry = claim.messages()[1]
+    local m = entry.m
+    local there = row.read(m.id)
+    if not there then
+      claim.store(entry, now)
+    elseif FINAL[there.s] then
+      -- It came again: its result is told again.
+      life.out(there)
+    end
+    acked(tag)
+    queues = queues + 1
+  end
+  return { 'stored_in', queues }
+end
+
+-- Stores the end of one that cannot be read: a record of a failure, its meta, and what is to be published with it.
+function ops.refuse_in()
+  local now, tag, state, outcome, keep = taken(), take(), take(), take(), taken()
+  local entry = claim.messages()[1]
+  local m = entry.m
+  if call('EXISTS', row.key(m.id)) == 0 then
+    row.begin(m, entry.fields, 'WAITING', nil, now, false)
+    row.finish(m, state, outcome, now, state ~= 'DEAD' and keep or nil)
+    row.save(m)
+  end
+  life.metas()
+  acked(tag)
+  return { 'done' }
+end
+
+-- Its end is to be told to Celery.
+function life.out(r)
+  if r.cf then call('RPUSH', P .. 'out:' .. NODE, r.id) end
+end
+
+-- The next ends to be told.
+function ops.out()
+  local list = { 'out' }
+  for _, id in ipairs(call('LRANGE', P .. 'out:' .. NODE, 0, taken() - 1)) do
+    list[#list + 1] = { id, row.record(id) }
+  end
+  return list
+end
+
+-- Metas: key, seconds to live (0: for good), text; SUCCESS is final.
+function life.metas()
+  for _ = 1, taken() do
+    local id, ttl, text = take(), taken(), take()
+    local key = METAS .. 'celery-task-meta-' .. id
+    local there = call('GET', key)
+    if not there or not string.find(there, '"status": ?"SUCCESS"') then
+      if ttl > 0 then call('SETEX', key, ttl, text) else call('SET', key, text) end
+      call('PUBLISH', key, text)
+    end
+  end
+end
+
+-- Tells the first end of the outbox: metas, sizes of chords, messages to send, and the mark that was asked for.
+function ops.tell()
+  local id = take()
+  life.metas()
+  for _ = 1, taken() do
+    local group, size = take(), take()
+    call('SET', METAS .. 'celery-taskset-meta-' .. group .. '.s', size, 'EX', 86400)
+  end
+  for _ = 1, taken() do
+    local queue, step, raw = take(), taken(), take()
+    call('LPUSH', life.lists(queue)[step], raw)
+    woken[queue] = true
+  end
+  if id ~= '' then call('LREM', P .. 'out:' .. NODE, 1, id) end
+  return { 'done' }
+end
+
+-- A member of a chord has ended (on_chord_part_return of Celery's Redis backend): counted once; the parts in their
+-- order where all have, and this node is to call the body.
+function ops.part()
+  local group, id, score, part, size, ttl = take(), take(), take(), take(), given(), taken()
+  local base = METAS .. 'celery-taskset-meta-' .. group
+  if call('GET', base .. '.c') == 'done' then return { 'part' } end
+  if call('SADD', base .. '.d', id .. ':' .. score) == 1 then call('ZADD', base .. '.j', score, part) end
+  for _, suffix in ipairs({ '.j', '.d', '.t', '.s' }) do call('EXPIRE', base .. suffix, ttl) end
+  if size then call('SET', base .. '.s', size, 'EX', ttl, 'NX') end
+  local all = tonumber(call('GET', base .. '.s'))
+  if not all then return { 'part' } end
+  all = all + tonumber(call('GET', base .. '.t') or 0)
+  if call('ZCARD', base .. '.j') < all then return { 'part' } end
+  if not call('SET', base .. '.c', NODE, 'NX', 'EX', 30) and call('GET', base .. '.c') ~= NODE then return { 'part' } end
+  local tree = call('GET', base) or ''
+  return { 'part', call('ZRANGE', base .. '.j', 0, -1), tree }
+end
+
+-- The body of a chord is called, or never will be.
+function ops.parted()
+  local base = METAS .. 'celery-taskset-meta-' .. take()
+  call('SET', base .. '.c', 'done', 'EX', 300)
+  call('DEL', base .. '.j', base .. '.d', base .. '.t', base .. '.s')
+  return { 'done' }
+end
+
+-- Metas that are stored, for ids.
+function ops.metas()
+  local list = { 'metas' }
+  for i, id in ipairs(many()) do list[i + 1] = call('GET', METAS .. 'celery-task-meta-' .. id) or '' end
+  return list
+end
+
+-- Old producers look for a queue's bindings before they send to it.
+function ops.bind()
+  for _, queue in ipairs(many()) do
+    local member = queue .. '\6\22\6\22' .. queue
+    call('SADD', K .. '_kombu.binding.' .. queue, member)
+    call('SADD', K .. '_kombu.binding_permanent.' .. queue, member)
+  end
+  return { 'done' }
+end
