@@ -264,10 +264,9 @@ fn verify(value: &str) -> Result<Verify, Wrong> {
     match value.to_ascii_lowercase().trim_start_matches("cert_") {
         "required" | "optional" => Ok(Verify::Host),
         "none" => Ok(Verify::Nothing),
-        _ => refused(
-            "has the option `ssl_cert_reqs` with a value that is not known",
-            "write required or none",
-        ),
+        _ => {
+            refused("has the option `ssl_cert_reqs` with a value that is not known", "write required or none")
+        }
     }
 }
 

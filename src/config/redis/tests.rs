@@ -61,10 +61,7 @@ fn sentinels_in_every_spelling() {
     );
     assert_eq!((address.user.as_deref(), password(&address).as_str()), (Some("u"), "one"));
     let Place::Sentinel { user, password: Some(theirs), .. } = &address.place else { panic!("{address:?}") };
-    assert_eq!(
-        (user.as_deref(), theirs.expose(&Secrets::default())),
-        (Some("s"), Ok("t&wo".to_owned()))
-    );
+    assert_eq!((user.as_deref(), theirs.expose(&Secrets::default())), (Some("s"), Ok("t&wo".to_owned())));
     assert_eq!(address.tls.as_ref().unwrap().authorities, Some("/ca.pem".into()));
     assert_eq!(
         address.shown(),
