@@ -24,6 +24,7 @@ mod params;
 mod placeholder;
 mod pool;
 mod program;
+pub mod redis;
 mod report;
 mod schedule;
 mod schema;
