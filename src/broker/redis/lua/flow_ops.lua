@@ -83,6 +83,36 @@ function joins.new_flow(w, now)
   return f
 end
 
+-- Publishes first steps, which are stored as published. Of a large workflow Redis would stand still for seconds where
+-- each of them was stored by itself: what is new and claims nothing is stored together.
+joins.BULK = 500
+function joins.publish_roots(run, w, roots)
+  local key, plans, entries, keys, ids, plain = run.f.key, {}, {}, {}, {}, #roots > 1
+  for i, no in ipairs(roots) do
+    local plan = joins.root_plan(w, no)
+    local entry = joins.call(plan, run.now)
+    plans[i], entries[i], keys[i] = plan, entry or false, row.key(plan.id)
+    plain = plain and entry and not entry.m.uk and not entry.m.l and not ids[plan.id]
+    ids[plan.id] = true
+  end
+  -- Only what was published later has a plan.
+  if not w.steps then call('HDEL', P .. 'plan:' .. key, unpack(roots)) end
+  if plain and call('EXISTS', unpack(keys)) == 0 then
+    joins.store_many(entries, run.now)
+    for _, entry in ipairs(entries) do joins.fallout_published(entry.m) end
+    return
+  end
+  for i, no in ipairs(roots) do
+    if entries[i] and joins.store(entries[i], run.now) then
+      joins.fallout_published(entries[i].m)
+    else
+      local r = joins.row(key, no)
+      r.stage = 'PENDING'
+      joins.publish(run, r, plans[i])
+    end
+  end
+end
+
 -- Stores a workflow and publishes its first steps. What is there already, where the id is known.
 function joins.launch(w, now)
   local there = joins.head(w.id)
@@ -99,19 +129,8 @@ function joins.launch(w, now)
     return nil
   end
   local run = joins.run(f, now)
-  for _, no in ipairs(roots) do
-    local plan = joins.root_plan(w, no)
-    -- Only what was published later has a plan.
-    if not w.steps then call('HDEL', P .. 'plan:' .. f.key, no) end
-    -- It is stored as published.
-    local entry = joins.call(plan, now)
-    if entry and joins.store(entry, now) then
-      joins.fallout_published(entry.m)
-    else
-      local r = joins.row(f.key, no)
-      r.stage = 'PENDING'
-      joins.publish(run, r, plan)
-    end
+  for from = 1, #roots, joins.BULK do
+    joins.publish_roots(run, w, { unpack(roots, from, math.min(from + joins.BULK - 1, #roots)) })
   end
   joins.go(run, { left = RULES.SWEEP })
   return nil
@@ -123,7 +142,7 @@ function joins.no_room(w, bounds)
   local most, added = {}, {}
   for i = 1, #bounds, 2 do most[bounds[i]] = tonumber(bounds[i + 1]) end
   for _, no in ipairs(joins.fours(w.roots)) do
-    local m = joins.message(joins.root_plan(w, no), {}).m
+    local m = joins.message(joins.root_plan(w, no), 0).m
     if most[m.q] and call('EXISTS', row.key(m.id)) == 0 then
       added[m.q] = (added[m.q] or 0) + 1
       if row.length(m.q) + added[m.q] > most[m.q] then return { 'full', m.q, N(most[m.q]) } end
@@ -146,7 +165,7 @@ end
 function joins.launched(w, now, unfit, linked, bounds)
   local verdict
   if linked and w.count > 0 then
-    local first = joins.message(joins.root_plan(w, 0), {})
+    local first = joins.message(joins.root_plan(w, 0), now)
     local verdicts, nothing = claim.admit({ first }, now)
     if not verdicts then return nothing end
     verdict = verdicts[1]

@@ -8,8 +8,8 @@
 --   result:KEY hash    number -> the JSON of a result that a later step is given
 --   work:KEY   hash    place -> what is still to be told; works:KEY: the places; ends:KEY: those of ends, by source
 -- flow_ids: id -> KEY; flows_busy: those with work; flows_over: those that are over, by when they are forgotten.
--- Flags of a step: b born, p passes, s sink, f runs on failure, g goes on. Packed: each text behind its length and a
--- colon. Numbers that joins.rs names too are compared with it by a test in flows.rs.
+-- Flags of a step: b born, p passes, s sink, f runs on failure, g goes on. Packed: a list of texts in MessagePack.
+-- Numbers that Rust names too are compared with it by a test in flows.rs.
 
 joins.PART, joins.LOOK, joins.RESULTS, joins.BYTES = 500, 1000, 100, 1048576
 joins.FAILED = { FAILURE = true, REVOKED = true, EXPIRED = true, DEAD = true }
@@ -17,17 +17,6 @@ joins.END = 4294967295
 
 -- Every key of a workflow beside its head.
 joins.PARTS = { 'step:', 'of:', 'plan:', 'after:', 'next:', 'sinks:', 'result:', 'work:', 'works:', 'ends:' }
-
-function joins.unpacked(text)
-  local list, from = {}, 1
-  while from <= #text do
-    local colon = string.find(text, ':', from, true)
-    local upto = colon + tonumber(string.sub(text, from, colon - 1))
-    list[#list + 1] = string.sub(text, colon + 1, upto)
-    from = upto + 1
-  end
-  return list
-end
 
 -- The number at a place (from 0) of a list of four bytes each.
 function joins.four(list, place) return (struct.unpack('>I4', list, 4 * place + 1)) end
@@ -205,7 +194,7 @@ end
 -- Id, name and task of a step.
 function joins.of(key, no)
   local text = call('HGET', P .. 'of:' .. key, no)
-  return text and joins.unpacked(text) or { '', '', '' }
+  return text and cmsgpack.unpack(text) or { '', '', '' }
 end
 
 function joins.step_id(key, no) return joins.of(key, no)[1] end
@@ -227,7 +216,7 @@ end
 
 -- What is published of a step: its flags i (immutable) and g (gather), delay, lifetime, id, then its fields.
 function joins.planned(text)
-  local list = joins.unpacked(text)
+  local list = cmsgpack.unpack(text)
   return {
     immutable = string.find(list[1], 'i', 1, true), gather = string.find(list[1], 'g', 1, true),
     delay = tonumber(list[2]), lifetime = tonumber(list[3]), id = list[4], list = list,
@@ -294,41 +283,50 @@ function joins.end_work(key, source)
   return place, joins.work_at(key, place)
 end
 
--- The message of a plan: its row and its fields. Of 'with' those that are named there take the place of its own; one
--- that is given as false is left out.
-function joins.message(plan, with)
-  local fields = {}
-  for i = 5, #plan.list, 2 do
-    local name = plan.list[i]
-    if with[name] == nil then
-      fields[#fields + 1] = name
-      fields[#fields + 1] = plan.list[i + 1]
-    end
-  end
-  for name, value in pairs(with) do
-    if value then
-      fields[#fields + 1] = name
-      fields[#fields + 1] = value
-    end
+-- The message of a plan, with this as the time of its acceptance: its row and its fields.
+function joins.message(plan, enqueued)
+  local fields = { 'enq', N(enqueued), unpack(plan.list, 5) }
+  for i = 3, #fields, 2 do
+    if fields[i] == 'enq' then fields[i + 1] = fields[2] end
   end
   local m = row.fields(fields)
   m.id = plan.id
   return { m = m, fields = fields }
 end
 
+joins.GIVEN = { enq = true, eta = true, ex = true, a = true }
+
 -- The message of a step as it is published now, with the JSON that it is given before its own arguments; nil where
 -- that is larger than a message may be. Arguments are joined as texts: numbers in them are not ours to read.
 function joins.call(plan, now, value)
-  local args, kwargs, headers = '[]', '{}', '{}'
-  for i = 5, #plan.list, 2 do
-    local name, text = plan.list[i], plan.list[i + 1]
-    if name == 'a' then args = text elseif name == 'k' then kwargs = text elseif name == 'h' then headers = text end
+  local list, fields, m = plan.list, {}, { id = plan.id }
+  local args, kwargs, headers, n = '[]', 2, 2, 0
+  -- One pass: of a large workflow Redis does this a hundred thousand times in one script.
+  for i = 5, #list, 2 do
+    local name, text = list[i], list[i + 1]
+    if name == 'a' then
+      args = text
+    elseif not joins.GIVEN[name] then
+      if name == 'k' then kwargs = #text elseif name == 'h' then headers = #text end
+      fields[n + 1], fields[n + 2] = name, text
+      n = n + 2
+      m[name] = NUMBERS[name] and tonumber(text) or text
+    end
   end
   if value then args = args == '[]' and '[' .. value .. ']' or '[' .. value .. ',' .. string.sub(args, 2) end
-  if #args + #kwargs + #headers + 4 > joins.BYTES then return nil end
-  local eta = plan.delay and plan.delay > 0 and now + plan.delay
-  local ex = plan.lifetime and (eta or now) + plan.lifetime
-  return joins.message(plan, { a = args, enq = N(now), eta = eta and N(eta) or false, ex = ex and N(ex) or false })
+  if #args + kwargs + headers + 4 > joins.BYTES then return nil end
+  fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'a', args, 'enq', N(now)
+  n = n + 4
+  if plan.delay and plan.delay > 0 then
+    m.eta = now + plan.delay
+    fields[n + 1], fields[n + 2] = 'eta', N(m.eta)
+    n = n + 2
+  end
+  if plan.lifetime then
+    m.ex = (m.eta or now) + plan.lifetime
+    fields[n + 1], fields[n + 2] = 'ex', N(m.ex)
+  end
+  return { m = m, fields = fields }
 end
 
 -- Stores a message; false: its id is known, or its key is held, of which it is stored as ended.
@@ -341,6 +339,35 @@ function joins.store(entry, now)
   if call('EXISTS', row.key(entry.m.id)) == 1 then return false end
   claim.store(entry, now)
   return true
+end
+
+-- Stores many messages whose ids are new and that claim nothing, as one after another would be.
+function joins.store_many(entries, now)
+  local ready = row.ready_new(now)
+  local last = call('HINCRBY', P .. 'n', 'seq', #entries)
+  local members, counted = {}, {}
+  for i, entry in ipairs(entries) do
+    local m, fields = entry.m, entry.fields
+    m.sq = last - #entries + i
+    m.s, m.due = life.first_state(m, now)
+    m.rk, m.n, m.lo, m.c = m.due and 0 or RULES.rank(ready, m.p), 0, 0, '1'
+    local first = { 'sq', N(m.sq), 's', m.s, 'rk', N(m.rk), 'n', '0', 'lo', '0', 'c', '1', unpack(fields) }
+    if m.due then
+      first[#first + 1] = 'due'
+      first[#first + 1] = N(m.due)
+    end
+    call('HSET', row.key(m.id), unpack(first))
+    local keys, counts = row.image(m)
+    for name, score in pairs(keys) do
+      local list = members[name] or {}
+      members[name] = list
+      list[#list + 1] = N(score)
+      list[#list + 1] = row.member(m)
+    end
+    for name, _ in pairs(counts) do counted[name] = (counted[name] or 0) + 1 end
+  end
+  for name, list in pairs(members) do call('ZADD', P .. name, unpack(list)) end
+  for name, count in pairs(counted) do call('HINCRBY', P .. 'counts', name, count) end
 end
 
 -- Records the end of a message that never was published, unless its id is known.

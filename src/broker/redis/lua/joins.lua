@@ -239,7 +239,7 @@ end
 function joins.record(run, no, state, outcome)
   local plan = joins.plan(run.f.key, no)
   if not plan then return end
-  local entry = joins.message(plan, { enq = N(run.f.launched) })
+  local entry = joins.message(plan, run.f.launched)
   joins.put_ended(entry, state, outcome, run.now, run.f.keep)
 end
 
