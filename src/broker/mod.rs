@@ -7,6 +7,7 @@ use crate::model::op::{Caps, Fault, Op, Reply, Ticket};
 pub mod admission;
 pub mod joins;
 pub mod model;
+pub mod redis;
 pub mod rules;
 pub mod sqlite;
 

@@ -44,7 +44,7 @@ pub trait Harness {
 }
 
 /// Waits for the answers of these tickets, whatever their order.
-fn collect(done: &Receiver<Completion>, first: u64, n: usize) -> Vec<Answer> {
+pub fn collect(done: &Receiver<Completion>, first: u64, n: usize) -> Vec<Answer> {
     let mut answers: Vec<Option<Answer>> = (0..n).map(|_| None).collect();
     for _ in 0..n {
         let (ticket, answer) =
@@ -55,7 +55,7 @@ fn collect(done: &Receiver<Completion>, first: u64, n: usize) -> Vec<Answer> {
     answers.into_iter().map(Option::unwrap).collect()
 }
 
-fn ticketed(next: &mut u64, ops: Vec<Op>) -> Vec<(Ticket, Op)> {
+pub fn ticketed(next: &mut u64, ops: Vec<Op>) -> Vec<(Ticket, Op)> {
     ops.into_iter()
         .map(|op| {
             *next += 1;

@@ -17,6 +17,7 @@ mod faults;
 mod full_disk;
 mod harness;
 mod opening;
+mod redis;
 mod throughput;
 
 /// Runs the same cases over each adapter, one test for each pair.
@@ -32,6 +33,12 @@ macro_rules! suite {
             $($(#[test]
             fn $case() {
                 crate::cases::$room::$case(&mut crate::harness::Embedded::new());
+            })+)+
+        }
+        mod shared {
+            $($(#[test]
+            fn $case() {
+                crate::cases::$room::$case(&mut crate::redis::Shared::new());
             })+)+
         }
     };

@@ -104,7 +104,7 @@ function row.image(r)
   elseif class == 'unknown' then keys['unknown'] = r.sq
   elseif class == 'kept' then
     keys['kept'] = r.fi
-    if r.xa then keys['kept_own'] = r.xa else keys['kept_default'] = r.fi end
+    if r.xa then keys['kept_own'], keys['own'] = r.xa, r.fi else keys['kept_default'] = r.fi end
   elseif class == 'dead' then keys['dead'] = r.fi
   elseif class == 'slim' then keys['slim'] = r.fi
   end
@@ -248,7 +248,14 @@ function row.outlive(r, now)
 end
 
 -- The record of an id as Rust reads it: every field, or an empty list.
-function row.record(id) return call('HGETALL', row.key(id)) end
+function row.record(id)
+  local list = call('HGETALL', row.key(id))
+  if #list > 0 then
+    list[#list + 1] = 'id'
+    list[#list + 1] = id
+  end
+  return list
+end
 
 -- Takes the life of a row away: its indexes, and all that is looked at here. What is carried unread stays.
 function row.forget_life(r)

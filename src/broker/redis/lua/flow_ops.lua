@@ -1,9 +1,9 @@
 -- What is asked of workflows: launched, looked at, canceled, retried. See joins.lua and flows.lua.
 
--- A workflow as flows.rs writes it. Its steps stand there, or were uploaded before under the name 'stage'.
-function joins.taken()
+-- A workflow as flows.rs writes it; late: first steps from this number on are not published at once. Its steps stand there, or were uploaded before under the name 'stage'.
+function joins.read_launch()
   local w = { id = take(), name = take(), uid = given(), keep = taken(), fs = given(), fp = given() }
-  w.held, w.sinks, w.roots, w.count, w.stage = given(), take(), take(), taken(), given()
+  w.held, w.sinks, w.roots, w.late, w.count, w.stage = given(), take(), take(), taken(), taken(), given()
   if not w.stage then w.steps = joins.taken_steps() end
   return w
 end
@@ -17,19 +17,20 @@ function joins.taken_steps()
   return steps
 end
 
--- Writes steps, the first of which has this number, under a name: a key, or that of an upload.
-function joins.put_steps(name, from, steps, plans_of_roots)
+-- Writes steps, the first of which has this number, under a name: a key, or that of an upload, which has all plans.
+function joins.put_steps(name, from, steps, late, all_plans)
   local rows, of, plans, after, targets = {}, {}, {}, {}, {}
   local function put(list, no, value)
     list[#list + 1] = no
     list[#list + 1] = value
   end
   for i, step in ipairs(steps) do
-    local no, root = from + i - 1, step.after == ''
-    put(rows, no, (root and 'PUBLISHED 0 0 b' or 'PENDING ' .. #step.after / 4 .. ' 0 ') .. step.flags)
+    local no = from + i - 1
+    local born = step.after == '' and no < late
+    put(rows, no, (born and 'PUBLISHED 0 0 b' or 'PENDING ' .. #step.after / 4 .. ' 0 ') .. step.flags)
     put(of, no, step.of)
-    if plans_of_roots or not root then put(plans, no, step.plan) end
-    if not root then put(after, no, step.after) end
+    if all_plans or not born then put(plans, no, step.plan) end
+    if step.after ~= '' then put(after, no, step.after) end
     if step.targets ~= '' then put(targets, no, step.targets) end
   end
   joins.fill(P .. 'step:' .. name, rows)
@@ -42,10 +43,15 @@ end
 joins.STAGED = { 'step:', 'of:', 'plan:', 'after:', 'next:' }
 joins.STAGED_S = 600
 
+function joins.drop_staged(stage)
+  for _, part in ipairs(joins.STAGED) do call('UNLINK', P .. part .. stage) end
+end
+
 -- Uploads a part of the steps of a workflow that is too large for one script. What is not launched goes by itself.
 function ops.launch_part()
-  local stage, from = take(), taken()
-  joins.put_steps(stage, from, joins.taken_steps(), true)
+  local stage, from, late = take(), taken(), taken()
+  if from == 0 then joins.drop_staged(stage) end
+  joins.put_steps(stage, from, joins.taken_steps(), late, true)
   for _, part in ipairs(joins.STAGED) do call('EXPIRE', P .. part .. stage, joins.STAGED_S) end
   return { 'done' }
 end
@@ -65,7 +71,7 @@ function joins.new_flow(w, now)
   call('HSET', P .. 'flow_ids', w.id, key)
   if w.sinks ~= '' then call('SET', P .. 'sinks:' .. key, w.sinks) end
   if w.steps then
-    joins.put_steps(key, 0, w.steps, w.held)
+    joins.put_steps(key, 0, w.steps, w.late)
   else
     for _, part in ipairs(joins.STAGED) do
       if call('EXISTS', P .. part .. w.stage) == 1 then
@@ -83,64 +89,50 @@ function joins.new_flow(w, now)
   return f
 end
 
--- Publishes first steps, which are stored as published. Of a large workflow Redis would stand still for seconds where
--- each of them was stored by itself: what is new and claims nothing is stored together.
-joins.BULK = 500
-function joins.publish_roots(run, w, roots)
-  local key, plans, entries, keys, ids, plain = run.f.key, {}, {}, {}, {}, #roots > 1
-  for i, no in ipairs(roots) do
-    local plan = joins.root_plan(w, no)
-    local entry = joins.call(plan, run.now)
-    plans[i], entries[i], keys[i] = plan, entry or false, row.key(plan.id)
-    plain = plain and entry and not entry.m.uk and not entry.m.l and not ids[plan.id]
-    ids[plan.id] = true
-  end
-  -- Only what was published later has a plan.
-  if not w.steps then call('HDEL', P .. 'plan:' .. key, unpack(roots)) end
-  if plain and call('EXISTS', unpack(keys)) == 0 then
-    joins.store_many(entries, run.now)
-    for _, entry in ipairs(entries) do joins.fallout_published(entry.m) end
-    return
-  end
-  for i, no in ipairs(roots) do
-    if entries[i] and joins.store(entries[i], run.now) then
-      joins.fallout_published(entries[i].m)
-    else
-      local r = joins.row(key, no)
-      r.stage = 'PENDING'
-      joins.publish(run, r, plans[i])
-    end
-  end
-end
-
--- Stores a workflow and publishes its first steps. What is there already, where the id is known.
-function joins.launch(w, now)
-  local there = joins.head(w.id)
-  if there then return there end
+-- Stores a workflow whose id is not known and publishes its first steps; held: all of it waits for what its schedule
+-- fired before.
+function joins.launch(w, held, now)
+  w.held = held and '1' or nil
+  if held then w.late = 0 end
   local roots = joins.fours(w.roots)
   local f = joins.new_flow(w, now)
   joins.fire_begins(f)
-  if f.held then
-    for _, no in ipairs(roots) do
-      local r = joins.row(f.key, no)
-      r.stage, r.born = 'PENDING', false
-      joins.put_row(f.key, r)
-    end
-    return nil
-  end
+  if f.held then return end
   local run = joins.run(f, now)
-  for from = 1, #roots, joins.BULK do
-    joins.publish_roots(run, w, { unpack(roots, from, math.min(from + joins.BULK - 1, #roots)) })
+  local late = false
+  for _, no in ipairs(roots) do
+    if no >= w.late then
+      late = true
+      break
+    end
+    local plan = joins.root_plan(w, no)
+    -- Only what was published later has a plan.
+    if not w.steps then call('HDEL', P .. 'plan:' .. f.key, no) end
+    -- It is stored as published.
+    local entry = joins.call(plan, now)
+    if entry and joins.store(entry, now) then
+      joins.fallout_published(entry.m)
+    else
+      local r = joins.row(f.key, no)
+      r.stage = 'PENDING'
+      joins.publish(run, r, plan)
+    end
   end
+  if late then joins.add(run, joins.beginning(w.late)) end
   joins.go(run, { left = RULES.SWEEP })
-  return nil
 end
 
--- The answer where the first steps would pass a bound: bounds are queue, number, queue, number ...
+-- The answer where the first steps would pass a bound: bounds are a queue, its bound, and how many first steps it has,
+-- in turn.
 function joins.no_room(w, bounds)
   if #bounds == 0 then return nil end
   local most, added = {}, {}
-  for i = 1, #bounds, 2 do most[bounds[i]] = tonumber(bounds[i + 1]) end
+  local passes = false
+  for i = 1, #bounds, 3 do
+    most[bounds[i]] = tonumber(bounds[i + 1])
+    passes = passes or row.length(bounds[i]) + tonumber(bounds[i + 2]) > most[bounds[i]]
+  end
+  if not passes then return nil end
   for _, no in ipairs(joins.fours(w.roots)) do
     local m = joins.message(joins.root_plan(w, no), 0).m
     if most[m.q] and call('EXISTS', row.key(m.id)) == 0 then
@@ -152,13 +144,11 @@ function joins.no_room(w, bounds)
 end
 
 function ops.launch()
-  local now, unfit, linked, bounds, w = taken(), given(), given(), many(), joins.taken()
+  local now, unfit, linked, bounds, w = taken(), given(), given(), many(), joins.read_launch()
   local staged = w.stage
   if staged and call('HLEN', P .. 'step:' .. staged) ~= w.count then return { 'unstaged', w.id } end
   local answer = joins.launched(w, now, unfit, linked, bounds)
-  if staged then
-    for _, part in ipairs(joins.STAGED) do call('UNLINK', P .. part .. staged) end
-  end
+  if staged then joins.drop_staged(staged) end
   return answer
 end
 
@@ -178,7 +168,7 @@ function joins.launched(w, now, unfit, linked, bounds)
   local full = joins.no_room(w, bounds)
   if full then return full end
   if unfit then return { 'refused', unfit } end
-  joins.launch(w, now)
+  joins.launch(w, w.held, now)
   if verdict then return { 'published', claim.stored(verdict[2]) } end
   return { 'launched', '' }
 end

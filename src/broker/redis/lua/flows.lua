@@ -11,7 +11,7 @@
 -- Flags of a step: b born, p passes, s sink, f runs on failure, g goes on. Packed: a list of texts in MessagePack.
 -- Numbers that Rust names too are compared with it by a test in flows.rs.
 
-joins.PART, joins.LOOK, joins.RESULTS, joins.BYTES = 500, 1000, 100, 1048576
+joins.PART, joins.LOOK, joins.RESULTS, joins.BYTES, joins.AT_ONCE = 500, 1000, 100, 1048576, 2000
 joins.FAILED = { FAILURE = true, REVOKED = true, EXPIRED = true, DEAD = true }
 joins.END = 4294967295
 
@@ -117,12 +117,18 @@ end
 -- A workflow of so many steps is over (1), or is not any more (-1).
 function joins.count_over(steps, sign) call('HINCRBY', P .. 'n', 'spent', sign * steps) end
 
+-- What a schedule looks at of a workflow that it launched.
+function joins.fire(key)
+  local v = call('HMGET', P .. 'flow:' .. key, 'id', 'canceled', 'held')
+  return { id = v[1], canceled = v[2] == '1' or nil, held = v[3] == '1' or nil }
+end
+
 -- A workflow that a schedule launched has an open step, for the first time or again. Its place among what that fired
 -- is kept with it.
 function joins.fire_begins(f)
   if not f.fs then return end
   local seq = row.next('seq')
-  local member = string.format('%016x', seq) .. ':flow:' .. f.key
+  local member = string.format('%016x', seq) .. '/' .. f.key
   call('ZADD', P .. 'fires:' .. f.fs, seq, member)
   local places = call('HGET', P .. 'flow:' .. f.key, 'fq')
   call('HSET', P .. 'flow:' .. f.key, 'fq', (places and places .. ' ' or '') .. member)
@@ -240,21 +246,23 @@ function joins.spend(key, sources)
   end
 end
 
+function joins.is_end(work) return not work.revive and not work.begins end
+
 function joins.end_place(source, place) return string.format('%08x:%016x', source, place) end
 
--- Writes work at a place, or removes what is there; source: whose end that is, nil where it is none.
+-- Writes work at a place.
 function joins.set_work(key, place, work)
   call('HSET', P .. 'work:' .. key, place, table.concat({
-    N(work.source), work.revive and 'r' or 'e', N(work.from), N(work.till), N(work.tick),
+    N(work.source), work.begins and 'b' or work.revive and 'r' or 'e', N(work.from), N(work.till), N(work.tick),
   }, ' '))
   call('ZADD', P .. 'works:' .. key, place, place)
-  if not work.revive then call('ZADD', P .. 'ends:' .. key, 0, joins.end_place(work.source, place)) end
+  if joins.is_end(work) then call('ZADD', P .. 'ends:' .. key, 0, joins.end_place(work.source, place)) end
 end
 
 function joins.drop_work(key, place, work)
   call('HDEL', P .. 'work:' .. key, place)
   call('ZREM', P .. 'works:' .. key, place)
-  if not work.revive then call('ZREM', P .. 'ends:' .. key, joins.end_place(work.source, place)) end
+  if joins.is_end(work) then call('ZREM', P .. 'ends:' .. key, joins.end_place(work.source, place)) end
 end
 
 function joins.push_work(key, work) joins.set_work(key, row.next('work'), work) end
@@ -263,7 +271,8 @@ function joins.work_at(key, place)
   local text = call('HGET', P .. 'work:' .. key, place)
   local source, kind, from, till, tick = string.match(text, '^(%d+) (%l) (%d+) (%d+) (%d+)$')
   return {
-    source = tonumber(source), revive = kind == 'r', from = tonumber(from), till = tonumber(till), tick = tonumber(tick),
+    source = tonumber(source), revive = kind == 'r', begins = kind == 'b', from = tonumber(from),
+    till = tonumber(till), tick = tonumber(tick),
   }
 end
 
@@ -301,7 +310,6 @@ joins.GIVEN = { enq = true, eta = true, ex = true, a = true }
 function joins.call(plan, now, value)
   local list, fields, m = plan.list, {}, { id = plan.id }
   local args, kwargs, headers, n = '[]', 2, 2, 0
-  -- One pass: of a large workflow Redis does this a hundred thousand times in one script.
   for i = 5, #list, 2 do
     local name, text = list[i], list[i + 1]
     if name == 'a' then
@@ -341,35 +349,6 @@ function joins.store(entry, now)
   return true
 end
 
--- Stores many messages whose ids are new and that claim nothing, as one after another would be.
-function joins.store_many(entries, now)
-  local ready = row.ready_new(now)
-  local last = call('HINCRBY', P .. 'n', 'seq', #entries)
-  local members, counted = {}, {}
-  for i, entry in ipairs(entries) do
-    local m, fields = entry.m, entry.fields
-    m.sq = last - #entries + i
-    m.s, m.due = life.first_state(m, now)
-    m.rk, m.n, m.lo, m.c = m.due and 0 or RULES.rank(ready, m.p), 0, 0, '1'
-    local first = { 'sq', N(m.sq), 's', m.s, 'rk', N(m.rk), 'n', '0', 'lo', '0', 'c', '1', unpack(fields) }
-    if m.due then
-      first[#first + 1] = 'due'
-      first[#first + 1] = N(m.due)
-    end
-    call('HSET', row.key(m.id), unpack(first))
-    local keys, counts = row.image(m)
-    for name, score in pairs(keys) do
-      local list = members[name] or {}
-      members[name] = list
-      list[#list + 1] = N(score)
-      list[#list + 1] = row.member(m)
-    end
-    for name, _ in pairs(counts) do counted[name] = (counted[name] or 0) + 1 end
-  end
-  for name, list in pairs(members) do call('ZADD', P .. name, unpack(list)) end
-  for name, count in pairs(counted) do call('HINCRBY', P .. 'counts', name, count) end
-end
-
 -- Records the end of a message that never was published, unless its id is known.
 function joins.put_ended(entry, state, outcome, now, keep)
   local m = entry.m
@@ -386,6 +365,9 @@ function joins.drop_ended(id)
   local r = row.read(id)
   if r and FINAL[r.s] then row.drop(r) end
 end
+
+-- A text as JSON, as short as Rust writes it.
+function joins.json(text) return (string.gsub(cjson.encode(text), '\\/', '/')) end
 
 -- The text of the result in the JSON of an outcome; nil: it has none.
 function joins.result_in(json)

@@ -1,7 +1,18 @@
 -- How the steps of workflows follow one another: joins.rs and joins/run.rs, line by line. A run is one workflow under
 -- change: f, what is still to be told (queue, between first and last), what is being told (current), the step that
 -- ended, and now. A work: the end of 'source', or its new life where it revives, is told to the steps after it whose
--- numbers are not below 'from' and below 'till'.
+-- numbers are not below 'from' and below 'till'. One thing is this store's own, because no script may take long: of
+-- a workflow with more than AT_ONCE first steps the others are begun by a work that 'begins', too.
+
+-- What the operation did beside its answer.
+function joins.beside()
+  if not fallout then
+    fallout = { queues = {}, order = {}, ended = {}, over = {}, fires = {}, reopened = {}, released = {} }
+  end
+  return fallout
+end
+
+local function note(list, entry) list[#list + 1] = entry end
 
 function joins.run(f, now) return { f = f, queue = {}, first = 1, last = 0, now = now } end
 
@@ -49,7 +60,7 @@ function joins.go(run, budget)
         while run.first <= run.last do joins.push_work(f.key, joins.pop(run)) end
         f.busy = '1'
       end
-      fallout.more = true
+      joins.beside().more = true
       break
     end
     joins.tell(run, place, work, budget)
@@ -60,6 +71,7 @@ end
 
 -- Tells one piece of work, or a part of it.
 function joins.tell(run, place, work, budget)
+  if work.begins then return joins.begin(run, place, work, budget) end
   local key, limit = run.f.key, budget.left
   local targets = joins.targets(key, work, limit)
   budget.left = limit - math.min(math.max(#targets, 1), limit)
@@ -80,15 +92,32 @@ function joins.tell(run, place, work, budget)
     if not run.current then return end
     run.current = nil
   end
-  if #targets == limit then
-    -- Before all that was added meanwhile.
-    if place then
-      joins.set_work(key, place, work)
-    else
-      run.first = run.first - 1
-      run.queue[run.first] = work
+  if #targets == limit then joins.put_back(run, place, work) end
+end
+
+-- What is left of a work stands before all that was added meanwhile.
+function joins.put_back(run, place, work)
+  if place then return joins.set_work(run.f.key, place, work) end
+  run.first = run.first - 1
+  run.queue[run.first] = work
+end
+
+function joins.beginning(from) return { begins = true, source = joins.END, from = from, till = joins.END, tick = 0 } end
+
+-- Publishes what waits for nothing, or a part of it.
+function joins.begin(run, place, work, budget)
+  local limit = math.min(budget.left, joins.PART)
+  budget.left = budget.left - limit
+  if place then joins.drop_work(run.f.key, place, work) end
+  local rows = joins.page(run.f, work.from, limit)
+  for _, r in ipairs(rows) do
+    if r.stage == 'PENDING' and r.pending == 0 then
+      -- Whoever cancels it ends them, too; but nothing else would if that stops half-way.
+      if run.f.canceled then joins.conclude(run, r, 'REVOKED', OUTCOME.revoked) else joins.due(run, r) end
     end
   end
+  work.from = joins.behind(rows, limit)
+  if work.from then joins.put_back(run, place, work) end
 end
 
 -- Writes the workflow; it may be over now.
@@ -99,8 +128,8 @@ function joins.write(run)
     f.expires = run.now + math.max(f.keep, RULES.ID_KEPT)
     f.held = nil
     local state = joins.state(f)
-    if f.fs then fallout.fires[#fallout.fires + 1] = { f.fs, f.id, state } end
-    fallout.over[#fallout.over + 1] = { f.id, state }
+    if f.fs then note(joins.beside().fires, { f.fs, f.id, state }) end
+    note(joins.beside().over, { f.id, state })
     joins.count_over(f.steps, 1)
     joins.fire_ends(f, run.now)
   end
@@ -131,12 +160,12 @@ function joins.take_effect(run, r, effect, source, stage)
     local plan = joins.plan(run.f.key, r.no)
     if not plan then return joins.lost(run, r) end
     local id = joins.step_id(run.f.key, source)
-    joins.publish(run, r, plan, not plan.immutable and OUTCOME.quoted(id) or nil)
+    joins.publish(run, r, plan, not plan.immutable and joins.json(id) or nil)
   end
 end
 
 function joins.upstream(run, source, stage)
-  return OUTCOME.upstream(joins.step_id(run.f.key, source), source, FINAL[stage] and stage or 'FAILURE')
+  return OUTCOME.upstream(joins.step_id(run.f.key, source), N(source), FINAL[stage] and stage or 'FAILURE')
 end
 
 -- All steps before it were told.
@@ -211,7 +240,7 @@ function joins.open_row(run, r, stage)
   if f.finished then
     joins.count_over(f.steps, -1)
     joins.fire_begins(f)
-    if f.fs then fallout.reopened[#fallout.reopened + 1] = f.fs end
+    if f.fs then note(joins.beside().reopened, f.fs) end
   end
   f.open = f.open + 1
   if joins.FAILED[r.stage] then
@@ -230,7 +259,7 @@ function joins.conclude(run, r, state, outcome)
   joins.end_row(run, r, state)
   joins.put_row(key, r)
   joins.record(run, r.no, state, outcome)
-  fallout.ended[#fallout.ended + 1] = { joins.step_id(key, r.no), state }
+  note(joins.beside().ended, { joins.step_id(key, r.no), state })
   -- Of a canceled workflow every step is ended, whatever its place.
   if not run.f.canceled then joins.add(run, joins.end_of(r.no)) end
 end
@@ -300,7 +329,7 @@ end
 
 -- Takes the end of a step back from those that were told of it.
 function joins.untell(run, r)
-  local function is_end(work) return work and work.source == r.no and not work.revive end
+  local function is_end(work) return work and work.source == r.no and joins.is_end(work) end
   local till, queued = joins.END, nil
   for i = run.first, run.last do
     if is_end(run.queue[i]) then
@@ -329,7 +358,7 @@ end
 -- Whether the end of 'source' is still to be told to 'target'.
 function joins.is_untold(run, source, target)
   local function is_it(work)
-    return work and work.source == source and not work.revive and work.from <= target
+    return work and work.source == source and joins.is_end(work) and work.from <= target
   end
   if is_it(run.current) then return true end
   for i = run.first, run.last do
@@ -342,13 +371,13 @@ end
 
 -- A message was published.
 function joins.fallout_published(m)
-  if not fallout.queues[m.q] then
-    fallout.queues[m.q] = true
-    fallout.order = fallout.order or {}
-    fallout.order[#fallout.order + 1] = m.q
+  local o = joins.beside()
+  if not o.queues[m.q] then
+    o.queues[m.q] = true
+    note(o.order, m.q)
   end
   for _, time in ipairs({ m.eta or m.ex, m.ex }) do
-    if not fallout.next or time < fallout.next then fallout.next = time end
+    if not o.next or time < o.next then o.next = time end
   end
 end
 
@@ -371,8 +400,7 @@ function joins.may_renew(r)
   local key = r.w and joins.by_id(r.w)
   local step = key and joins.row(key, r.wn)
   if not step or step.born then return nil end
-  local why = ' never ran: it is step ' .. r.wn .. ' of workflow ' .. r.w
-  return { 'refused', r.id .. why .. '; retry that, or the step before it that failed' }
+  return { 'refused', OUTCOME.never_ran(r.id, N(r.wn), r.w) }
 end
 
 -- A step's message was given a new life.
@@ -428,41 +456,39 @@ function joins.forget(now, count, left)
 end
 
 -- It waits no longer for what its schedule fired before: joins.release goes on with it.
-function joins.let_go(key, now)
+function joins.set_free(key, now)
   if call('EXISTS', P .. 'flow:' .. key) == 0 then return end
   call('HSET', P .. 'flow:' .. key, 'held', '')
-  fallout.released = fallout.released or {}
-  fallout.released[#fallout.released + 1] = { key, now }
+  note(joins.beside().released, { key, now })
 end
 
 -- Publishes the first steps of every workflow that waits no longer; the end of every operation.
 function joins.release()
   local n = 1
-  while fallout.released and fallout.released[n] do
+  while fallout and fallout.released[n] do
     local key, now = unpack(fallout.released[n])
     n = n + 1
     local f = joins.flow_at(key)
     if f then
       f.held = nil
-      local run, from = joins.run(f, now), 0
-      -- Of a canceled one every step is ended, whatever its place, by whoever cancels it.
-      local canceled = f.canceled
-      while from and not canceled do
-        local rows = joins.page(f, from, joins.PART)
-        from = joins.behind(rows, joins.PART)
-        for _, r in ipairs(rows) do
-          if r.stage == 'PENDING' and r.pending == 0 then joins.due(run, r) end
-        end
+      local run, work = joins.run(f, now), joins.beginning(0)
+      -- Not within the budget of what is told: as many as a launch publishes. Of a canceled one every step is ended,
+      -- whatever its place, by whoever cancels it.
+      local budget = { left = joins.AT_ONCE }
+      if f.canceled then work.from = nil end
+      while work.from and budget.left > 0 do
+        joins.begin(run, nil, work, budget)
+        if work.from then joins.pop(run) end
       end
+      if work.from then joins.add(run, work) end
       joins.go(run, { left = RULES.SWEEP })
     end
   end
 end
 
--- What the operation did beside its answer, as Rust reads it; nil: nothing.
+-- What the operation did beside its answer, as Rust reads it; an empty text: nothing.
 function joins.told()
   local o = fallout
-  local said = #o.ended + #o.over + #o.fires + #o.reopened
-  if said == 0 and not o.order and not o.next and not o.more then return nil end
-  return { o.order or {}, o.next and N(o.next) or '', o.ended, o.over, o.fires, o.reopened, o.more and 1 or 0 }
+  if not o or #o.order + #o.ended + #o.over + #o.fires + #o.reopened == 0 and not o.more then return '' end
+  return { o.order, o.next and N(o.next) or '', o.ended, o.over, o.fires, o.reopened, o.more and 1 or 0 }
 end

@@ -1,0 +1,38 @@
+//! The script: the files of `lua/` in their order, behind the texts that Rust words.
+
+use std::fmt::Write as _;
+
+use super::outcomes;
+
+/// The files, in the order in which they stand in the script.
+const FILES: [&str; 11] = [
+    include_str!("lua/base.lua"),
+    include_str!("lua/claims.lua"),
+    include_str!("lua/lanes.lua"),
+    include_str!("lua/lives.lua"),
+    include_str!("lua/sweep.lua"),
+    include_str!("lua/letters.lua"),
+    include_str!("lua/ticks.lua"),
+    include_str!("lua/flows.lua"),
+    include_str!("lua/joins.lua"),
+    include_str!("lua/flow_ops.lua"),
+    include_str!("lua/run.lua"),
+];
+
+/// The whole text. `allow_oom`: the server knows the flag (Redis 7): what is leased is settled although its memory is
+/// full.
+pub(super) fn text(allow_oom: bool) -> String {
+    let mut all = String::with_capacity(64 << 10);
+    if allow_oom {
+        all.push_str("#!lua flags=allow-oom\n");
+    }
+    // Writing to a text never fails.
+    let _ = writeln!(all, "{}", outcomes::lua());
+    for file in FILES {
+        // Comments and the indentation are for people: the script is sent once to each server, and kept there.
+        for line in file.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("--")) {
+            let _ = writeln!(all, "{line}");
+        }
+    }
+    all
+}
