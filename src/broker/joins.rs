@@ -308,11 +308,9 @@ pub fn may_renew<J: Joins>(j: &mut J, message: &Message) -> Result<(), J::Stop> 
     let Some(step) = &message.step else { return Ok(()) };
     let Some(flow) = j.flow_of(&step.workflow)? else { return Ok(()) };
     match j.row(flow.key, step.no)? {
-        Some(row) if !row.born => Err(Fault::Refused(format!(
-            "{} never ran: it is step {} of workflow {}; retry that, or the step before it that failed",
-            message.id, step.no, step.workflow
-        ))
-        .into()),
+        Some(row) if !row.born => {
+            Err(Fault::Refused(rules::never_ran(&message.id, step.no, &step.workflow)).into())
+        }
         _ => Ok(()),
     }
 }

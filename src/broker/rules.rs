@@ -172,6 +172,26 @@ pub fn revoked() -> Outcome {
     Outcome::of_cause(Cause::Revoked, "canceled before it started")
 }
 
+/// The outcome of a step whose definition cannot be read any more.
+#[must_use]
+pub fn no_definition() -> Outcome {
+    Outcome::of_cause(Cause::Rejected, "the store has no definition of this step")
+}
+
+/// The outcome of a step whose id is that of another message.
+#[must_use]
+pub fn id_taken(id: &MessageId) -> Outcome {
+    Outcome::of_cause(Cause::Rejected, format!("another message has the id {id} of this step"))
+}
+
+/// The refusal of a new life for a step that never ran.
+#[must_use]
+pub fn never_ran(id: &MessageId, no: u32, workflow: &MessageId) -> String {
+    format!(
+        "{id} never ran: it is step {no} of workflow {workflow}; retry that, or the step before it that failed"
+    )
+}
+
 /// What stays of a finished record whose retention is over: enough to answer a repeat of its id.
 #[must_use]
 pub fn slim(mut record: Record) -> Record {

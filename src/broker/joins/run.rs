@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Flow, Joins, Row, Work};
 use crate::broker::rules;
 use crate::model::message::{MAX_BYTES, Message};
-use crate::model::outcome::{Cause, Outcome};
+use crate::model::outcome::Outcome;
 use crate::model::state::State;
 use crate::model::time::Wall;
 use crate::model::workflow::{self, OnError, Stage, Step, When};
@@ -221,8 +221,7 @@ impl Run {
 
     /// What was launched cannot be read any more.
     fn lost<J: Joins>(&mut self, j: &mut J, row: Row) -> Result<(), J::Stop> {
-        let outcome = Outcome::of_cause(Cause::Rejected, "the store has no definition of this step");
-        self.conclude(j, row, State::Failure, &outcome)
+        self.conclude(j, row, State::Failure, &rules::no_definition())
     }
 
     pub(super) fn publish<J: Joins>(
@@ -256,10 +255,7 @@ impl Run {
                 j.adopt(&message.id, (self.flow.key, row.no))?;
                 j.put_row(self.flow.key, &row, None)
             }
-            None => {
-                let why = format!("another message has the id {} of this step", message.id);
-                self.conclude(j, row, State::Failure, &Outcome::of_cause(Cause::Rejected, why))
-            }
+            None => self.conclude(j, row, State::Failure, &rules::id_taken(&message.id)),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Operations as the scripts read them.
 
 use super::args::Args;
+use super::flows;
 use super::message::messages;
 use crate::model::limit::{self, Scope, Take};
 use crate::model::message::Message;
@@ -110,7 +111,23 @@ pub(super) fn op(op: &Op, laps: impl Fn(&str) -> u32) -> Option<(&'static str, A
             args.text(name.as_str()).text(announce.as_str()).num(now.0);
             "node"
         }
-        Op::Launch { .. } | Op::Look(_) | Op::CancelFlow { .. } | Op::RetryFlow { .. } => return None,
+        Op::Launch { workflow, max_length, now } if flows::fits(workflow) => {
+            flows::launch_op(&mut args, workflow, max_length, *now);
+            "launch"
+        }
+        Op::Look(look) => {
+            flows::look(&mut args, look);
+            "look"
+        }
+        Op::CancelFlow { id, from, now } => {
+            args.text(id.as_str()).num(from).num(now.0);
+            "cancel_flow"
+        }
+        Op::RetryFlow { id, from, now } => {
+            args.text(id.as_str()).num(from).num(now.0);
+            "retry_flow"
+        }
+        Op::Launch { .. } => return None,
         Op::Letters(_) | Op::List(_) | Op::Purge { .. } | Op::Known { .. } => return None,
     };
     Some((name, args))
@@ -184,7 +201,7 @@ fn tick(args: &mut Args, t: &Tick, lap: u32) {
     if let Ok(fires) = crate::broker::rules::fired(t, lap, false) {
         match fires {
             Fires::Message(message) => messages(args, std::iter::once((message.as_ref(), None))),
-            Fires::Workflow(workflow) => super::flows::launch(args, &workflow),
+            Fires::Workflow(workflow) => flows::launch(args, &workflow),
         }
     }
 }

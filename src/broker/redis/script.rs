@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::outcomes;
 
 /// The files, in the order in which they stand in the script.
-const FILES: [&str; 10] = [
+const FILES: [&str; 12] = [
     include_str!("lua/base.lua"),
     include_str!("lua/claims.lua"),
     include_str!("lua/lanes.lua"),
@@ -14,7 +14,9 @@ const FILES: [&str; 10] = [
     include_str!("lua/celery.lua"),
     include_str!("lua/letters.lua"),
     include_str!("lua/ticks.lua"),
+    include_str!("lua/flows.lua"),
     include_str!("lua/joins.lua"),
+    include_str!("lua/flow_ops.lua"),
     include_str!("lua/run.lua"),
 ];
 

@@ -25,7 +25,8 @@ impl Store {
             Op::Letters(step) => self.letters(&step).map(|tally| Reply::Letters(Box::new(tally))),
             Op::Purge { queue, now } => self.purge(&queue, now),
             Op::Known { tasks, now: _ } => self.known(&tasks),
-            other => flows::answer(self, other),
+            Op::Launch { workflow, max_length, now } => flows::upload(self, &workflow, &max_length, now),
+            other => Err(Fault::Refused(format!("an operation of one script: {other:?}"))),
         };
         self.done.call(vec![(ticket, answer)]);
     }
