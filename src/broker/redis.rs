@@ -17,13 +17,15 @@ mod script;
 mod steps;
 mod store;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Broker, Completion};
+use crate::link::redis::fault::Ask;
+use crate::link::redis::{Address, LinkError, Timeouts, Told, Watch};
 use crate::model::op::{Caps, Fault, Op, Ticket};
 use crate::model::time::Wall;
 use store::Request;
@@ -31,9 +33,6 @@ use store::Request;
 /// What this store can do.
 pub const CAPS: Caps =
     Caps { atomic_settle: true, permits: true, ticks: true, listing: true, shared: true };
-
-/// Opens a connection.
-pub type Open = Box<dyn FnMut() -> Result<redis::Connection, redis::RedisError> + Send>;
 
 /// Takes completions; called on the store's thread, so it must not block. Without any where [`Redis::trouble`] changed.
 pub type OnDone = Box<dyn Fn(Vec<Completion>) + Send>;
@@ -43,7 +42,9 @@ pub type OnDone = Box<dyn Fn(Vec<Completion>) + Send>;
 pub enum Woken {
     /// Messages may wait in these queues, and something may be due at this time.
     Queues(Vec<String>, Option<Wall>),
-    /// This node could not say for too long that it lives, or the connection was gone: all is to be looked at anew.
+    /// Whatever was said may have been missed.
+    All,
+    /// This node could not say for too long that it lives: others may have taken over what it holds.
     Lapsed,
 }
 
@@ -51,9 +52,12 @@ pub enum Woken {
 pub type OnWake = Box<dyn Fn(Woken) + Send>;
 
 /// How a store is opened.
+#[derive(Clone, Debug)]
 pub struct Options {
-    /// Stands before every key, as Celery's `global_keyprefix` does.
-    pub keyprefix: String,
+    /// Where the server is, its credentials resolved.
+    pub address: Address,
+    /// A server that drops keys when its memory is full is taken all the same.
+    pub allow_eviction: bool,
     /// This node's name: no other one that talks to this server has it.
     pub node: String,
     /// How long after its last word what a node holds is given to others.
@@ -68,6 +72,7 @@ pub struct Redis {
     done: Done,
     shared: Shared,
     thread: Option<JoinHandle<()>>,
+    _watch: Watch,
 }
 
 /// Where completions go.
@@ -89,6 +94,45 @@ impl Done {
     }
 }
 
+/// Where it goes what others make known.
+#[derive(Clone)]
+struct Wake(Arc<Mutex<OnWake>>);
+
+impl Wake {
+    fn call(&self, woken: Woken) {
+        (*self.0.lock().unwrap_or_else(PoisonError::into_inner))(woken);
+    }
+
+    /// What another node published: its name, when something is due, and queues, a line each.
+    fn call_for(&self, node: &str, payload: &[u8]) {
+        let text = String::from_utf8_lossy(payload);
+        let mut lines = text.lines();
+        if lines.next() == Some(node) {
+            return;
+        }
+        let due = lines.next().and_then(|due| due.parse().ok()).map(Wall);
+        self.call(Woken::Queues(lines.map(str::to_owned).collect(), due));
+    }
+}
+
+/// Why there is no store.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The server is there and cannot be the broker until a person changes something.
+    #[error("{error}{}", hint(error))]
+    Refused {
+        /// Why.
+        error: LinkError,
+    },
+    /// The system's.
+    #[error("no thread for the store: {0}")]
+    Thread(std::io::Error),
+}
+
+fn hint(error: &LinkError) -> String {
+    if error.help().is_empty() { String::new() } else { format!(" ({})", error.help()) }
+}
+
 /// What the thread tells beside answers.
 #[derive(Clone, Default)]
 struct Shared(Arc<Mutex<Option<String>>>);
@@ -103,10 +147,31 @@ impl Shared {
     }
 }
 
-/// Celery's result store puts a mark between its prefix and what follows, where the prefix has none.
-fn metas(prefix: &str) -> String {
-    let marked = prefix.is_empty() || prefix.ends_with([':', '_', '-', '.']);
-    if marked { prefix.to_owned() } else { format!("{prefix}_") }
+/// Watches the lists of kombu and what other nodes say.
+fn watch(options: &Options, wake: Wake) -> std::io::Result<Watch> {
+    let prefix = options.address.prefix.clone();
+    let (node, channel) = (options.node.clone(), format!("{prefix}taskd.wake"));
+    let queues = options.peer.as_ref().map(|peer| peer.queues.clone()).unwrap_or_default();
+    let lists: BTreeMap<String, String> = queues
+        .iter()
+        .flat_map(|queue| celery::lists(queue).map(|list| (format!("{prefix}{list}"), queue.clone())))
+        .collect();
+    let keys: Vec<String> = lists.keys().cloned().collect();
+    let timeouts = Timeouts::of(&options.address);
+    let tell = move |told: Told| match told {
+        Told::Key { key, length } if length > 0 => {
+            let queue = lists.get(&key).cloned();
+            wake.call(Woken::Queues(queue.into_iter().collect(), None));
+        }
+        Told::Message { payload, .. } => wake.call_for(&node, &payload),
+        // What was said while nobody listened is not said again.
+        Told::Up(_) => wake.call(Woken::All),
+        Told::Key { .. } | Told::Down(_) => {}
+    };
+    let watch = Watch::start(options.address.clone(), timeouts, &options.node, tell)?;
+    watch.add_keys(keys.iter().map(String::as_str));
+    watch.subscribe(&channel);
+    Ok(watch)
 }
 
 impl std::fmt::Debug for Redis {
@@ -116,37 +181,28 @@ impl std::fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// Begins to talk to the server behind `open`; where it is away, the store goes on trying.
+    /// Begins to talk to the server; where it is away, the store goes on trying.
     ///
     /// # Errors
-    /// The system's, where there can be no further thread.
-    pub fn open(options: Options, open: Open, on_done: OnDone, on_wake: OnWake) -> std::io::Result<Self> {
+    /// Why this server can never be the broker; or there can be no further thread.
+    pub fn open(options: Options, on_done: OnDone, on_wake: OnWake) -> Result<Self, OpenError> {
         let done = Done(Arc::new(Mutex::new(on_done)));
+        let wake = Wake(Arc::new(Mutex::new(on_wake)));
         let shared = Shared::default();
-        let (requests, received) = mpsc::channel();
-        let store = store::Store {
-            open,
-            shared: shared.clone(),
-            requests: received,
-            done: done.clone(),
-            link: None,
-            metas: metas(&options.keyprefix),
-            prefix: options.keyprefix,
-            node: options.node,
-            lease_ms: u64::try_from(options.lease.as_millis()).unwrap_or(u64::MAX),
-            peer: options.peer,
-            on_wake,
-            bound: None,
-            connected: false,
-            laps: BTreeMap::new(),
-            waiting: VecDeque::new(),
-            closing: false,
-            told: None,
-            tries: 0,
-            next_try: Instant::now(),
+        let link = match store::Link::open(&options) {
+            Ok(link) => Some(link),
+            Err(error) if error.ask() == Ask::Refused => return Err(OpenError::Refused { error }),
+            Err(error) => {
+                shared.set_trouble(Some(error.to_string()));
+                None
+            }
         };
-        let thread = std::thread::Builder::new().name("taskd-store".to_owned()).spawn(move || store.run())?;
-        Ok(Self { requests, done, shared, thread: Some(thread) })
+        let (requests, received) = mpsc::channel();
+        let watch = watch(&options, wake.clone()).map_err(OpenError::Thread)?;
+        let store = store::Store::new(options, link, received, done.clone(), wake, shared.clone());
+        let thread = std::thread::Builder::new().name("taskd-store".to_owned());
+        let thread = thread.spawn(move || store.run()).map_err(OpenError::Thread)?;
+        Ok(Self { requests, done, shared, thread: Some(thread), _watch: watch })
     }
 
     /// Why nothing can be done now, in a sentence; `None` while all is well.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use taskd::broker::redis::{Options, Redis};
 use taskd::broker::{Broker, Completion};
+use taskd::config::redis::Address;
 use taskd::model::op::Op;
 
 use crate::harness::{Answer, Harness, collect, ticketed};
@@ -54,14 +55,15 @@ fn open(prefix: &str, node: &str) -> (Redis, Receiver<Completion>) {
     let (send, done) = mpsc::channel();
     let on_done =
         move |completions: Vec<Completion>| completions.into_iter().for_each(|c| drop(send.send(c)));
-    let client = ::redis::Client::open(server()).unwrap();
+    let address = Address::parse(&format!("{}?global_keyprefix={prefix}", server())).unwrap();
     let options = Options {
-        keyprefix: prefix.to_owned(),
+        address,
+        allow_eviction: false,
         node: node.to_owned(),
         lease: Duration::from_secs(30),
         peer: None,
     };
-    let store = Redis::open(options, Box::new(move || client.get_connection()), Box::new(on_done), Box::new(|_| {})).unwrap();
+    let store = Redis::open(options, Box::new(on_done), Box::new(|_| {})).unwrap();
     (store, done)
 }
 

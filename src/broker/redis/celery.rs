@@ -38,6 +38,11 @@ pub const RESULT_SECONDS: u64 = 86_400;
 /// Ends told in one go.
 const OUT: usize = 32;
 
+/// The lists of kombu for a queue, as `life.lists` names them, without the prefix.
+pub(super) fn lists(queue: &str) -> [String; 4] {
+    ["", "\u{6}\u{16}3", "\u{6}\u{16}6", "\u{6}\u{16}9"].map(|step| format!("{queue}{step}"))
+}
+
 /// What the store has to know of the settings to be Celery's peer.
 #[derive(Clone)]
 pub struct Peer {
@@ -69,7 +74,7 @@ struct Told {
 impl Store {
     /// Takes messages of clients into the store, at most so many: before a lease of this queue.
     pub(super) fn take_in(&mut self, queue: &str, most: u32, now: Wall) -> Result<(), Fault> {
-        if !self.peer.as_ref().is_some_and(|peer| peer.queues.iter().any(|q| q == queue)) {
+        if !self.peer().is_some_and(|peer| peer.queues.iter().any(|q| q == queue)) {
             return Ok(());
         }
         let mut args = Args::default();
@@ -175,7 +180,7 @@ impl Store {
     }
 
     fn metas(&self, args: &mut Args, metas: &[(String, Raw)]) {
-        let peer = self.peer.as_ref().filter(|peer| peer.results);
+        let peer = self.peer().filter(|peer| peer.results);
         let metas = if peer.is_some() { metas } else { &[] };
         let seconds = peer.map_or(RESULT_SECONDS, |peer| peer.result_seconds);
         args.num(metas.len());
@@ -300,11 +305,11 @@ impl Store {
         for call in &told.calls {
             let mut call = call.clone();
             if call.address.routing_key.is_empty() {
-                let own = self.peer.as_ref().and_then(|peer| (peer.route)(&call.task));
+                let own = self.peer().and_then(|peer| (peer.route)(&call.task));
                 call.address = Address::queue(own.as_deref().unwrap_or("celery"));
             }
             let tag = uuid::Uuid::new_v4().to_string();
-            let origin = format!("taskd@{}", self.node);
+            let origin = format!("taskd@{}", self.node());
             let envelope = call.write(Sending { tag: &tag, origin: &origin, expiration_ms: None });
             args.text(call.address.routing_key.as_str());
             args.num(1 + usize::from(call.priority.min(9)) / 3);
@@ -333,7 +338,7 @@ impl Store {
         let mut args = Args::default();
         args.text(member.group.as_str()).text(member.id.as_str()).text(chord::score(member.index));
         args.text(part.write().text()).opt_num(member.size());
-        args.num(self.peer.as_ref().map_or(RESULT_SECONDS, |peer| peer.result_seconds.max(60)));
+        args.num(self.peer().map_or(RESULT_SECONDS, |peer| peer.result_seconds.max(60)));
         let mut list = self.ask("part", args)?;
         if list.is_empty() {
             return Ok(None);

@@ -62,7 +62,7 @@ pub(super) fn upload(
         return store.answer("launch", args);
     }
     // Of this node alone: a repeat takes the place of what an earlier one left.
-    let stage = format!("{} {}", store.node, w.id);
+    let stage = format!("{} {}", store.node(), w.id);
     let after = followers(&w.steps);
     let (mut from, mut rest) = (0, w.steps.as_slice());
     while !rest.is_empty() {

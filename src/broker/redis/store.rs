@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use redis::{ConnectionLike, ErrorKind, RedisError, ServerErrorKind, Value};
+use redis::{ConnectionLike, RedisError, Value};
 
 use super::args::Args;
 use super::celery::Peer;
@@ -12,8 +12,10 @@ use super::decode::{self, No};
 use super::flows;
 use super::reply::Reader;
 use super::steps::fault;
-use super::{Done, OnWake, Open, Shared, Woken, encode, script};
+use super::{Done, Options, Shared, Wake, Woken, encode, script};
 use crate::broker::{Completion, rules};
+use crate::link::redis::fault::Ask;
+use crate::link::redis::{Backoff, Connection, LinkError, Timeouts, classify, inspect};
 use crate::model::op::{Fault, Op, Reply, Ticket};
 use crate::model::time::Wall;
 use crate::model::workflow::Fallout;
@@ -40,36 +42,30 @@ pub(super) enum Request {
 
 /// The thread's life.
 pub(super) struct Store {
-    pub(super) open: Open,
-    pub(super) shared: Shared,
-    pub(super) requests: Receiver<Request>,
+    options: Options,
+    shared: Shared,
+    requests: Receiver<Request>,
     pub(super) done: Done,
+    wake: Wake,
     /// The connection, while there is one.
-    pub(super) link: Option<Link>,
-    /// Before kombu's keys.
-    pub(super) prefix: String,
+    link: Option<Link>,
     /// Before the keys of results.
-    pub(super) metas: String,
-    pub(super) node: String,
-    pub(super) lease_ms: u64,
-    pub(super) peer: Option<Peer>,
-    pub(super) on_wake: OnWake,
-    /// When the bindings of the queues were written last.
-    pub(super) bound: Option<Instant>,
-    /// There was a connection before.
-    pub(super) connected: bool,
+    metas: String,
     /// Laps of schedules that were rewound.
-    pub(super) laps: BTreeMap<String, u32>,
-    pub(super) waiting: VecDeque<(Ticket, Op)>,
-    pub(super) closing: bool,
-    pub(super) told: Option<Instant>,
-    pub(super) tries: u32,
-    pub(super) next_try: Instant,
+    laps: BTreeMap<String, u32>,
+    waiting: VecDeque<(Ticket, Op)>,
+    closing: bool,
+    /// When this node said last that it lives.
+    told: Option<Instant>,
+    /// When the bindings of the queues were written last.
+    bound: Option<Instant>,
+    backoff: Backoff,
+    next_try: Instant,
 }
 
 /// A connection and the script that its server knows.
 pub(super) struct Link {
-    pub(super) c: redis::Connection,
+    c: Connection,
     sha: String,
     text: String,
 }
@@ -86,46 +82,40 @@ pub(super) enum Trouble {
 
 impl Trouble {
     fn of(e: &RedisError) -> Self {
-        let text = e.to_string();
-        match e.kind() {
-            ErrorKind::Server(kind) => match kind {
-                ServerErrorKind::BusyLoading
-                | ServerErrorKind::TryAgain
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::ClusterDown
-                | ServerErrorKind::ReadOnly => Self::Again(text),
-                ServerErrorKind::NoPerm => Self::Refused(text),
-                _ => Self::of_code(e.code().unwrap_or_default(), text),
-            },
-            ErrorKind::Extension => Self::of_code(e.code().unwrap_or_default(), text),
-            _ => Self::Lost(text),
-        }
-    }
-
-    fn of_code(code: &str, text: String) -> Self {
-        match code {
-            "OOM" | "BUSY" | "MISCONF" | "NOREPLICAS" | "UNBLOCKED" => Self::Again(text),
-            _ => Self::Refused(text),
+        let fault = classify(e);
+        let text = fault.to_string();
+        match fault.ask() {
+            _ if fault.ends_connection() => Self::Lost(text),
+            Ask::Reconnect => Self::Lost(text),
+            Ask::Again | Ask::NoScript => Self::Again(text),
+            // A person can mend it, and then it goes on: nothing that waits is given up for it.
+            Ask::Refused => Self::Lost(text),
+            Ask::Wrong => Self::Refused(text),
         }
     }
 
     fn fault(&self) -> Fault {
         match self {
-            Self::Lost(text) => Fault::Reconnect(format!("Redis: {text}")),
-            Self::Again(text) => Fault::Again(format!("Redis: {text}")),
+            Self::Lost(text) => Fault::Reconnect(text.clone()),
+            Self::Again(text) => Fault::Again(text.clone()),
             Self::Refused(text) => Fault::Refused(format!("Redis: {text}")),
         }
     }
 }
 
 impl Link {
-    /// Makes the script known to the server behind a new connection.
-    pub(super) fn new(mut c: redis::Connection) -> Result<Self, RedisError> {
-        let info: String = redis::cmd("INFO").arg("server").query(&mut c)?;
-        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default();
-        let major: u32 = version.split('.').next().and_then(|n| n.trim().parse().ok()).unwrap_or(0);
+    /// Opens a connection, looks at the server, and makes the script known to it.
+    pub(super) fn open(options: &Options) -> Result<Self, LinkError> {
+        let mut c = crate::link::redis::open(&options.address, Timeouts::of(&options.address), &options.node)?;
+        let server = inspect(&mut c, options.allow_eviction)?;
+        for warning in server.warnings() {
+            tracing::warn!("{}: {warning}", options.address.shown());
+        }
+        let major: u32 = server.version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
         let text = script::text(major >= 7);
-        let sha: String = redis::cmd("SCRIPT").arg("LOAD").arg(&text).query(&mut c)?;
+        let loaded: Result<String, RedisError> =
+            redis::cmd("SCRIPT").arg("LOAD").arg(&text).query(&mut c);
+        let sha = loaded.map_err(|e| LinkError::new(options.address.shown(), classify(&e)))?;
         Ok(Self { c, sha, text })
     }
 
@@ -136,7 +126,7 @@ impl Link {
             cmd.arg(arg);
         }
         match self.c.req_command(&cmd) {
-            Err(e) if e.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+            Err(e) if classify(&e).ask() == Ask::NoScript => {
                 // A restarted server, or SCRIPT FLUSH: nothing took place.
                 redis::cmd("SCRIPT").arg("LOAD").arg(&self.text).exec(&mut self.c)?;
                 self.c.req_command(&cmd)
@@ -147,6 +137,50 @@ impl Link {
 }
 
 impl Store {
+    pub(super) fn new(
+        options: Options,
+        link: Option<Link>,
+        requests: Receiver<Request>,
+        done: Done,
+        wake: Wake,
+        shared: Shared,
+    ) -> Self {
+        let prefix = &options.address.prefix;
+        // Celery's result store puts a mark between its prefix and what follows, where the prefix has none.
+        let marked = prefix.is_empty() || prefix.ends_with([':', '_', '-', '.']);
+        let metas = if marked { prefix.clone() } else { format!("{prefix}_") };
+        let mut backoff = Backoff::default();
+        if link.is_some() {
+            backoff.opened(Instant::now());
+        }
+        Self {
+            options,
+            shared,
+            requests,
+            done,
+            wake,
+            link,
+            metas,
+            laps: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            closing: false,
+            told: None,
+            bound: None,
+            backoff,
+            next_try: Instant::now(),
+        }
+    }
+
+    /// What it is to Celery.
+    pub(super) fn peer(&self) -> Option<&Peer> {
+        self.options.peer.as_ref()
+    }
+
+    /// This node's name.
+    pub(super) fn node(&self) -> &str {
+        &self.options.node
+    }
+
     /// Until it is closed.
     pub(super) fn run(mut self) {
         self.alive();
@@ -199,17 +233,17 @@ impl Store {
             return;
         }
         let mut args = Args::default();
-        args.num(self.lease_ms).flag(self.told.is_none());
+        args.num(u64::try_from(self.options.lease.as_millis()).unwrap_or(u64::MAX)).flag(self.told.is_none());
         let first = self.told.is_none();
         self.told = Some(Instant::now());
         if self.ask("alive", args).is_ok_and(|mut said| said.text().is_ok_and(|word| word == "lost")) {
-            (self.on_wake)(Woken::Lapsed);
+            self.wake.call(Woken::Lapsed);
         }
         let now = wall();
-        if first && self.peer.is_some() {
+        if first && self.peer().is_some() {
             self.complain(|store| store.take_in_left(now));
         }
-        if self.peer.is_some() && self.bound.is_none_or(|at| at.elapsed() >= BIND_EVERY) {
+        if self.peer().is_some() && self.bound.is_none_or(|at| at.elapsed() >= BIND_EVERY) {
             self.bound = Some(Instant::now());
             self.complain(Self::bind);
         }
@@ -227,14 +261,14 @@ impl Store {
     }
 
     fn bind(&mut self) -> Result<(), Fault> {
-        let queues = self.peer.as_ref().map(|peer| peer.queues.clone()).unwrap_or_default();
+        let queues = self.peer().map(|peer| peer.queues.clone()).unwrap_or_default();
         let mut args = Args::default();
         args.list(queues.into_iter());
         self.ask("bind", args).map(drop)
     }
 
     fn tell_all(&mut self, now: Wall) -> Result<(), Fault> {
-        while self.peer.is_some() && self.tell(now)? {}
+        while self.peer().is_some() && self.tell(now)? {}
         Ok(())
     }
 
@@ -242,31 +276,26 @@ impl Store {
         if Instant::now() < self.next_try {
             return;
         }
-        match (self.open)().and_then(Link::new) {
+        match Link::open(&self.options) {
             Ok(link) => {
                 self.link = Some(link);
-                self.tries = 0;
+                self.backoff.opened(Instant::now());
                 self.shared.set_trouble(None);
-                // Others may have taken over what this node held meanwhile.
+                // Said at once: others may have taken over what this node held meanwhile.
                 self.told = self.told.and_then(|at| at.checked_sub(ALIVE_EVERY)).or(self.told);
-                if std::mem::replace(&mut self.connected, true) {
-                    (self.on_wake)(Woken::Lapsed);
-                }
+                self.wake.call(Woken::All);
             }
-            Err(e) => self.trouble(&Trouble::of(&e)),
+            Err(error) => self.lost(&error.to_string()),
         }
         self.done.wake();
     }
 
-    fn trouble(&mut self, trouble: &Trouble) {
-        let fault = trouble.fault();
-        self.shared.set_trouble(Some(fault.to_string()));
-        if matches!(trouble, Trouble::Lost(_)) {
-            self.link = None;
-        }
-        let wait = 50_u64.saturating_mul(1 << self.tries.min(5)).min(1_000);
-        self.tries = self.tries.saturating_add(1);
-        self.next_try = Instant::now() + Duration::from_millis(wait);
+    /// There is no connection, and why; the next attempt is planned.
+    fn lost(&mut self, why: &str) {
+        self.link = None;
+        self.shared.set_trouble(Some(why.to_owned()));
+        let now = Instant::now();
+        self.next_try = now + self.backoff.wait(now);
     }
 
     /// Does what waits, a script at a time.
@@ -320,7 +349,7 @@ impl Store {
 
     /// Messages of Celery's clients are taken in before what waits of their queues is handed out.
     fn take_in_first(&mut self) {
-        if self.peer.is_none() {
+        if self.peer().is_none() {
             return;
         }
         let mut wanted: Vec<(String, u32, Wall)> = Vec::new();
@@ -393,12 +422,16 @@ impl Store {
     fn eval(&mut self, ops: Args) -> Result<Reader, Trouble> {
         let Some(link) = &mut self.link else { return Err(Trouble::Again("not connected".to_owned())) };
         let mut args = Args::default();
-        args.text(self.prefix.as_str()).text(self.metas.as_str()).text(self.node.as_str()).join(ops);
+        args.text(self.options.address.prefix.as_str()).text(self.metas.as_str());
+        args.text(self.options.node.as_str()).join(ops);
         match link.eval(&args) {
             Ok(value) => Reader::of(value).map_err(|odd| Trouble::Refused(odd.0)),
             Err(e) => {
                 let trouble = Trouble::of(&e);
-                self.trouble(&trouble);
+                if let Trouble::Lost(why) = &trouble {
+                    self.lost(why);
+                    self.done.wake();
+                }
                 Err(trouble)
             }
         }

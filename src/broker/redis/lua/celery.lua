@@ -8,7 +8,7 @@
 -- The priority lists of kombu: QUEUE, and QUEUE with two control characters and the step behind it.
 function life.lists(queue)
   local list = {}
-  for i, step in ipairs({ '', '\6\22' .. '3', '\6\22' .. '6', '\6\22' .. '9' }) do list[i] = K .. queue .. step end
+  for i, step in ipairs({ '', '\6\0223', '\6\0226', '\6\0229' }) do list[i] = K .. queue .. step end
   return list
 end
 
