@@ -10,6 +10,7 @@ pub mod model;
 pub mod redis;
 pub mod rules;
 pub mod sqlite;
+pub mod store;
 
 /// One completed operation.
 pub type Completion = (Ticket, Result<Reply, Fault>);

@@ -64,7 +64,7 @@ pub fn plan(settings: &Settings) -> Plan {
             dead_count: settings.dead.max_records,
         },
         // The embedded store has one writer.
-        shared: false,
+        shared: settings.taskd.broker != "embedded",
         zone: zone(settings.taskd.timezone.as_deref()),
     }
 }

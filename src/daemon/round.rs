@@ -16,6 +16,7 @@ use super::state::{Daemon, Living};
 use super::worker_output::{Printed, Said};
 use super::{clock, handle, worker_end, worker_output};
 use crate::broker::Completion;
+use crate::broker::redis::Woken;
 use crate::control::api::{Call, ProgressView};
 use crate::engine::event::{ChildKey, Event, SlotId};
 use crate::model::time::Mono;
@@ -38,6 +39,8 @@ const WALL_CHECK_MS: u64 = 30_000;
 pub struct Inputs {
     /// Completed operations of the store.
     pub store: mpsc::UnboundedReceiver<Vec<Completion>>,
+    /// What other nodes and Celery's clients make known.
+    pub woken: mpsc::UnboundedReceiver<Woken>,
     /// Calls of clients.
     pub calls: mpsc::Receiver<Call>,
     /// Calls that come back to the loop (waits that are over).
@@ -52,6 +55,7 @@ pub struct Inputs {
 enum Woke {
     Launcher(io::Result<(ToDaemon, Vec<OwnedFd>)>),
     Store(Vec<Completion>),
+    Woken(Woken),
     Heard(Vec<Heard>),
     Call(Call),
     Imported,
@@ -72,6 +76,7 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
             biased;
             packet = d.launcher.recv() => Woke::Launcher(packet),
             Some(done) = inputs.store.recv() => Woke::Store(done),
+            Some(woken) = inputs.woken.recv() => Woke::Woken(woken),
             heard = poll_fn(|cx| hear_some(&mut d.children, cx)) => Woke::Heard(heard),
             Some(call) = inputs.later.recv() => Woke::Call(call),
             Some(call) = inputs.calls.recv() => Woke::Call(call),
@@ -86,6 +91,7 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
                 return ExitCode::from(70);
             }
             Woke::Store(done) => stored(&mut d, done),
+            Woke::Woken(woken) => d.woken(woken),
             Woke::Heard(heard) => heard.into_iter().for_each(|heard| hear(&mut d, heard)),
             Woke::Call(call) => handle::dispatch(&mut d, call),
             Woke::Imported => handle::store::imported(&mut d),
@@ -113,7 +119,7 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
         d.tell_late(now.mono);
         end_deaf(&mut d, now.mono);
         d.look_at_store();
-        if !d.ready && d.engine.pools_up() {
+        if !d.ready && (d.engine.pools_up() || d.waits_for_broker()) {
             d.ready = true;
             d.launcher.send(ToLauncher::Ready);
         }

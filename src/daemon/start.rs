@@ -11,7 +11,10 @@ use super::round::{Inputs, child_up};
 use super::spool::Spool;
 use super::state::{Daemon, Parts};
 use super::{clock, plan, round};
+use crate::broker::redis::{self, Redis, Woken};
 use crate::broker::sqlite::{Options, Sqlite};
+use crate::broker::store::Store;
+use crate::config::redis::Address;
 use crate::config::settings::Settings;
 use crate::control::access::{Policy, System};
 use crate::control::server;
@@ -22,6 +25,12 @@ use crate::process::packet::Packets;
 
 /// Exit code when the store cannot be opened, of sysexits(3): EX_IOERR.
 const STORE: u8 = 74;
+
+/// Exit code when the server that the settings name can never be the broker, of sysexits(3): EX_CONFIG.
+const REFUSED: u8 = 78;
+
+/// What a node holds is given to others when it said nothing for so long.
+const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Calls that wait for the loop; more are answered 503 by the server.
 const CALLS: usize = 1024;
@@ -119,9 +128,10 @@ fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
         // The loop is gone only when the process ends.
         let _ = done.send(completions);
     });
-    let store = match Sqlite::open(state_dir, Options::default(), on_done) {
+    let (wake, woken) = mpsc::unbounded_channel();
+    let store = match open_store(&settings, on_done, wake) {
         Ok(store) => store,
-        Err(e) => return Err((launcher, STORE, e.to_string())),
+        Err((code, message)) => return Err((launcher, code, message)),
     };
     super::handle::store::sweep(state_dir);
     let spool = match Spool::open(&state_dir.join("output"), settings.results.output_max_size) {
@@ -163,7 +173,53 @@ fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
     daemon.step(Event::Adopt { children_lost, fresh });
     daemon.flush(clock::now().mono);
     super::perform::collect_output(&daemon);
-    Ok((daemon, Inputs { store: store_done, calls: calls_in, later: later_in, serving, stop: Some(stop) }))
+    Ok((daemon, Inputs { store: store_done, woken, calls: calls_in, later: later_in, serving, stop: Some(stop) }))
+}
+
+/// Opens the store that the settings name. `on_done` gets its answers, `wake` what others make known.
+fn open_store(
+    settings: &Settings,
+    on_done: Box<dyn Fn(Vec<crate::broker::Completion>) + Send>,
+    wake: mpsc::UnboundedSender<Woken>,
+) -> Result<Store, (u8, String)> {
+    let broker = settings.taskd.broker.as_str();
+    if broker == "embedded" {
+        let opened = Sqlite::open(&settings.taskd.state_dir, Options::default(), on_done);
+        return opened.map(Store::Embedded).map_err(|e| (STORE, e.to_string()));
+    }
+    let address = Address::parse(broker).map_err(|e| (REFUSED, format!("[taskd] broker: {}", e.message)))?;
+    let options = redis::Options {
+        address,
+        allow_eviction: false,
+        node: settings.taskd.node.clone(),
+        lease: LEASE,
+        peer: Some(peer(settings)),
+    };
+    // The loop is gone only when the process ends.
+    let on_wake = Box::new(move |woken| drop(wake.send(woken)));
+    let opened = Redis::open(options, on_done, on_wake);
+    opened.map(Store::Redis).map_err(|e| (REFUSED, format!("[taskd] broker: {e}")))
+}
+
+/// What this node is to Celery.
+fn peer(settings: &Settings) -> redis::celery::Peer {
+    let routes: Vec<(String, String)> =
+        settings.routes.iter().map(|r| (r.task.clone(), r.queue.clone())).collect();
+    let own: std::collections::BTreeMap<String, Option<String>> =
+        settings.tasks.iter().map(|(name, task)| (name.clone(), task.queue.clone())).collect();
+    let route = move |task: &str| {
+        let (_, declared) = own.iter().find(|(name, _)| {
+            *name == task || crate::model::name::glob_matches(name, task)
+        })?;
+        let routed = || routes.iter().find(|(glob, _)| crate::model::name::glob_matches(glob, task));
+        Some(declared.clone().or_else(|| Some(routed()?.1.clone())).unwrap_or_else(|| "default".to_owned()))
+    };
+    redis::celery::Peer {
+        queues: settings.queues.keys().cloned().collect(),
+        route: Arc::new(route),
+        result_seconds: settings.results.expires_ms.div_ceil(1_000),
+        results: settings.taskd.results != "none",
+    }
 }
 
 /// The access rules of these settings, with every name resolved now; names that nobody has are told.

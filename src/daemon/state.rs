@@ -15,7 +15,8 @@ use super::spool::Spool;
 use super::waiters::Waiters;
 use super::worker_output::Printed;
 use crate::broker::Broker;
-use crate::broker::sqlite::Sqlite;
+use crate::broker::redis::Woken;
+use crate::broker::store::Store;
 use crate::config::settings::Settings;
 use crate::control::access::Policy;
 use crate::control::api::Call;
@@ -117,8 +118,8 @@ pub struct Daemon {
     pub confinement: Option<String>,
     /// All decisions.
     pub engine: Engine,
-    /// The embedded store.
-    pub store: Sqlite,
+    /// Where messages wait.
+    pub store: Store,
     /// The way to the launcher.
     pub launcher: Launcher,
     /// Children by key.
@@ -188,7 +189,7 @@ pub struct Parts {
     /// See [`Daemon::confinement`].
     pub confinement: Option<String>,
     /// See [`Daemon::store`].
-    pub store: Sqlite,
+    pub store: Store,
     /// See [`Daemon::launcher`].
     pub launcher: Launcher,
     /// See [`Daemon::spool`].
@@ -311,6 +312,24 @@ impl Daemon {
             super::perform::recovered(self, list);
         }
         self.step(Event::Broker { ticket, result });
+    }
+
+    /// Other nodes, or clients of Celery, made something known.
+    pub fn woken(&mut self, woken: Woken) {
+        match woken {
+            Woken::Queues(queues, due) => self.step(Event::Woken { queues, due }),
+            Woken::All => {
+                let queues = self.settings.queues.keys().cloned().collect();
+                self.step(Event::Woken { queues, due: Some(clock::now().wall) });
+            }
+            Woken::Lapsed => self.step(Event::Lapsed),
+        }
+    }
+
+    /// Whether a broker that other machines have is away: this node is ready all the same, and says so.
+    #[must_use]
+    pub fn waits_for_broker(&self) -> bool {
+        matches!(self.store, Store::Redis(_)) && self.trouble.is_some()
     }
 
     /// Says once that the store fails, and once that it does not any more. A full disk still takes small

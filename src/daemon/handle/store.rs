@@ -33,7 +33,7 @@ const PIECE: usize = 64;
 /// Streams a consistent copy while work goes on. It is made beside the store first, so that a slow client holds up
 /// nobody; whoever asked writes the file where it wants it, with its own rights.
 pub fn backup(d: &Daemon, asker: Asker) {
-    let admin = d.store.admin();
+    let Some(admin) = d.store.admin() else { return asker.error(not_here()) };
     let (pieces, stream) = mpsc::channel(4);
     let _ = asker.answer.send(Answer::Stream(stream));
     let path = partial(&d.settings.taskd.state_dir);
@@ -52,6 +52,13 @@ pub fn backup(d: &Daemon, asker: Asker) {
             let _ = pieces.blocking_send(format!("{}\n", serde_json::json!({ "error": error })));
         }
     });
+}
+
+/// A broker that nodes share is nobody's file.
+fn not_here() -> Error {
+    let what = "the messages are on a broker that nodes share, not in a file of this one";
+    let hint = "copy and move what a Redis server has with its own tools (BGSAVE, its append-only file)";
+    Error::new(ErrorKind::Conflict, what.to_owned()).hint(hint)
 }
 
 /// A file for a copy that is being made.
@@ -95,7 +102,7 @@ fn pass_on(file: &mut impl Read, take: &mut dyn FnMut(BackupPiece) -> bool) -> i
 
 /// Checks the file and what must hold between its rows.
 pub fn verify(d: &Daemon, asker: Asker) {
-    let admin = d.store.admin();
+    let Some(admin) = d.store.admin() else { return asker.error(not_here()) };
     tokio::task::spawn_blocking(move || {
         let found = admin.verify();
         if found.is_empty() {
@@ -111,7 +118,7 @@ pub fn verify(d: &Daemon, asker: Asker) {
 /// Streams every message that is not final. What is to follow the steps of workflows is not among them, and nobody
 /// loses that unasked.
 pub fn export(d: &Daemon, asker: Asker, leave_workflows: bool) {
-    let admin = d.store.admin();
+    let Some(admin) = d.store.admin() else { return asker.error(not_here()) };
     tokio::task::spawn_blocking(move || {
         match admin.open_workflows() {
             Ok(n) if n > 0 && !leave_workflows => {
@@ -132,7 +139,7 @@ pub fn export(d: &Daemon, asker: Asker, leave_workflows: bool) {
 
 /// Streams dead letters, oldest first, each as it would begin a new life.
 pub fn export_letters(d: &Daemon, asker: Asker, filter: LetterFilter, most: u64) {
-    let admin = d.store.admin();
+    let Some(admin) = d.store.admin() else { return asker.error(not_here()) };
     stream(asker, move |cb| admin.export_letters(&filter, most, &mut |message| cb(&message, 0)));
 }
 
@@ -192,7 +199,7 @@ pub fn import(d: &Daemon, asker: Asker, list: Vec<Exported>) {
         }
         messages.push((message, line.attempt));
     }
-    let admin = d.store.admin();
+    let Some(admin) = d.store.admin() else { return asker.error(not_here()) };
     let total = messages.len();
     let now = clock::now().wall;
     let later = d.imported.clone();
