@@ -8,8 +8,8 @@ use super::check::Check;
 use super::keys::{self, Shape, TABLES, TableSpec, suggest};
 use super::origin::Origins;
 use super::report::{Fault, FaultKind};
-use super::section::{Section, Set};
-use super::settings::{Access, DEFAULT, Dead, Pool, Queue, Results, Route, Settings, Taskd};
+use super::section::{Parsed, Section, Set};
+use super::settings::{Access, CeleryControl, DEFAULT, Dead, Pool, Queue, Results, Route, Settings, Taskd};
 use super::tree::{At, Table, quote};
 use super::users::Users;
 
@@ -200,7 +200,13 @@ impl<'a> Builder<'a, '_> {
         for key in ["read", "enqueue", "admin"] {
             self.people(&format!("access.{key}"), at.set(key));
         }
-        Some(Access { read: at.list("read"), enqueue: at.list("enqueue"), admin: at.list("admin") })
+        let celery_control = match at.set("celery_control").map(|s| &s.value) {
+            Some(Parsed::Flag(false)) => CeleryControl::No,
+            Some(Parsed::Text(_)) => CeleryControl::Read,
+            _ => CeleryControl::Yes,
+        };
+        let (read, enqueue, admin) = (at.list("read"), at.list("enqueue"), at.list("admin"));
+        Some(Access { read, enqueue, admin, celery_control })
     }
 
     /// Notes users and groups that do not exist: they open no door, so they are no fault.
