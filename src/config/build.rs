@@ -66,6 +66,9 @@ impl<'a> Layers<'a> {
     }
 }
 
+/// `broker` of a node that shares its store with nobody.
+const EMBEDDED: &str = "embedded";
+
 /// What is being built.
 pub(super) struct Builder<'a, 'e> {
     pub(super) check: &'a mut Check<'e>,
@@ -131,7 +134,7 @@ impl<'a> Builder<'a, '_> {
         let taskd = self.taskd(&users)?;
         let results = self.results()?;
         let dead = self.dead()?;
-        let access = self.access()?;
+        let access = self.access(&taskd)?;
         let pools = self.pools(&users)?;
         let queues = self.queues(&pools)?;
         let routes = self.routes(&queues)?;
@@ -194,11 +197,15 @@ impl<'a> Builder<'a, '_> {
         Some(Dead { expires_ms: at.number("expires")?, max_records: at.number("max_records")? })
     }
 
-    fn access(&mut self) -> Option<Access> {
+    fn access(&mut self, taskd: &Taskd) -> Option<Access> {
         let at = self.one(&keys::ACCESS)?;
         self.origins.table("[access]", &at, &[]);
         for key in ["read", "enqueue", "admin"] {
             self.people(&format!("access.{key}"), at.set(key));
+        }
+        if let Some(section) = at.own.filter(|s| s.get("celery_control").is_some() && taskd.broker == EMBEDDED) {
+            let path = section.path("celery_control");
+            self.notes.push(format!("{path}: has no effect with the embedded store, which Celery cannot reach"));
         }
         let celery_control = match at.set("celery_control").map(|s| &s.value) {
             Some(Parsed::Flag(false)) => CeleryControl::No,

@@ -7,6 +7,7 @@ pub mod handle;
 pub mod launcher;
 pub mod notes;
 pub mod notices;
+pub mod peer;
 pub mod perform;
 pub mod plan;
 mod pressure;

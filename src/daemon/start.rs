@@ -7,13 +7,15 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::launcher::Launcher;
+use super::peer::Celery;
 use super::round::{Inputs, child_up};
 use super::spool::Spool;
 use super::state::{Daemon, Parts};
-use super::{clock, plan, round};
+use super::{clock, peer, plan, round};
 use crate::broker::sqlite::{Options, Sqlite};
 use crate::config::settings::Settings;
 use crate::control::access::{Policy, System};
+use crate::control::celery::asked::Heard;
 use crate::control::server;
 use crate::engine::event::{Ask, Event};
 use crate::observe::log::{self, Log, Target};
@@ -149,7 +151,12 @@ fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
     let fresh = start.epoch == 1;
     let children_lost = start.children_lost;
     let seed = clock::now().mono.0 ^ u64::from(std::process::id()) << 32;
-    let parts = Parts { settings, start, confinement, store, launcher, spool, policy: rules, later, log };
+    let (celery, hears) = match celery(&settings) {
+        Ok(both) => both,
+        Err(e) => return Err((launcher, 71, e)),
+    };
+    let parts =
+        Parts { settings, start, confinement, store, launcher, spool, policy: rules, later, log, celery };
     let mut daemon = Daemon::new(parts, seed);
     let first = plan::plan(&daemon.settings);
     daemon.step(Event::Plan(Arc::new(first)));
@@ -162,8 +169,24 @@ fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
     }
     daemon.step(Event::Adopt { children_lost, fresh });
     daemon.flush(clock::now().mono);
+    peer::begin(&mut daemon);
     super::perform::collect_output(&daemon);
-    Ok((daemon, Inputs { store: store_done, calls: calls_in, later: later_in, serving, stop: Some(stop) }))
+    let inputs = Inputs {
+        store: store_done,
+        calls: calls_in,
+        later: later_in,
+        serving,
+        celery: hears,
+        stop: Some(stop),
+    };
+    Ok((daemon, inputs))
+}
+
+/// What Celery's tools see of this node, where its broker is one that they share.
+fn celery(settings: &Settings) -> Result<(Option<Celery>, Option<mpsc::Receiver<Heard>>), String> {
+    let Some(server) = peer::server(settings, "")? else { return Ok((None, None)) };
+    let (celery, hears) = peer::open(settings, server)?;
+    Ok((Some(celery), Some(hears)))
 }
 
 /// The access rules of these settings, with every name resolved now; names that nobody has are told.

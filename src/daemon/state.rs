@@ -10,6 +10,7 @@ use super::adopted::Adopted;
 use super::child::Link;
 use super::clock;
 use super::launcher::Launcher;
+use super::peer::Celery;
 use super::pressure::{Look, Pressure};
 use super::spool::Spool;
 use super::waiters::Waiters;
@@ -163,6 +164,8 @@ pub struct Daemon {
     pub failed: Option<(u8, String)>,
     /// Keeps the log; absent where it could not be started.
     pub log: Option<Log>,
+    /// What Celery's tools see; absent where the broker is none that they share.
+    pub celery: Option<Celery>,
     ops: Vec<(Ticket, Op)>,
     /// Operations that the store has and did not answer yet.
     under_way: usize,
@@ -199,6 +202,8 @@ pub struct Parts {
     pub later: mpsc::Sender<Call>,
     /// See [`Daemon::log`].
     pub log: Option<Log>,
+    /// See [`Daemon::celery`].
+    pub celery: Option<Celery>,
 }
 
 impl Daemon {
@@ -234,6 +239,7 @@ impl Daemon {
             recovered: false,
             failed: None,
             log: parts.log,
+            celery: parts.celery,
             ops: Vec::new(),
             under_way: 0,
             urgent: false,
@@ -309,6 +315,9 @@ impl Daemon {
             && !self.engine.is_live()
         {
             super::perform::recovered(self, list);
+        }
+        if let Ok(reply) = &result {
+            super::peer::taken(self, reply);
         }
         self.step(Event::Broker { ticket, result });
     }
