@@ -203,9 +203,12 @@ impl<'a> Builder<'a, '_> {
         for key in ["read", "enqueue", "admin"] {
             self.people(&format!("access.{key}"), at.set(key));
         }
-        if let Some(section) = at.own.filter(|s| s.get("celery_control").is_some() && taskd.broker == EMBEDDED) {
+        if let Some(section) =
+            at.own.filter(|s| s.get("celery_control").is_some() && taskd.broker == EMBEDDED)
+        {
             let path = section.path("celery_control");
-            self.notes.push(format!("{path}: has no effect with the embedded store, which Celery cannot reach"));
+            self.notes
+                .push(format!("{path}: has no effect with the embedded store, which Celery cannot reach"));
         }
         let celery_control = match at.set("celery_control").map(|s| &s.value) {
             Some(Parsed::Flag(false)) => CeleryControl::No,

@@ -16,6 +16,7 @@ use crate::celery::control::{Command, Request, report};
 use crate::celery::envelope::Envelope;
 use crate::celery::event;
 
+use crate::celery::json::Json;
 use crate::celery::json::build::{Object, texts};
 use crate::config::settings::CeleryControl;
 
@@ -208,6 +209,9 @@ fn events(shared: &Shared, on: bool) -> Reply {
 fn worker(shared: &Shared, envelope: &Envelope) {
     for heard in event::heard(envelope, MAX_EVENT) {
         if heard.node == shared.node {
+            let pid = heard.fields.get("pid").and_then(Json::as_i64);
+            let own = pid == Some(i64::from(std::process::id())) || heard.word == "worker-offline";
+            shared.other(own);
             continue;
         }
         shared.hear(heard.clock);

@@ -72,8 +72,7 @@ fn ask(
     let mut until = Instant::now() + wait;
     while answers < listeners && Instant::now() < until {
         let left = until.saturating_duration_since(Instant::now()).as_secs_f64().max(0.01);
-        let popped: Option<(Vec<u8>, Vec<u8>)> =
-            redis::cmd("BRPOP").arg(key).arg(left).query(connection)?;
+        let popped: Option<(Vec<u8>, Vec<u8>)> = redis::cmd("BRPOP").arg(key).arg(left).query(connection)?;
         let Some((_, message)) = popped else { break };
         answers += 1;
         until = Instant::now() + wait;
@@ -97,7 +96,9 @@ fn take_in(met: &mut Met, node: &str, message: &[u8]) {
         // Ids alone, or with times.
         let Some(ids) = said.get("revoked") else { continue };
         match ids.kind() {
-            Kind::Object => met.revoked.extend(ids.entries().unwrap_or_default().into_iter().map(|(id, _)| id)),
+            Kind::Object => {
+                met.revoked.extend(ids.entries().unwrap_or_default().into_iter().map(|(id, _)| id))
+            }
             _ => met.revoked.extend(ids.items().unwrap_or_default().into_iter().filter_map(Json::as_text)),
         }
     }

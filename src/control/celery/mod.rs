@@ -86,6 +86,10 @@ struct Shared {
     /// Task events are wanted.
     events: AtomicBool,
     closing: AtomicBool,
+    /// How much more often than this process another one was heard under its name.
+    others: AtomicU64,
+    /// That was so often that there is one.
+    two: AtomicBool,
     active: AtomicU64,
     processed: AtomicU64,
     revoked: Mutex<Revoked>,
@@ -114,6 +118,25 @@ impl Shared {
 
     fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
+    }
+
+    /// A heartbeat came under this node's name: its own, or that of another process. An old process of this node may
+    /// have said its last word, so one alone says nothing.
+    fn other(&self, own: bool) {
+        let others = if own {
+            self.others.load(Ordering::Relaxed).saturating_sub(1)
+        } else {
+            self.others.fetch_add(2, Ordering::Relaxed).saturating_add(2)
+        };
+        let others = others.min(100);
+        self.others.store(others, Ordering::Relaxed);
+        let two = others > 3;
+        if self.two.swap(two, Ordering::Relaxed) != two && two {
+            tracing::error!(
+                "another process answers as {} on this broker: [taskd] node must be unique",
+                self.node
+            );
+        }
     }
 
     /// Takes note of what is wrong, or that nothing is; said once each.
@@ -160,6 +183,8 @@ impl Peer {
             control: AtomicU8::new(permit::number(setup.control)),
             events: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            others: AtomicU64::new(0),
+            two: AtomicBool::new(false),
             active: AtomicU64::new(0),
             processed: AtomicU64::new(0),
             revoked: Mutex::default(),
@@ -253,6 +278,12 @@ impl Peer {
         let trouble = lock(&self.shared.trouble);
         let mut notes: Vec<String> =
             trouble.iter().map(|(who, why)| format!("Celery's tools are not {who}: {why}")).collect();
+        if self.shared.two.load(Ordering::Relaxed) {
+            notes.push(format!(
+                "another process answers as {} on this broker: [taskd] node must be unique",
+                self.shared.node
+            ));
+        }
         if let dropped @ 1.. = self.shared.outbox.dropped() {
             notes.push(format!(
                 "{dropped} events for Celery's tools were dropped: the server was away or slower than they came"

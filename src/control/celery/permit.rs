@@ -70,7 +70,8 @@ pub fn check(control: CeleryControl, old: bool, command: &Command) -> Result<(),
     }
     if control != CeleryControl::Yes {
         return Err(Reply::Error(
-            "refused: [access] celery_control = \"read\" of this node lets remote control only look".to_owned(),
+            "refused: [access] celery_control = \"read\" of this node lets remote control only look"
+                .to_owned(),
         ));
     }
     if old && !matches!(command, Command::Revoke { .. }) {

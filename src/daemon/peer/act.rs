@@ -139,8 +139,7 @@ fn rate(text: &str, burst: u32) -> Option<NewRate> {
 /// them, so a longer one is refused where a runner runs the task.
 fn time_limit(d: &mut Daemon, answer: Answer, task: &str, hard_ms: Option<u64>, soft_ms: Option<u64>) {
     let Some(declared) = d.settings.task(task) else { return answer.send(&Reply::unknown_task()) };
-    let (name, hard, soft) =
-        (declared.name.clone(), declared.time_limit_ms, declared.soft_time_limit_ms);
+    let (name, hard, soft) = (declared.name.clone(), declared.time_limit_ms, declared.soft_time_limit_ms);
     let is_runner = !matches!(declared.program, Program::Worker);
     let longer = |new: Option<u64>, own: Option<u64>| new.zip(own).is_some_and(|(new, own)| new > own);
     if is_runner && (longer(hard_ms, hard) || longer(soft_ms, soft)) {
@@ -152,7 +151,9 @@ fn time_limit(d: &mut Daemon, answer: Answer, task: &str, hard_ms: Option<u64>, 
     if let Some(celery) = &mut d.celery {
         celery.limits.insert(name.clone(), (hard_ms, soft_ms));
     }
-    tracing::info!("remote control set the time limits of {task} to {hard_ms:?} and {soft_ms:?} ms (hard, soft)");
+    tracing::info!(
+        "remote control set the time limits of {task} to {hard_ms:?} and {soft_ms:?} ms (hard, soft)"
+    );
     d.ask(
         Ask::TimeLimit { task: name, hard_ms, soft_ms },
         Box::new(move |_, told| match told {

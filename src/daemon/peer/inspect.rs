@@ -88,11 +88,8 @@ fn one(d: &Daemon, celery: &Celery, id: &MessageId, taken: &Taken, safe: bool) -
 
 /// What the store holds for later. Celery's workers hold such messages themselves; here it is one list for all nodes.
 fn scheduled(d: &mut Daemon, answer: Answer) {
-    let filter = Filter {
-        states: vec![State::Scheduled, State::Retry],
-        limit: MAX_SCHEDULED,
-        ..Filter::default()
-    };
+    let filter =
+        Filter { states: vec![State::Scheduled, State::Retry], limit: MAX_SCHEDULED, ..Filter::default() };
     d.read(
         Op::List(filter),
         Box::new(move |d, reply| {
@@ -112,8 +109,14 @@ fn scheduled(d: &mut Daemon, answer: Answer) {
 
 fn entry(record: &Record, node: &str) -> Raw {
     let call = Call::of_message(&record.message, Order::LowFirst);
-    let held =
-        Held { call: &call, node, started: None, pid: None, acknowledged: false, redelivered: record.attempt > 0 };
+    let held = Held {
+        call: &call,
+        node,
+        started: None,
+        pid: None,
+        acknowledged: false,
+        redelivered: record.attempt > 0,
+    };
     held.scheduled(&record.due.or(record.message.eta).map(iso).unwrap_or_default())
 }
 

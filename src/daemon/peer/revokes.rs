@@ -20,7 +20,9 @@ pub(super) fn load(d: &mut Daemon, after: String) {
         Box::new(|d, reply| match reply {
             Ok(Reply::Memos(memos)) => take_in(d, memos),
             Ok(_) => {}
-            Err(fault) => tracing::warn!("what Celery's tools revoked before this start is not known: {fault}"),
+            Err(fault) => {
+                tracing::warn!("what Celery's tools revoked before this start is not known: {fault}")
+            }
         }),
     );
 }
