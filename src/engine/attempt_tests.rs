@@ -173,5 +173,7 @@ fn limits_set_while_taskd_runs_are_for_what_starts_after_and_end_with_a_reload()
     bed.enqueue("late");
     bed.take();
     bed.pass(10_000);
-    assert!(!bed.take().iter().any(|c| matches!(c, Command::Cancel { .. } | Command::End { kill: true, .. })));
+    assert!(
+        !bed.take().iter().any(|c| matches!(c, Command::Cancel { .. } | Command::End { kill: true, .. }))
+    );
 }

@@ -111,9 +111,9 @@ impl State {
         let exception = Exception::new("builtins", "ValueError", [BUSY.to_owned()]);
         self.peer.happened(&Event::Received(&call));
         self.peer.happened(&Event::Started(&id));
-        let traceback = Some("Traceback");
+        let (traceback, result) = (Some("Traceback"), Raw::of_int(5));
         self.peer.happened(&match self.lives % 4 {
-            0 => Event::Succeeded { id: &id, result: &Raw::of_int(5), runtime: 0.5 },
+            0 => Event::Succeeded { id: &id, result: &result, runtime: 0.5 },
             1 => Event::Failed { id: &id, exception: &exception, traceback },
             2 => Event::Retried { id: &id, exception: &exception, traceback },
             _ => Event::Revoked { id: &id, terminated: true, signum: Some(15), expired: false },

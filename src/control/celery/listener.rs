@@ -211,7 +211,7 @@ fn worker(shared: &Shared, envelope: &Envelope) {
         if heard.node == shared.node {
             let pid = heard.fields.get("pid").and_then(Json::as_i64);
             let own = pid == Some(i64::from(std::process::id())) || heard.word == "worker-offline";
-            shared.other(own);
+            shared.namesake(own);
             continue;
         }
         shared.hear(heard.clock);

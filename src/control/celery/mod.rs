@@ -47,6 +47,10 @@ use crate::model::time::Wall;
 /// Requests that wait for the daemon; a further one is answered that it is busy.
 const ASKED: usize = 256;
 
+/// Of the heartbeats of two processes in turn one more than of its own is left each time: after this many there is
+/// another process of the name.
+const NAMESAKES: u64 = 4;
+
 /// How the peer is set up.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -86,10 +90,8 @@ struct Shared {
     /// Task events are wanted.
     events: AtomicBool,
     closing: AtomicBool,
-    /// How much more often than this process another one was heard under its name.
-    others: AtomicU64,
-    /// That was so often that there is one.
-    two: AtomicBool,
+    /// Twice the heartbeats of others under this node's name, less its own.
+    namesakes: AtomicU64,
     active: AtomicU64,
     processed: AtomicU64,
     revoked: Mutex<Revoked>,
@@ -120,23 +122,19 @@ impl Shared {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// A heartbeat came under this node's name: its own, or that of another process. An old process of this node may
-    /// have said its last word, so one alone says nothing.
-    fn other(&self, own: bool) {
-        let others = if own {
-            self.others.load(Ordering::Relaxed).saturating_sub(1)
-        } else {
-            self.others.fetch_add(2, Ordering::Relaxed).saturating_add(2)
-        };
-        let others = others.min(100);
-        self.others.store(others, Ordering::Relaxed);
-        let two = others > 3;
-        if self.two.swap(two, Ordering::Relaxed) != two && two {
-            tracing::error!(
-                "another process answers as {} on this broker: [taskd] node must be unique",
-                self.node
-            );
+    /// A heartbeat came under this node's name: its own, or that of another process, of which a single one says
+    /// nothing: it may be the last word of this node's process before this one.
+    fn namesake(&self, own: bool) {
+        let order = Ordering::Relaxed;
+        let next = |n: u64| if own { n.saturating_sub(1) } else { (n + 2).min(2 * NAMESAKES) };
+        let before = self.namesakes.fetch_update(order, order, |n| Some(next(n))).unwrap_or(0);
+        if before <= NAMESAKES && next(before) > NAMESAKES {
+            tracing::error!("{}", self.clash());
         }
+    }
+
+    fn clash(&self) -> String {
+        format!("another process answers as {} on this broker: [taskd] node must be unique", self.node)
     }
 
     /// Takes note of what is wrong, or that nothing is; said once each.
@@ -183,8 +181,7 @@ impl Peer {
             control: AtomicU8::new(permit::number(setup.control)),
             events: AtomicBool::new(false),
             closing: AtomicBool::new(false),
-            others: AtomicU64::new(0),
-            two: AtomicBool::new(false),
+            namesakes: AtomicU64::new(0),
             active: AtomicU64::new(0),
             processed: AtomicU64::new(0),
             revoked: Mutex::default(),
@@ -278,11 +275,8 @@ impl Peer {
         let trouble = lock(&self.shared.trouble);
         let mut notes: Vec<String> =
             trouble.iter().map(|(who, why)| format!("Celery's tools are not {who}: {why}")).collect();
-        if self.shared.two.load(Ordering::Relaxed) {
-            notes.push(format!(
-                "another process answers as {} on this broker: [taskd] node must be unique",
-                self.shared.node
-            ));
+        if self.shared.namesakes.load(Ordering::Relaxed) > NAMESAKES {
+            notes.push(self.shared.clash());
         }
         if let dropped @ 1.. = self.shared.outbox.dropped() {
             notes.push(format!(

@@ -29,22 +29,11 @@ pub(super) enum Word {
     ElectAck(String),
 }
 
-/// A reply.
-#[derive(Clone, Debug)]
-pub(super) struct Said {
-    /// To whom.
-    pub(super) to: ReplyTo,
-    /// The message.
-    pub(super) message: Raw,
-    /// When it was answered.
-    pub(super) since: Instant,
-}
-
 /// What is to be said now.
 #[derive(Debug, Default)]
 pub(super) struct Work {
-    /// Replies.
-    pub(super) replies: Vec<Said>,
+    /// Replies, and to whom.
+    pub(super) replies: Vec<(ReplyTo, Raw)>,
     /// Task events, to go in one message.
     pub(super) events: Vec<Raw>,
     /// Of the worker itself.
@@ -55,7 +44,7 @@ pub(super) struct Work {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    replies: VecDeque<Said>,
+    replies: VecDeque<(ReplyTo, Raw)>,
     events: VecDeque<Raw>,
     bytes: usize,
     since: Option<Instant>,
@@ -89,7 +78,7 @@ impl Outbox {
     /// A reply; beyond the bound the oldest goes, whose client has given up first.
     pub(super) fn reply(&self, to: ReplyTo, message: Raw) {
         let mut waiting = lock(&self.waiting);
-        waiting.replies.push_back(Said { to, message, since: Instant::now() });
+        waiting.replies.push_back((to, message));
         if waiting.replies.len() > REPLIES {
             waiting.replies.pop_front();
         }

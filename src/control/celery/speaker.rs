@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use redis::{Connection, Pipeline, RedisResult};
+use redis::{Pipeline, RedisResult};
 
-use super::outbox::{Said, Word, Work};
+use super::outbox::{Word, Work};
 use super::{Shared, server};
 use crate::celery::control::reply;
 use crate::celery::event::{self, Event, Vitals};
@@ -20,10 +20,6 @@ pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Dur
 
 /// A reply that nobody fetched goes away after this: its client may have gone before it came. In milliseconds.
 const UNREAD_MS: u32 = 30_000;
-
-/// A client that asks again says so that it listens only after it asked: this node can be faster than that. So a reply
-/// to nobody is tried again, first after this, then after twice as long, and given up after the second of these.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// A reply is written only while its client listens, or a list would stay for ever.
 const REPLY: &str = "if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 0 then return 0 end \
@@ -55,30 +51,27 @@ fn session(shared: &Shared, spoke: &mut bool) -> RedisResult<()> {
     let mut connection = shared.server.open(PATIENCE)?;
     let mut beat = Instant::now();
     let mut first = true;
-    let mut again: Vec<(Instant, Said)> = Vec::new();
     loop {
-        let next = again.iter().map(|(at, _)| *at).min().map_or(beat, |at| at.min(beat));
-        let Work { replies, events, words, closing } = shared.outbox.take(next);
+        let Work { replies, events, words, closing } = shared.outbox.take(beat);
         if shared.outbox.is_abandoned() {
             return Ok(());
         }
         let mut said = redis::pipe();
-        let (due, later) = again.into_iter().partition(|(at, _)| *at <= Instant::now());
-        again = later;
-        let due: Vec<(Instant, Said)> = due;
-        let replies: Vec<Said> = replies.into_iter().chain(due.into_iter().map(|(_, reply)| reply)).collect();
-        for reply in &replies {
-            put(shared, &mut said, reply);
+        for (to, message) in replies {
+            let queue = reply::queue(&to);
+            said.cmd("EVAL").arg(REPLY).arg(2).arg(shared.server.bindings(&to.exchange));
+            said.arg(shared.server.key(&queue)).arg(server::binding(&to.routing_key, &queue));
+            said.arg(message.text()).arg(UNREAD_MS).ignore();
         }
         if !events.is_empty() {
             let tag = uuid::Uuid::new_v4().to_string();
             let message = event::several(&events, &shared.node, &tag).write();
             publish(shared, &mut said, event::TASKS, message.text());
         }
-        let is_beat = Instant::now() >= beat;
+        let due = Instant::now() >= beat;
         if first {
             say(shared, &mut said, &Event::Online(vitals(shared)));
-        } else if is_beat || words.contains(&Word::Heartbeat) {
+        } else if due || words.contains(&Word::Heartbeat) {
             say(shared, &mut said, &Event::Heartbeat(vitals(shared)));
         }
         for word in &words {
@@ -89,18 +82,10 @@ fn session(shared: &Shared, spoke: &mut bool) -> RedisResult<()> {
         if closing {
             say(shared, &mut said, &Event::Offline(vitals(shared)));
         }
-        let read = match query(&said, &mut connection) {
-            Ok(read) => read,
-            Err(e) => {
-                shared.outbox.lost(events.len());
-                return Err(e);
-            }
-        };
-        let unread = replies.into_iter().zip(read).filter(|(_, read)| *read == 0);
-        again.extend(unread.filter_map(|(reply, _)| {
-            let age = reply.since.elapsed();
-            (age < AGAIN.1).then(|| (Instant::now() + age.max(AGAIN.0), reply))
-        }));
+        if let Err(e) = said.query::<()>(&mut connection) {
+            shared.outbox.lost(events.len());
+            return Err(e);
+        }
         *spoke = true;
         if first {
             shared.trouble("told anything", None);
@@ -108,23 +93,11 @@ fn session(shared: &Shared, spoke: &mut bool) -> RedisResult<()> {
         if closing {
             return Ok(());
         }
-        if is_beat || first {
+        if due || first {
             beat = Instant::now() + HEARTBEAT;
         }
         first = false;
     }
-}
-
-/// What came of each reply, in order: 0 where nobody listens.
-fn query(said: &Pipeline, connection: &mut Connection) -> RedisResult<Vec<i64>> {
-    if said.is_empty() { Ok(Vec::new()) } else { said.query(connection) }
-}
-
-fn put(shared: &Shared, said: &mut Pipeline, Said { to, message, .. }: &Said) {
-    let queue = reply::queue(to);
-    said.cmd("EVAL").arg(REPLY).arg(2).arg(shared.server.bindings(&to.exchange));
-    said.arg(shared.server.key(&queue)).arg(server::binding(&to.routing_key, &queue));
-    said.arg(message.text()).arg(UNREAD_MS);
 }
 
 fn say(shared: &Shared, said: &mut Pipeline, event: &Event<'_>) {
