@@ -28,6 +28,9 @@ if [ "${1:-test}" = deb ] || [ "${1:-test}" = test ]; then
     package[lintian]=lintian
     package[apparmor_parser]=apparmor
 fi
+if [ "${1:-test}" = test ]; then
+    package[redis-server]=redis-server
+fi
 if [ "${1:-test}" = bench ]; then
     package[strace]=strace
     package[redis-server]=redis-server
@@ -47,11 +50,24 @@ if [ "${1:-test}" = boot ]; then
     )
 fi
 
+# What the tests hold taskd against beside Debian's packages.
+extras() {
+    if [ "$1" = test ]; then
+        bash "$(dirname "$0")/celery/venv.sh"
+    fi
+}
+
 missing=()
 for program in "${!package[@]}"; do
     command -v "$program" >/dev/null || missing+=("${package[$program]}")
 done
-[ ${#missing[@]} -eq 0 ] && exit 0
+if [ "${1:-test}" = test ] && command -v python3 >/dev/null && ! python3 -c 'import ensurepip' 2>/dev/null; then
+    missing+=(python3-venv)
+fi
+if [ ${#missing[@]} -eq 0 ]; then
+    extras "${1:-test}"
+    exit
+fi
 mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 
 as_root=()
@@ -85,3 +101,4 @@ install || { "${as_root[@]}" apt-get update -q && install; } || {
     echo "apt-get could not install: ${missing[*]}" >&2
     exit 1
 }
+extras "${1:-test}"

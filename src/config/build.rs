@@ -8,8 +8,8 @@ use super::check::Check;
 use super::keys::{self, Shape, TABLES, TableSpec, suggest};
 use super::origin::Origins;
 use super::report::{Fault, FaultKind};
-use super::section::{Section, Set};
-use super::settings::{Access, DEFAULT, Dead, Pool, Queue, Results, Route, Settings, Taskd};
+use super::section::{Parsed, Section, Set};
+use super::settings::{Access, CeleryControl, DEFAULT, Dead, Pool, Queue, Results, Route, Settings, Taskd};
 use super::tree::{At, Table, quote};
 use super::users::Users;
 
@@ -65,6 +65,9 @@ impl<'a> Layers<'a> {
         many.iter().map(|(s, _)| s.clone()).collect()
     }
 }
+
+/// `broker` of a node that shares its store with nobody.
+const EMBEDDED: &str = "embedded";
 
 /// What is being built.
 pub(super) struct Builder<'a, 'e> {
@@ -131,7 +134,7 @@ impl<'a> Builder<'a, '_> {
         let taskd = self.taskd(&users)?;
         let results = self.results()?;
         let dead = self.dead()?;
-        let access = self.access()?;
+        let access = self.access(&taskd)?;
         let pools = self.pools(&users)?;
         let queues = self.queues(&pools)?;
         let routes = self.routes(&queues)?;
@@ -194,13 +197,26 @@ impl<'a> Builder<'a, '_> {
         Some(Dead { expires_ms: at.number("expires")?, max_records: at.number("max_records")? })
     }
 
-    fn access(&mut self) -> Option<Access> {
+    fn access(&mut self, taskd: &Taskd) -> Option<Access> {
         let at = self.one(&keys::ACCESS)?;
         self.origins.table("[access]", &at, &[]);
         for key in ["read", "enqueue", "admin"] {
             self.people(&format!("access.{key}"), at.set(key));
         }
-        Some(Access { read: at.list("read"), enqueue: at.list("enqueue"), admin: at.list("admin") })
+        if let Some(section) =
+            at.own.filter(|s| s.get("celery_control").is_some() && taskd.broker == EMBEDDED)
+        {
+            let path = section.path("celery_control");
+            self.notes
+                .push(format!("{path}: has no effect with the embedded store, which Celery cannot reach"));
+        }
+        let celery_control = match at.set("celery_control").map(|s| &s.value) {
+            Some(Parsed::Flag(false)) => CeleryControl::No,
+            Some(Parsed::Text(_)) => CeleryControl::Read,
+            _ => CeleryControl::Yes,
+        };
+        let (read, enqueue, admin) = (at.list("read"), at.list("enqueue"), at.list("admin"));
+        Some(Access { read, enqueue, admin, celery_control })
     }
 
     /// Notes users and groups that do not exist: they open no door, so they are no fault.

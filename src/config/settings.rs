@@ -157,7 +157,7 @@ impl Default for Dead {
 }
 
 /// `[access]`: user names, `@group` names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Access {
     /// Who may read everything; default `@taskd-users`.
     pub read: Vec<String>,
@@ -165,6 +165,22 @@ pub struct Access {
     pub enqueue: Vec<String>,
     /// Who may do everything; default `root`. The user taskd was started by always may.
     pub admin: Vec<String>,
+    /// What `celery inspect` and `celery control` may do over a broker that Celery shares; default true.
+    #[serde(default)]
+    pub celery_control: CeleryControl,
+}
+
+/// `celery_control` of `[access]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CeleryControl {
+    /// Nothing: requests are not answered.
+    No,
+    /// Look.
+    Read,
+    /// Everything: whoever can write to the broker can delete its queues as well.
+    #[default]
+    Yes,
 }
 
 /// `[pools.NAME]`.

@@ -202,7 +202,8 @@ mod tests {
     }
 
     fn policy(read: &[&str], enqueue: &[&str], admin: &[&str], allow: &[&str]) -> Policy {
-        let access = Access { read: names(read), enqueue: names(enqueue), admin: names(admin) };
+        let access =
+            Access { read: names(read), enqueue: names(enqueue), admin: names(admin), ..Access::default() };
         Policy::new(&access, [names(allow).as_slice()], 900, &Fake)
     }
 

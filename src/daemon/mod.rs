@@ -1,12 +1,14 @@
 //! The daemon: start order and the one select loop; the only importer of the engine.
 
 pub mod adopted;
+mod broker;
 pub mod child;
 pub mod clock;
 pub mod handle;
 pub mod launcher;
 pub mod notes;
 pub mod notices;
+pub mod peer;
 pub mod perform;
 pub mod plan;
 mod pressure;

@@ -144,6 +144,7 @@ fn began(d: &mut Daemon, run: &str, reply: Result<Reply, Fault>) {
 }
 
 fn noted(d: &mut Daemon, note: &Note) {
+    super::peer::note(d, note);
     match note {
         Note::Ended { id, state, outcome, attempt, .. } => {
             if *state == State::Dead {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::child::{Heard, Link};
 use super::state::{Daemon, Living};
 use super::worker_output::{Printed, Said};
-use super::{clock, handle, worker_end, worker_output};
+use super::{clock, handle, peer, worker_end, worker_output};
 use crate::broker::Completion;
 use crate::broker::redis::Woken;
 use crate::control::api::{Call, ProgressView};
@@ -47,6 +47,8 @@ pub struct Inputs {
     pub later: mpsc::Receiver<Call>,
     /// The server of the control socket; it ends only when `stop` is told or its socket is gone.
     pub serving: tokio::task::JoinHandle<io::Result<()>>,
+    /// What Celery's tools ask.
+    pub celery: Option<mpsc::Receiver<crate::control::celery::asked::Heard>>,
     /// Tells the server to take no more connections and to finish what it answers.
     pub stop: Option<tokio::sync::oneshot::Sender<()>>,
 }
@@ -58,6 +60,7 @@ enum Woke {
     Woken(Woken),
     Heard(Vec<Heard>),
     Call(Call),
+    Celery(crate::control::celery::asked::Heard),
     Imported,
     Served,
     Time,
@@ -80,6 +83,7 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
             heard = poll_fn(|cx| hear_some(&mut d.children, cx)) => Woke::Heard(heard),
             Some(call) = inputs.later.recv() => Woke::Call(call),
             Some(call) = inputs.calls.recv() => Woke::Call(call),
+            Some(heard) = asked(&mut inputs.celery) => Woke::Celery(heard),
             () = imported.notified() => Woke::Imported,
             _ = &mut inputs.serving, if d.handing_over => Woke::Served,
             () = rest(sleep) => Woke::Time,
@@ -94,6 +98,7 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
             Woke::Woken(woken) => d.woken(woken),
             Woke::Heard(heard) => heard.into_iter().for_each(|heard| hear(&mut d, heard)),
             Woke::Call(call) => handle::dispatch(&mut d, call),
+            Woke::Celery(heard) => peer::heard(&mut d, heard),
             Woke::Imported => handle::store::imported(&mut d),
             Woke::Served => return hand_over(d, inputs).await,
             Woke::Time => {}
@@ -110,6 +115,7 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
             let Ok(call) = inputs.later.try_recv().or_else(|_| inputs.calls.try_recv()) else { break };
             handle::dispatch(&mut d, call);
         }
+        peer::turn(&d);
         let now = clock::now();
         if d.engine.next_deadline().is_some_and(|at| at <= now.mono) {
             d.step(Event::Tick);
@@ -159,6 +165,7 @@ async fn finish(mut d: Daemon, inputs: Inputs) -> ExitCode {
         let _ = stop.send(());
     }
     drop((inputs.calls, inputs.later));
+    peer::close(&mut d).await;
     let _ = inputs.serving.await;
     let spool = std::sync::Arc::clone(&d.spool);
     let _ = tokio::task::spawn_blocking(move || spool.sync()).await;
@@ -192,6 +199,14 @@ async fn hand_over(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
         d.launcher.flush();
     }
     ExitCode::SUCCESS
+}
+
+/// What Celery's tools ask next; nothing, where there are none.
+async fn asked<T>(hears: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match hears {
+        Some(hears) => hears.recv().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn rest(sleep: Option<Duration>) {

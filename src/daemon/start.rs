@@ -10,11 +10,7 @@ use super::launcher::Launcher;
 use super::round::{Inputs, child_up};
 use super::spool::Spool;
 use super::state::{Daemon, Parts};
-use super::{clock, plan, round};
-use crate::broker::redis::{self, Redis, Woken};
-use crate::broker::sqlite::{Options, Sqlite};
-use crate::broker::store::Store;
-use crate::config::redis::Address;
+use super::{broker, clock, peer, plan, round};
 use crate::config::settings::Settings;
 use crate::control::access::{Policy, System};
 use crate::control::server;
@@ -22,15 +18,6 @@ use crate::engine::event::{Ask, Event};
 use crate::observe::log::{self, Log, Target};
 use crate::process::launch::{Child, Start, ToDaemon, ToLauncher};
 use crate::process::packet::Packets;
-
-/// Exit code when the store cannot be opened, of sysexits(3): EX_IOERR.
-const STORE: u8 = 74;
-
-/// Exit code when the server that the settings name can never be the broker, of sysexits(3): EX_CONFIG.
-const REFUSED: u8 = 78;
-
-/// What a node holds is given to others when it said nothing for so long.
-const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Calls that wait for the loop; more are answered 503 by the server.
 const CALLS: usize = 1024;
@@ -129,7 +116,7 @@ fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
         let _ = done.send(completions);
     });
     let (wake, woken) = mpsc::unbounded_channel();
-    let store = match open_store(&settings, on_done, wake) {
+    let store = match broker::open(&settings, on_done, wake) {
         Ok(store) => store,
         Err((code, message)) => return Err((launcher, code, message)),
     };
@@ -159,7 +146,12 @@ fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
     let fresh = start.epoch == 1;
     let children_lost = start.children_lost;
     let seed = clock::now().mono.0 ^ u64::from(std::process::id()) << 32;
-    let parts = Parts { settings, start, confinement, store, launcher, spool, policy: rules, later, log };
+    let (celery, hears) = match broker::tools(&settings) {
+        Ok(both) => both,
+        Err(e) => return Err((launcher, 71, e)),
+    };
+    let parts =
+        Parts { settings, start, confinement, store, launcher, spool, policy: rules, later, log, celery };
     let mut daemon = Daemon::new(parts, seed);
     let first = plan::plan(&daemon.settings);
     daemon.step(Event::Plan(Arc::new(first)));
@@ -172,54 +164,18 @@ fn assemble(launcher: Launcher, told: Told, log: Option<Log>) -> Assembled {
     }
     daemon.step(Event::Adopt { children_lost, fresh });
     daemon.flush(clock::now().mono);
+    peer::begin(&mut daemon);
     super::perform::collect_output(&daemon);
-    Ok((daemon, Inputs { store: store_done, woken, calls: calls_in, later: later_in, serving, stop: Some(stop) }))
-}
-
-/// Opens the store that the settings name. `on_done` gets its answers, `wake` what others make known.
-fn open_store(
-    settings: &Settings,
-    on_done: Box<dyn Fn(Vec<crate::broker::Completion>) + Send>,
-    wake: mpsc::UnboundedSender<Woken>,
-) -> Result<Store, (u8, String)> {
-    let broker = settings.taskd.broker.as_str();
-    if broker == "embedded" {
-        let opened = Sqlite::open(&settings.taskd.state_dir, Options::default(), on_done);
-        return opened.map(Store::Embedded).map_err(|e| (STORE, e.to_string()));
-    }
-    let address = Address::parse(broker).map_err(|e| (REFUSED, format!("[taskd] broker: {}", e.message)))?;
-    let options = redis::Options {
-        address,
-        allow_eviction: false,
-        node: settings.taskd.node.clone(),
-        lease: LEASE,
-        peer: Some(peer(settings)),
+    let inputs = Inputs {
+        store: store_done,
+        woken,
+        calls: calls_in,
+        later: later_in,
+        serving,
+        celery: hears,
+        stop: Some(stop),
     };
-    // The loop is gone only when the process ends.
-    let on_wake = Box::new(move |woken| drop(wake.send(woken)));
-    let opened = Redis::open(options, on_done, on_wake);
-    opened.map(Store::Redis).map_err(|e| (REFUSED, format!("[taskd] broker: {e}")))
-}
-
-/// What this node is to Celery.
-fn peer(settings: &Settings) -> redis::celery::Peer {
-    let routes: Vec<(String, String)> =
-        settings.routes.iter().map(|r| (r.task.clone(), r.queue.clone())).collect();
-    let own: std::collections::BTreeMap<String, Option<String>> =
-        settings.tasks.iter().map(|(name, task)| (name.clone(), task.queue.clone())).collect();
-    let route = move |task: &str| {
-        let (_, declared) = own.iter().find(|(name, _)| {
-            *name == task || crate::model::name::glob_matches(name, task)
-        })?;
-        let routed = || routes.iter().find(|(glob, _)| crate::model::name::glob_matches(glob, task));
-        Some(declared.clone().or_else(|| Some(routed()?.1.clone())).unwrap_or_else(|| "default".to_owned()))
-    };
-    redis::celery::Peer {
-        queues: settings.queues.keys().cloned().collect(),
-        route: Arc::new(route),
-        result_seconds: settings.results.expires_ms.div_ceil(1_000),
-        results: settings.taskd.results != "none",
-    }
+    Ok((daemon, inputs))
 }
 
 /// The access rules of these settings, with every name resolved now; names that nobody has are told.

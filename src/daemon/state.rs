@@ -10,6 +10,7 @@ use super::adopted::Adopted;
 use super::child::Link;
 use super::clock;
 use super::launcher::Launcher;
+use super::peer::Celery;
 use super::pressure::{Look, Pressure};
 use super::spool::Spool;
 use super::waiters::Waiters;
@@ -164,6 +165,8 @@ pub struct Daemon {
     pub failed: Option<(u8, String)>,
     /// Keeps the log; absent where it could not be started.
     pub log: Option<Log>,
+    /// What Celery's tools see; absent where the broker is none that they share.
+    pub celery: Option<Celery>,
     ops: Vec<(Ticket, Op)>,
     /// Operations that the store has and did not answer yet.
     under_way: usize,
@@ -200,6 +203,8 @@ pub struct Parts {
     pub later: mpsc::Sender<Call>,
     /// See [`Daemon::log`].
     pub log: Option<Log>,
+    /// See [`Daemon::celery`].
+    pub celery: Option<Celery>,
 }
 
 impl Daemon {
@@ -235,6 +240,7 @@ impl Daemon {
             recovered: false,
             failed: None,
             log: parts.log,
+            celery: parts.celery,
             ops: Vec::new(),
             under_way: 0,
             urgent: false,
@@ -310,6 +316,9 @@ impl Daemon {
             && !self.engine.is_live()
         {
             super::perform::recovered(self, list);
+        }
+        if let Ok(reply) = &result {
+            super::peer::taken(self, reply);
         }
         self.step(Event::Broker { ticket, result });
     }

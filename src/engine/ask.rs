@@ -16,6 +16,7 @@ use crate::model::state::State;
 use crate::model::time::{Mono, Wall};
 use crate::model::workflow::Workflow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// So long an ask is tried again while the store fails it, in milliseconds.
 const PATIENCE_MS: u64 = 5_000;
@@ -147,6 +148,14 @@ impl Engine {
                     return;
                 }
                 Work::Rate { whose, rate, keep }
+            }
+            Ask::TimeLimit { task, hard_ms, soft_ms } => {
+                // What runs keeps the plan that it started with.
+                if let Some(task) = Arc::make_mut(&mut self.plan).tasks.get_mut(&task) {
+                    (task.time_limit_ms, task.soft_time_limit_ms) = (hard_ms, soft_ms);
+                }
+                out.push(Command::Answer { key, answer: Told::Done });
+                return;
             }
             Ask::Drain { on } => {
                 self.draining = on;

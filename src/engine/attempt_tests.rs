@@ -1,6 +1,6 @@
 //! Runs of a resident worker: their limits, their cancels, their want of memory.
 
-use crate::engine::command::Command;
+use crate::engine::command::{Command, Told};
 use crate::engine::event::{Ask, ChildKey, Event};
 use crate::engine::testbed::{Bed, task};
 use crate::model::name::MessageId;
@@ -149,4 +149,31 @@ fn a_worker_that_ran_out_of_memory_takes_all_its_runs_along_and_the_rule_applies
     assert_eq!((raised.times, raised.max, raised.queue.as_str()), (1, 1, "big"));
     assert_eq!(bed.message("a").queue, "big");
     assert_eq!((bed.message("a").memory_retries, bed.message("a").retries), (1, 0));
+}
+
+#[test]
+fn limits_set_while_taskd_runs_are_for_what_starts_after_and_end_with_a_reload() {
+    let mut bed = worker(None, None);
+    bed.enqueue("before");
+    let limits = Ask::TimeLimit { task: "t".into(), hard_ms: Some(5_000), soft_ms: Some(1_000) };
+    assert_eq!(bed.ask(limits), Some(Told::Done));
+    bed.enqueue("after");
+    bed.enqueue_task("other", "free");
+    let run = run_of(&bed, "after");
+    bed.take();
+    bed.pass(1_000);
+    let told: Vec<String> = bed
+        .take()
+        .into_iter()
+        .filter_map(|c| if let Command::Cancel { run, .. } = c { Some(run) } else { None })
+        .collect();
+    assert_eq!(told, [run.clone()]);
+    bed.end(&run, failed());
+    bed.reload(|_| {});
+    bed.enqueue("late");
+    bed.take();
+    bed.pass(10_000);
+    assert!(
+        !bed.take().iter().any(|c| matches!(c, Command::Cancel { .. } | Command::End { kill: true, .. }))
+    );
 }

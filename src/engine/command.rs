@@ -154,7 +154,7 @@ pub enum Told {
     Purged(u64),
     /// To Rate: what is in force now, if there is such a task or queue.
     Rate(Option<InForce>),
-    /// To Pause, Schedule and Drain.
+    /// To Pause, Schedule, TimeLimit and Drain.
     Done,
     /// The store could not do it.
     Fault(Fault),

@@ -216,6 +216,16 @@ pub enum Ask {
         /// Also after the next reload and restart.
         keep: bool,
     },
+    /// Other time limits of a task, for attempts that start from now on, until the next reload or restart. A runner
+    /// keeps the declared ones all the same where these are longer.
+    TimeLimit {
+        /// The task, as it is declared.
+        task: String,
+        /// Hard, in milliseconds.
+        hard_ms: Option<u64>,
+        /// Soft, in milliseconds.
+        soft_ms: Option<u64>,
+    },
     /// Take nothing new off any queue, or do again.
     Drain {
         /// On or off.

@@ -153,6 +153,12 @@ impl Engine {
         self.by_id.get(id).and_then(|t| self.held.get(t)).and_then(run_view)
     }
 
+    /// Whether this node holds a lease on a message.
+    #[must_use]
+    pub fn holds(&self, id: &MessageId) -> bool {
+        self.by_id.contains_key(id)
+    }
+
     /// Memory pressure above the bound, in hundredths of a percent: nothing new starts.
     #[must_use]
     pub const fn pressure(&self) -> Option<u32> {

@@ -1,5 +1,6 @@
 //! Celery's wire against captured messages of Celery 3.1 to 5.7 (`golden/`): all are read, what taskd would write in
-//! the same place says the same, and broken ones are refused, never a panic.
+//! the same place says the same, and broken ones are refused, never a panic. And the tools of Celery themselves against a
+//! node on a real Redis (`peer`).
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -14,4 +15,7 @@ mod control;
 mod events;
 mod fixtures;
 mod messages;
+mod peer;
+mod redis_server;
 mod results;
+mod stand_in;

@@ -80,7 +80,7 @@ pub fn settings(dir: &Path) -> Settings {
         dead: taskd::config::settings::Dead::default(),
         workflows: std::collections::BTreeMap::new(),
         schedules: std::collections::BTreeMap::new(),
-        access: Access { read: Vec::new(), enqueue: Vec::new(), admin: Vec::new() },
+        access: Access::default(),
         pools: [("default".to_owned(), pool("default", 2))].into(),
         queues: [("default".to_owned(), queue("default", "default"))].into(),
         routes: Vec::new(),

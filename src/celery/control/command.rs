@@ -170,8 +170,9 @@ impl Request {
             }
             "revoke_by_stamped_headers" => {
                 bound.need(&["headers"])?;
-                let stamps = bound.arguments.some("headers").and_then(Fields::of);
-                let stamps = stamps.ok_or_else(|| bound.wrong("headers", "an object"))?;
+                let stamps = bound.arguments.some("headers").and_then(stamps);
+                let stamps =
+                    stamps.ok_or_else(|| bound.wrong("headers", "an object, or a list of NAME=VALUE"))?;
                 Command::RevokeByStamps { stamps, terminate: bound.flag("terminate"), signal: bound.signal() }
             }
             "rate_limit" => {
@@ -227,6 +228,18 @@ impl Request {
             }
         })
     }
+}
+
+/// Stamps and their values: an object, or `NAME=VALUE` each, as the command line sends them.
+fn stamps(headers: Json<'_>) -> Option<Fields> {
+    if headers.kind() != Kind::List {
+        return Fields::of(headers);
+    }
+    let pair = |text: &String| {
+        let (name, value) = text.split_once('=')?;
+        Some((name.to_owned(), Raw::of_text(value)))
+    };
+    texts(headers)?.iter().map(pair).collect()
 }
 
 /// A method's arguments.

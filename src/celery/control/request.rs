@@ -3,7 +3,8 @@
 use super::matcher;
 use crate::celery::envelope::Envelope;
 use crate::celery::fault::{Fault, Wrong, kind};
-use crate::celery::json::{Fields, Json};
+use crate::celery::json::build::Object;
+use crate::celery::json::{Fields, Json, Raw};
 
 /// Where a reply goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +79,24 @@ impl Request {
             clock: clock.unwrap_or(0),
             expires: headers.get("expires").and_then(Json::as_f64).filter(|at| *at > 0.0),
         })
+    }
+
+    /// The body of a request to all nodes, for who asks others.
+    #[must_use]
+    pub fn write(method: &str, arguments: &Raw, reply_to: &ReplyTo, ticket: &str) -> Raw {
+        let to = Object::new()
+            .text("exchange", &reply_to.exchange)
+            .text("routing_key", &reply_to.routing_key)
+            .done();
+        Object::new()
+            .text("method", method)
+            .with("arguments", arguments)
+            .null("destination")
+            .null("pattern")
+            .null("matcher")
+            .text("ticket", ticket)
+            .with("reply_to", &to)
+            .done()
     }
 
     /// Whether the node of this name is meant.

@@ -44,7 +44,7 @@ pub(super) const ACCESS: &[Key] = keys! {
     "read": Kind::People, Now, "[\"@taskd-users\"]", "Who may read everything: users and @groups; with --user nobody but whoever runs it.";
     "enqueue": Kind::People, Now, "[\"@taskd-users\"]", "Who may enqueue; whoever enqueued a message may also read and cancel it. With --user nobody but whoever runs it.";
     "admin": Kind::People, Now, "[\"root\"]", "Who may do everything.";
-    "celery_control": Kind::BoolOr(&["read"]), Later, "", "What `celery inspect` and `celery control` may do.";
+    "celery_control": Kind::BoolOr(&["read"]), Now, "true", "What `celery inspect`, `celery control` and Flower may do on a broker that Celery shares: everything, only look (\"read\"), or nothing: then the node does not answer them.";
 };
 
 pub(super) const POOL: &[Key] = keys! {

@@ -9,7 +9,7 @@ use tokio::sync::oneshot::Sender;
 use super::Asker;
 use crate::control::api::{Answer, Done, Error, ErrorKind};
 use crate::daemon::state::Daemon;
-use crate::daemon::{plan, start};
+use crate::daemon::{peer, plan, start};
 use crate::engine::event::Event;
 use crate::model::notice::RESERVED;
 use crate::model::op::{Fault, Op, QueueCount, Reply};
@@ -147,6 +147,7 @@ pub fn swapped(d: &mut Daemon, fds: Vec<OwnedFd>, changes: Vec<String>) {
     if let Some(Err(e)) = d.log.as_ref().map(|log| log.set_level(&d.settings.taskd.log_level)) {
         tracing::error!("{e}");
     }
+    peer::reloaded(d);
     let next = plan::plan(&d.settings);
     d.step(Event::Plan(Arc::new(next)));
     let message = if changes.is_empty() {

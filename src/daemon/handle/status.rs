@@ -57,6 +57,7 @@ fn whole(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVi
     let mut notes: Vec<String> = trouble.into_iter().chain(d.trouble.clone()).collect();
     notes.extend(d.start.upgrade_failure.clone());
     notes.extend(pressure(d));
+    notes.extend(crate::daemon::peer::notes(d));
     if d.spool.dropped() > 0 {
         notes.push(format!(
             "{} bytes of output were dropped: the disk was slower than the tasks",

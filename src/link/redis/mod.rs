@@ -17,6 +17,6 @@ pub use backoff::Backoff;
 pub use connection::Connection;
 pub use error::LinkError;
 pub use fault::{Fault, classify};
-pub use open::{Timeouts, open};
+pub use open::{Timeouts, open, password_of};
 pub use server::{Server, inspect};
 pub use watch::{Told, Watch};

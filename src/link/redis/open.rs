@@ -96,6 +96,14 @@ struct Login<'a> {
     password: Option<&'a str>,
 }
 
+/// The password of this address, read now where it is a file's.
+///
+/// # Errors
+/// A sentence, without it.
+pub fn password_of(address: &Address) -> Result<Option<String>, String> {
+    password(&address.password).map_err(|fault| fault.to_string())
+}
+
 fn password(password: &Password) -> Result<Option<String>, Fault> {
     match password {
         Password::None => Ok(None),

@@ -47,7 +47,7 @@ fn settings(pools: Vec<(String, Pool)>, tasks: Vec<(String, Task)>) -> Settings 
         },
         results: Results { expires_ms: 0, max_size: 0, max_records: 0, output_max_size: 0, output_rate: 0 },
         dead: crate::config::settings::Dead::default(),
-        access: Access { read: Vec::new(), enqueue: Vec::new(), admin: Vec::new() },
+        access: Access::default(),
         queues: pools.iter().map(|(name, _)| queue(name)).collect(),
         pools: pools.into_iter().collect(),
         routes: Vec::new(),

@@ -1,0 +1,125 @@
+//! The broker that the settings name: the store on it, and Celery's tools where it is one that they share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::{ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisConnectionInfo};
+use tokio::sync::mpsc;
+
+use super::peer::Celery;
+use crate::broker::Completion;
+use crate::broker::redis::{self, Redis, Woken};
+use crate::broker::sqlite::{Options, Sqlite};
+use crate::broker::store::Store;
+use crate::config::redis::{Address, Place};
+use crate::config::settings::Settings;
+use crate::control::celery::asked::Heard;
+use crate::control::celery::server::{Server, Shown};
+
+/// Exit code when the store cannot be opened, of sysexits(3): EX_IOERR.
+const STORE: u8 = 74;
+
+/// Exit code when the server that the settings name can never be the broker, of sysexits(3): EX_CONFIG.
+const REFUSED: u8 = 78;
+
+/// A server that does not take a connection in this time is away.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// What a node holds is given to others when it said nothing for so long.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// Opens the store that the settings name. `on_done` gets its answers, `wake` what others make known.
+pub fn open(
+    settings: &Settings,
+    on_done: Box<dyn Fn(Vec<Completion>) + Send>,
+    wake: mpsc::UnboundedSender<Woken>,
+) -> Result<Store, (u8, String)> {
+    let broker = settings.taskd.broker.as_str();
+    if broker == "embedded" {
+        let opened = Sqlite::open(&settings.taskd.state_dir, Options::default(), on_done);
+        return opened.map(Store::Embedded).map_err(|e| (STORE, e.to_string()));
+    }
+    let address = Address::parse(broker).map_err(|e| (REFUSED, format!("[taskd] broker: {}", e.message)))?;
+    let options = redis::Options {
+        address,
+        allow_eviction: false,
+        node: settings.taskd.node.clone(),
+        lease: LEASE,
+        peer: Some(peer(settings)),
+    };
+    // The loop is gone only when the process ends.
+    let on_wake = Box::new(move |woken| drop(wake.send(woken)));
+    let opened = Redis::open(options, on_done, on_wake);
+    opened.map(Store::Redis).map_err(|e| (REFUSED, format!("[taskd] broker: {e}")))
+}
+
+/// What this node is to Celery.
+fn peer(settings: &Settings) -> redis::celery::Peer {
+    let routes: Vec<(String, String)> =
+        settings.routes.iter().map(|r| (r.task.clone(), r.queue.clone())).collect();
+    let own: std::collections::BTreeMap<String, Option<String>> =
+        settings.tasks.iter().map(|(name, task)| (name.clone(), task.queue.clone())).collect();
+    let route = move |task: &str| {
+        let (_, declared) = own.iter().find(|(name, _)| {
+            *name == task || crate::model::name::glob_matches(name, task)
+        })?;
+        let routed = || routes.iter().find(|(glob, _)| crate::model::name::glob_matches(glob, task));
+        Some(declared.clone().or_else(|| Some(routed()?.1.clone())).unwrap_or_else(|| "default".to_owned()))
+    };
+    redis::celery::Peer {
+        queues: settings.queues.keys().cloned().collect(),
+        route: Arc::new(route),
+        result_seconds: settings.results.expires_ms.div_ceil(1_000),
+        results: settings.taskd.results != "none",
+    }
+}
+
+/// What Celery's tools see of this node, where its broker is one that they share.
+///
+/// # Errors
+/// A sentence, where they can never be served.
+pub fn tools(settings: &Settings) -> Result<(Option<Celery>, Option<mpsc::Receiver<Heard>>), String> {
+    let Some(server) = server(settings)? else { return Ok((None, None)) };
+    let (celery, hears) = super::peer::open(settings, server)?;
+    Ok((Some(celery), Some(hears)))
+}
+
+/// The server on which Celery's tools are; absent: there is none, or they cannot find it.
+fn server(settings: &Settings) -> Result<Option<Server>, String> {
+    if settings.taskd.broker == "embedded" {
+        return Ok(None);
+    }
+    let wrong = |why: String| format!("[taskd] broker: {why}");
+    let address = Address::parse(&settings.taskd.broker).map_err(|e| wrong(e.message))?;
+    let (place, shown) = match &address.place {
+        Place::Tcp { host, port } if address.tls.is_none() => {
+            (ConnectionAddr::Tcp(host.clone(), *port), (host.clone(), *port))
+        }
+        Place::Unix(path) => (ConnectionAddr::Unix(path.clone()), (path.display().to_string(), 0)),
+        Place::Tcp { .. } | Place::Sentinel { .. } => {
+            tracing::warn!(
+                "celery inspect, control and events are not answered: taskd listens to them on redis:// and unix \
+                 sockets only, not over TLS or behind sentinels"
+            );
+            return Ok(None);
+        }
+    };
+    let (db, user) = (i64::from(address.db), address.user.clone());
+    let shown = Shown { host: shown.0, port: shown.1, user: user.clone(), tls: false };
+    let prefix = address.prefix.clone();
+    let open = move || {
+        let mut settings = RedisConnectionInfo::default().set_db(db);
+        if let Some(user) = &user {
+            settings = settings.set_username(user);
+        }
+        // Read anew each time: whoever changes a password changes the file too.
+        let password = crate::link::redis::password_of(&address)
+            .map_err(|why| ::redis::RedisError::from((ErrorKind::AuthenticationFailed, "password", why)))?;
+        if let Some(password) = password {
+            settings = settings.set_password(password);
+        }
+        let info = place.clone().into_connection_info()?.set_redis_settings(settings);
+        ::redis::Client::open(info)?.get_connection_with_timeout(CONNECT)
+    };
+    Ok(Some(Server::new(Arc::new(open), shown, db, &prefix)))
+}
