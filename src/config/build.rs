@@ -9,7 +9,7 @@ use super::keys::{self, Shape, TABLES, TableSpec, suggest};
 use super::origin::Origins;
 use super::report::{Fault, FaultKind};
 use super::section::{Section, Set};
-use super::settings::{Access, DEFAULT, Dead, Pool, Queue, Results, Route, Settings, Taskd};
+use super::settings::{Access, CeleryControl, DEFAULT, Dead, Pool, Queue, Results, Route, Settings, Taskd};
 use super::tree::{At, Table, quote};
 use super::users::Users;
 
@@ -166,6 +166,7 @@ impl<'a> Builder<'a, '_> {
             node,
             broker: at.text("broker")?,
             results: at.text("results")?,
+            allow_eviction: at.flag("allow_eviction"),
             state_dir: PathBuf::from(at.text("state_dir")?),
             socket: PathBuf::from(at.text("socket")?),
             timezone: at.text("timezone"),
@@ -200,7 +201,17 @@ impl<'a> Builder<'a, '_> {
         for key in ["read", "enqueue", "admin"] {
             self.people(&format!("access.{key}"), at.set(key));
         }
-        Some(Access { read: at.list("read"), enqueue: at.list("enqueue"), admin: at.list("admin") })
+        let celery_control = match at.get("celery_control").map(|set| (set.flag(), set.text())) {
+            Some((Some(true), _)) => CeleryControl::Yes,
+            Some((_, Some(_))) => CeleryControl::Read,
+            _ => CeleryControl::No,
+        };
+        Some(Access {
+            read: at.list("read"),
+            enqueue: at.list("enqueue"),
+            admin: at.list("admin"),
+            celery_control,
+        })
     }
 
     /// Notes users and groups that do not exist: they open no door, so they are no fault.
@@ -234,6 +245,7 @@ impl<'a> Builder<'a, '_> {
                 concurrency: at.small("concurrency"),
                 rate: super::throttle::rate(&at),
                 max_length: at.number("max_length"),
+                shared: at.flag("shared"),
                 name: name.clone(),
             };
             if let Some(section) = own.filter(|s| s.get("rate_limit_burst").is_some() && queue.rate.is_none())

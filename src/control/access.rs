@@ -202,7 +202,12 @@ mod tests {
     }
 
     fn policy(read: &[&str], enqueue: &[&str], admin: &[&str], allow: &[&str]) -> Policy {
-        let access = Access { read: names(read), enqueue: names(enqueue), admin: names(admin) };
+        let access = Access {
+            read: names(read),
+            enqueue: names(enqueue),
+            admin: names(admin),
+            celery_control: Default::default(),
+        };
         Policy::new(&access, [names(allow).as_slice()], 900, &Fake)
     }
 

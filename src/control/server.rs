@@ -254,7 +254,12 @@ mod tests {
     use crate::control::access::System;
 
     fn shared(connections: usize, per_uid: usize, reserved: usize) -> Arc<Shared> {
-        let access = Access { read: Vec::new(), enqueue: Vec::new(), admin: Vec::new() };
+        let access = Access {
+            read: Vec::new(),
+            enqueue: Vec::new(),
+            admin: Vec::new(),
+            celery_control: Default::default(),
+        };
         let (_, policy) = watch::channel(Arc::new(Policy::new(&access, [], 900, &System)));
         Arc::new(Shared {
             policy,

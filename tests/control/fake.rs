@@ -29,7 +29,12 @@ pub fn own_uid() -> u32 {
 
 /// Rules that name nobody; `owner` may do everything.
 pub fn nobody_but(owner: u32) -> Policy {
-    let access = Access { read: Vec::new(), enqueue: Vec::new(), admin: Vec::new() };
+    let access = Access {
+        read: Vec::new(),
+        enqueue: Vec::new(),
+        admin: Vec::new(),
+        celery_control: Default::default(),
+    };
     Policy::new(&access, [], owner, &System)
 }
 

@@ -81,7 +81,12 @@ const MAY: &[(&str, &[&str])] = &[
 
 #[test]
 fn every_route_lets_in_exactly_its_roles() {
-    let access = Access { read: named("reader"), enqueue: named("enqueuer"), admin: named("admin") };
+    let access = Access {
+        read: named("reader"),
+        enqueue: named("enqueuer"),
+        admin: named("admin"),
+        celery_control: Default::default(),
+    };
     let allow = named("allowed");
     let policy = Policy::new(&access, [allow.as_slice()], 1000, &Names);
     assert_eq!(ROUTES.len(), MAY.len());

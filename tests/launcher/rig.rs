@@ -52,7 +52,16 @@ pub fn pool(name: &str, processes: u32) -> Pool {
 
 pub fn queue(name: &str, pool: &str) -> Queue {
     let (name, pool) = (name.to_owned(), pool.to_owned());
-    Queue { name, pool, weight: 1, strict: false, concurrency: None, max_length: None, rate: None }
+    Queue {
+        name,
+        pool,
+        weight: 1,
+        strict: false,
+        concurrency: None,
+        max_length: None,
+        rate: None,
+        shared: false,
+    }
 }
 
 pub fn settings(dir: &Path) -> Settings {
@@ -62,6 +71,7 @@ pub fn settings(dir: &Path) -> Settings {
             node: dir.join("puppets").to_str().unwrap().to_owned(),
             broker: "embedded".to_owned(),
             results: "broker".to_owned(),
+            allow_eviction: false,
             state_dir: dir.join("state"),
             socket: dir.join("run/taskd.sock"),
             timezone: None,
@@ -80,7 +90,12 @@ pub fn settings(dir: &Path) -> Settings {
         dead: taskd::config::settings::Dead::default(),
         workflows: std::collections::BTreeMap::new(),
         schedules: std::collections::BTreeMap::new(),
-        access: Access { read: Vec::new(), enqueue: Vec::new(), admin: Vec::new() },
+        access: Access {
+            read: Vec::new(),
+            enqueue: Vec::new(),
+            admin: Vec::new(),
+            celery_control: Default::default(),
+        },
         pools: [("default".to_owned(), pool("default", 2))].into(),
         queues: [("default".to_owned(), queue("default", "default"))].into(),
         routes: Vec::new(),

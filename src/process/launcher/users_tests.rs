@@ -26,6 +26,7 @@ fn queue(name: &str) -> (String, Queue) {
         concurrency: None,
         max_length: None,
         rate: None,
+        shared: false,
     };
     (name.to_owned(), queue)
 }
@@ -37,6 +38,7 @@ fn settings(pools: Vec<(String, Pool)>, tasks: Vec<(String, Task)>) -> Settings 
             node: "n".to_owned(),
             broker: "embedded".to_owned(),
             results: "broker".to_owned(),
+            allow_eviction: false,
             state_dir: "/nowhere".into(),
             socket: "/nowhere/s".into(),
             timezone: None,
@@ -47,7 +49,12 @@ fn settings(pools: Vec<(String, Pool)>, tasks: Vec<(String, Task)>) -> Settings 
         },
         results: Results { expires_ms: 0, max_size: 0, max_records: 0, output_max_size: 0, output_rate: 0 },
         dead: crate::config::settings::Dead::default(),
-        access: Access { read: Vec::new(), enqueue: Vec::new(), admin: Vec::new() },
+        access: Access {
+            read: Vec::new(),
+            enqueue: Vec::new(),
+            admin: Vec::new(),
+            celery_control: Default::default(),
+        },
         queues: pools.iter().map(|(name, _)| queue(name)).collect(),
         pools: pools.into_iter().collect(),
         routes: Vec::new(),
