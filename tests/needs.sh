@@ -9,6 +9,7 @@ declare -A package=(
     [unshare]=util-linux
     [prlimit]=util-linux
     [setpriv]=util-linux
+    [redis-server]=redis-server
     [mount]=mount
     [/lib/systemd/systemd-journald]=systemd
     [journalctl]=systemd

@@ -169,6 +169,7 @@ impl<'a> Builder<'a, '_> {
             node,
             broker: at.text("broker")?,
             results: at.text("results")?,
+            allow_eviction: at.flag("allow_eviction"),
             state_dir: PathBuf::from(at.text("state_dir")?),
             socket: PathBuf::from(at.text("socket")?),
             timezone: at.text("timezone"),
@@ -250,6 +251,7 @@ impl<'a> Builder<'a, '_> {
                 concurrency: at.small("concurrency"),
                 rate: super::throttle::rate(&at),
                 max_length: at.number("max_length"),
+                shared: at.flag("shared"),
                 name: name.clone(),
             };
             if let Some(section) = own.filter(|s| s.get("rate_limit_burst").is_some() && queue.rate.is_none())

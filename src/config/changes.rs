@@ -16,17 +16,22 @@ pub fn changes(old: &Settings, new: &Settings) -> Result<Vec<String>, Vec<String
     let user = |u: &Option<String>| u.clone().unwrap_or_else(|| "whoever starts taskd".to_owned());
     let fixed = [
         ("node", a.node.clone(), b.node.clone()),
-        ("broker", a.broker.clone(), b.broker.clone()),
-        ("results", a.results.clone(), b.results.clone()),
+        ("broker", shown(&a.broker), shown(&b.broker)),
+        ("results", shown(&a.results), shown(&b.results)),
         ("state_dir", a.state_dir.display().to_string(), b.state_dir.display().to_string()),
         ("socket", a.socket.display().to_string(), b.socket.display().to_string()),
         ("user", user(&a.user), user(&b.user)),
     ];
-    let refused: Vec<String> = fixed
+    let mut refused: Vec<String> = fixed
         .iter()
         .filter(|(_, was, is)| was != is)
         .map(|(key, was, is)| format!("[taskd] {key}: {was} -> {is} needs a restart"))
         .collect();
+    for (key, was, is) in [("broker", &a.broker, &b.broker), ("results", &a.results, &b.results)] {
+        if was != is && shown(was) == shown(is) {
+            refused.push(format!("[taskd] {key}: another password of {} needs a restart", shown(is)));
+        }
+    }
     if !refused.is_empty() {
         return Err(refused);
     }
@@ -48,6 +53,11 @@ pub fn changes(old: &Settings, new: &Settings) -> Result<Vec<String>, Vec<String
     named("schedule", &old.schedules, &new.schedules, &mut out);
     named("workflow", &old.workflows, &new.workflows, &mut out);
     Ok(out)
+}
+
+/// A place of messages or results as it may be shown.
+fn shown(text: &str) -> String {
+    if text.contains("://") { super::redis::shown(text) } else { text.to_owned() }
 }
 
 fn named<T: Serialize + PartialEq>(

@@ -147,7 +147,7 @@ impl Check<'_> {
             match kind::parse(self, key.kind, &path, &entry.node) {
                 Some(value) => {
                     let (at, key_at) = (entry.node.at.clone(), entry.key_at.clone());
-                    let shown = entry.node.value.to_toml();
+                    let shown = kind::shown(key.kind, &entry.node.value);
                     section.values.insert(key.name, Set { value, at, key_at, shown });
                 }
                 None => _ = section.faulty.insert(key.name),

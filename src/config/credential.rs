@@ -125,7 +125,9 @@ pub fn needed_by(surroundings: &Surroundings) -> BTreeSet<&str> {
 /// Every credential that these settings need.
 #[must_use]
 pub fn needed(settings: &Settings) -> BTreeSet<&str> {
-    settings.surroundings().flat_map(|(_, around, _)| needed_by(around)).collect()
+    let addresses = [&settings.taskd.broker, &settings.taskd.results];
+    let tasks = settings.surroundings().flat_map(|(_, around, _)| needed_by(around));
+    tasks.chain(addresses.into_iter().flat_map(|text| names(text))).collect()
 }
 
 /// Whether a task or a worker of these settings sees credentials as files.

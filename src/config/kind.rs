@@ -11,6 +11,7 @@ use super::credential;
 use super::credential_source::DIRECTORY;
 use super::keys::{Key, Kind};
 use super::params;
+use super::redis;
 use super::report::{Fault, FaultKind};
 use super::section::Parsed;
 use super::told;
@@ -20,6 +21,9 @@ use super::workflow;
 
 /// Longest path that `bind` takes for a unix socket, in bytes (sun_path of unix(7), less its NUL).
 pub(super) const MAX_SOCKET_PATH: usize = 107;
+
+/// The schemes that this version can use: those of [`redis::SCHEMES`] once there is a broker behind them.
+const SERVED: &[&str] = &[];
 
 /// Checks a value; absent (and a fault noted) where it is wrong.
 pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) -> Option<Parsed> {
@@ -116,6 +120,16 @@ pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) 
             _ => inner(check, path, node, keys),
         },
         Kind::Steps => workflow::parse(check, path, node).map(Parsed::Steps),
+    }
+}
+
+/// A value as it may be shown: an address without its password.
+pub(super) fn shown(kind: Kind, value: &Value) -> String {
+    match (kind, value) {
+        (Kind::Address(words, _), Value::Text(text)) if !words.contains(&text.as_str()) => {
+            quote(&redis::shown(text))
+        }
+        _ => value.to_toml(),
     }
 }
 
@@ -348,8 +362,21 @@ fn address(
     if words.contains(&s.as_str()) {
         return Some(s);
     }
+    let scheme = s.split_once("://").map(|(scheme, _)| scheme);
+    let of_redis = |s: &str| redis::SCHEMES.contains(&s) || s.starts_with("redis") || s.starts_with("valkey");
+    if scheme.is_some_and(of_redis) {
+        // A reference that is none is told of where credentials are looked at.
+        credential::pieces(&s).ok()?;
+        if let Err(wrong) = redis::Address::parse(&s) {
+            check.bad(&node.at, path, format!("{} {}", last(path), wrong.message), &wrong.help);
+            return None;
+        }
+    }
+    if scheme.is_some_and(|scheme| SERVED.contains(&scheme)) {
+        return Some(s);
+    }
     // The rest of an address may hold a password: only its scheme is shown.
-    if let Some((scheme, _)) = s.split_once("://").filter(|(scheme, _)| schemes.contains(scheme)) {
+    if let Some(scheme) = scheme.filter(|scheme| schemes.contains(scheme)) {
         check.not_yet(&node.at, path, &format!("{} = \"{scheme}://…\"", last(path).trim_matches('`')));
         return None;
     }

@@ -237,8 +237,16 @@ fn declare(settings: &mut Settings, targets: Targets) {
     };
     settings.pools.insert(NOTIFY.to_owned(), pool);
     let (pool, name) = (NOTIFY.to_owned(), NOTIFY.to_owned());
-    let queue =
-        Queue { name, pool, weight: 1, strict: false, concurrency: None, max_length: None, rate: None };
+    let queue = Queue {
+        name,
+        pool,
+        weight: 1,
+        strict: false,
+        concurrency: None,
+        max_length: None,
+        rate: None,
+        shared: false,
+    };
     settings.queues.insert(NOTIFY.to_owned(), queue);
     // This very program, whatever file it was started from and whatever stands there now.
     let argv = vec!["/proc/self/exe".to_owned(), "@notify".to_owned()];
@@ -251,6 +259,7 @@ fn declare(settings: &mut Settings, targets: Targets) {
         stdin: Stdin::Json,
         allow: Some(Vec::new()),
         remote: false,
+        external: false,
         ..Task::new(NOTIFY, Program::Exec(argv))
     };
     // Whom a webhook's server must have its certificate from, where that is not the machine's own list.

@@ -24,13 +24,25 @@ impl<'a> Builder<'a, '_> {
         task: &Task,
         pool: Option<&Pool>,
     ) -> Program {
+        if task.external {
+            if let Some((key, from)) = ["command", "exec"]
+                .into_iter()
+                .find_map(|key| Some((key, at.own.filter(|own| own.has(key))?)))
+            {
+                let message = format!("`external` and `{key}` exclude each other");
+                let fault = Fault::new(FaultKind::Reference, from.place(key), from.path(key), message);
+                let help =
+                    "remove one of them: Celery workers run an external task, with a program of their own";
+                self.check.fault(fault.help(help));
+            }
+            return Program::Worker;
+        }
         // A task's own `exec` replaces a `command` of [defaults]: the first layer with either decides.
         let Some(from) = at.written().find(|s| s.has("command") || s.has("exec")) else {
             let resident = pool.is_some_and(|p| {
                 self.all("pools").any(|s| s.name == p.name && (s.has("worker") || s.has("celery_app")))
             });
-            let elsewhere = at.written().any(|s| s.has("external"));
-            if !resident && !elsewhere {
+            if !resident {
                 let message = format!("the task `{}` has neither `command` nor `exec`", task.name);
                 let help = "add `command = \"…\"` for a shell's text, `exec = [\"/path/to/program\", …]`, or a queue whose pool has a `worker`";
                 let fault = Fault::new(FaultKind::Reference, &section.at, section.path(""), message);

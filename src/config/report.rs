@@ -184,11 +184,21 @@ fn mask(line: &str) -> String {
         } else {
             out.push_str(&"*".repeat(hidden.len()));
         }
-        out.push_str(address.get(secret..).unwrap_or_default());
+        out.push_str(&mask_option(address.get(secret..).unwrap_or_default()));
         rest = after;
     }
     out.push_str(rest);
     out
+}
+
+/// The rest of an address with the password of the sentinels as asterisks.
+fn mask_option(rest: &str) -> String {
+    const OPTION: &str = "sentinel_password=";
+    let Some((before, after)) = rest.split_once(OPTION) else { return rest.to_owned() };
+    let (password, after) = after.find('&').map_or((after, ""), |end| after.split_at(end));
+    let is_reference = password.starts_with("${credential:") && password.ends_with('}');
+    let shown = if is_reference { password.to_owned() } else { "*".repeat(password.len()) };
+    format!("{before}{OPTION}{shown}{after}")
 }
 
 fn written_length(piece: &Piece<'_>) -> usize {

@@ -98,10 +98,14 @@ fn escaped(name: &str) -> String {
 pub struct Taskd {
     /// This node's name; default: the host name.
     pub node: String,
-    /// `embedded` in this version.
+    /// `embedded`, or an address that [`crate::config::redis::Address`] reads. It may hold a password: it is shown
+    /// by [`crate::config::redis::shown`] alone.
     pub broker: String,
-    /// `broker` (the broker's own store) or `none` in this version.
+    /// `broker` (the broker's own store), `none`, or an address as that of the broker.
     pub results: String,
+    /// A Redis server may be used that drops keys when its memory is full.
+    #[serde(default)]
+    pub allow_eviction: bool,
     /// The embedded store, output spool, lock and instance id; default `/var/lib/taskd`.
     pub state_dir: PathBuf,
     /// The control socket; default `/run/taskd/taskd.sock`.
@@ -248,6 +252,9 @@ pub struct Queue {
     pub rate: Option<crate::model::limit::RateLimit>,
     /// At most this many wait (scheduled ones included); then enqueue is refused.
     pub max_length: Option<u64>,
+    /// Celery workers drain it too: a message for a task that is unknown here goes back to it.
+    #[serde(default)]
+    pub shared: bool,
 }
 
 /// `[[routes]]`.
@@ -345,6 +352,23 @@ impl Pool {
             recycle: Recycle::default(),
             worker: None,
         }
+    }
+}
+
+impl Taskd {
+    /// The addresses of Redis that are named, of the broker first; each once.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<super::redis::Address> {
+        let mut found: Vec<super::redis::Address> = Vec::new();
+        for text in [&self.broker, &self.results] {
+            // What is no address of Redis is a word or somebody else's; what is wrong the check has refused.
+            if let Ok(address) = super::redis::Address::parse(text)
+                && !found.contains(&address)
+            {
+                found.push(address);
+            }
+        }
+        found
     }
 }
 

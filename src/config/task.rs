@@ -26,8 +26,9 @@ impl<'a> Builder<'a, '_> {
             let pool = settings.pool_of(&queue).cloned();
             self.task_user(section, &at, &mut task, pool.as_ref(), users, &mut exposed);
             task.program = self.program(section, &at, &task, pool.as_ref());
-            if let Some(pool) =
-                pool.as_ref().filter(|p| p.worker.is_some() && task.program == Program::Worker)
+            if let Some(pool) = pool
+                .as_ref()
+                .filter(|p| p.worker.is_some() && task.program == Program::Worker && !task.external)
             {
                 self.worker_task(section, &pool.name);
             }
@@ -94,6 +95,7 @@ impl<'a> Builder<'a, '_> {
             throttle: Throttle::default(),
             allow: at.set("allow").is_some().then(|| at.list("allow")),
             remote: at.flag("remote"),
+            external: at.flag("external"),
             enabled: at.flag("enabled"),
             surroundings: self.surroundings(at),
             tell: Tell::default(),

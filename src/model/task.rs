@@ -291,6 +291,9 @@ pub struct Task {
     pub allow: Option<Vec<String>>,
     /// Whether a message from a shared broker may run it.
     pub remote: bool,
+    /// It is run by Celery workers, never here.
+    #[serde(default)]
+    pub external: bool,
     /// Disabled tasks are refused at enqueue.
     pub enabled: bool,
     /// Process surroundings.
@@ -341,6 +344,7 @@ impl Task {
             throttle: Throttle::default(),
             allow: None,
             remote: true,
+            external: false,
             enabled: true,
             surroundings: Surroundings::default(),
             unique: None,

@@ -7,6 +7,7 @@
     reason = "what only tests call may fail like a test"
 )]
 
+mod brokers;
 mod credentials;
 mod drop_ins;
 mod faults;

@@ -52,7 +52,16 @@ pub fn pool(name: &str, processes: u32) -> Pool {
 
 pub fn queue(name: &str, pool: &str) -> Queue {
     let (name, pool) = (name.to_owned(), pool.to_owned());
-    Queue { name, pool, weight: 1, strict: false, concurrency: None, max_length: None, rate: None }
+    Queue {
+        name,
+        pool,
+        weight: 1,
+        strict: false,
+        concurrency: None,
+        max_length: None,
+        rate: None,
+        shared: false,
+    }
 }
 
 pub fn settings(dir: &Path) -> Settings {
@@ -62,6 +71,7 @@ pub fn settings(dir: &Path) -> Settings {
             node: dir.join("puppets").to_str().unwrap().to_owned(),
             broker: "embedded".to_owned(),
             results: "broker".to_owned(),
+            allow_eviction: false,
             state_dir: dir.join("state"),
             socket: dir.join("run/taskd.sock"),
             timezone: None,

@@ -11,11 +11,42 @@ pub(super) const LONGEST: u64 = 520 * WEEK;
 /// The largest result: with every byte escaped it still fits a line of the child protocol (16 MiB).
 pub(super) const LARGEST_RESULT: u64 = 2 << 20;
 
+/// Schemes of what messages can wait in: those of Redis ([`crate::config::redis::SCHEMES`]), and others.
+const BROKERS: &[&str] = &[
+    "redis",
+    "rediss",
+    "valkey",
+    "valkeys",
+    "redis+socket",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "sentinel",
+    "amqp",
+    "amqps",
+    "postgres",
+];
+
+/// Schemes of what results can be kept in.
+const STORES: &[&str] = &[
+    "redis",
+    "rediss",
+    "valkey",
+    "valkeys",
+    "redis+socket",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "sentinel",
+    "memcached",
+    "postgres",
+];
+
 pub(super) const TASKD: &[Key] = keys! {
     "node": Kind::Name, Now, "", "This node's name; by default the host name.";
-    "broker": Kind::Address(&["embedded"], &["redis", "rediss", "redis+sentinel", "amqp", "amqps", "postgres"]), Now,
-        "\"embedded\"", "Where messages wait: the embedded store, or a broker that nodes share.";
-    "results": Kind::Address(&["broker", "none"], &["redis", "rediss", "memcached", "postgres"]), Now,
+    "broker": Kind::Address(&["embedded"], BROKERS), Now,
+        "\"embedded\"", "Where messages wait: the embedded store, or a broker that nodes share. Its password may be ${credential:NAME}, or stand in the file that ?password_file= names.";
+    "results": Kind::Address(&["broker", "none"], STORES), Now,
         "\"broker\"", "Where results are kept: in the broker's own store, or nowhere.";
     "state_dir": Kind::Path, Now, "\"/var/lib/taskd\"", "Directory of the embedded store and of the output of tasks; with --user $XDG_STATE_HOME/taskd.";
     "socket": Kind::SocketPath, Now, "\"/run/taskd/taskd.sock\"", "The control socket; under systemd `ListenStream=` of taskd.socket decides, and this must say the same; with --user $XDG_RUNTIME_DIR/taskd/taskd.sock.";

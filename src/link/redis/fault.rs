@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError};
 
@@ -247,8 +248,7 @@ pub fn classify(error: &RedisError) -> Fault {
     {
         return of_server(first.code(), first.details().unwrap_or_default());
     }
-    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    if let Some(io) = io {
+    if let Some(io) = io_of(error) {
         return of_io(io);
     }
     match error.kind() {
@@ -257,6 +257,13 @@ pub fn classify(error: &RedisError) -> Fault {
         ErrorKind::Io => Fault::new(Reason::Lost, error.to_string()),
         _ => Fault::new(Reason::Wrong, error.to_string()),
     }
+}
+
+/// The error of the socket below an error; the crate keeps it behind a pointer.
+fn io_of(error: &RedisError) -> Option<&io::Error> {
+    let source = std::error::Error::source(error)?;
+    let shared = || source.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>()?.downcast_ref();
+    source.downcast_ref().or_else(shared)
 }
 
 /// Understands an error of a socket.

@@ -158,9 +158,14 @@ fn dial(
             let session = tls::session(tls, host).map_err(because)?;
             Wire::tls(session, socket).map_err(|e| {
                 let fault = of_io(&e);
-                // A server without TLS closes, or answers with an error that is no TLS.
-                let broke = matches!(fault.reason, Reason::Lost);
-                because(if broke { Fault::new(Reason::Tls, fault.said) } else { fault })
+                because(match fault.reason {
+                    // A server without TLS waits for a whole line, closes, or answers with an error that is no TLS.
+                    Reason::Silent => {
+                        Fault::new(Reason::Silent, "no answer to the beginning of TLS: is it spoken there?")
+                    }
+                    Reason::Lost => Fault::new(Reason::Tls, fault.said),
+                    _ => fault,
+                })
             })?
         }
     };

@@ -26,6 +26,7 @@ fn queue(name: &str) -> (String, Queue) {
         concurrency: None,
         max_length: None,
         rate: None,
+        shared: false,
     };
     (name.to_owned(), queue)
 }
@@ -37,6 +38,7 @@ fn settings(pools: Vec<(String, Pool)>, tasks: Vec<(String, Task)>) -> Settings 
             node: "n".to_owned(),
             broker: "embedded".to_owned(),
             results: "broker".to_owned(),
+            allow_eviction: false,
             state_dir: "/nowhere".into(),
             socket: "/nowhere/s".into(),
             timezone: None,
