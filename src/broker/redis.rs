@@ -27,8 +27,7 @@ use crate::model::op::{Caps, Fault, Op, Ticket};
 use store::Request;
 
 /// What this store can do.
-pub const CAPS: Caps =
-    Caps { atomic_settle: true, permits: true, ticks: true, listing: true, shared: true };
+pub const CAPS: Caps = Caps { atomic_settle: true, permits: true, ticks: true, listing: true, shared: true };
 
 /// Opens a connection.
 pub type Open = Box<dyn FnMut() -> Result<redis::Connection, redis::RedisError> + Send>;

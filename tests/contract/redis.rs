@@ -55,11 +55,8 @@ fn open(prefix: &str, node: &str) -> (Redis, Receiver<Completion>) {
     let on_done =
         move |completions: Vec<Completion>| completions.into_iter().for_each(|c| drop(send.send(c)));
     let client = ::redis::Client::open(server()).unwrap();
-    let options = Options {
-        keyprefix: prefix.to_owned(),
-        node: node.to_owned(),
-        lease: Duration::from_secs(30),
-    };
+    let options =
+        Options { keyprefix: prefix.to_owned(), node: node.to_owned(), lease: Duration::from_secs(30) };
     let store = Redis::open(options, Box::new(move || client.get_connection()), Box::new(on_done)).unwrap();
     (store, done)
 }
