@@ -31,8 +31,7 @@ use crate::model::time::Wall;
 use store::Request;
 
 /// What this store can do.
-pub const CAPS: Caps =
-    Caps { atomic_settle: true, permits: true, ticks: true, listing: true, shared: true };
+pub const CAPS: Caps = Caps { atomic_settle: true, permits: true, ticks: true, listing: true, shared: true };
 
 /// Takes completions; called on the store's thread, so it must not block. Without any where [`Redis::trouble`] changed.
 pub type OnDone = Box<dyn Fn(Vec<Completion>) + Send>;

@@ -150,7 +150,8 @@ fn counts(mut list: Reader, paused: Vec<String>) -> Result<Reply, Odd> {
     while !list.is_empty() {
         let (name, n) = (list.text()?, list.num::<i64>()?);
         let n = u64::try_from(n).unwrap_or(0);
-        let Some((queue, kind)) = name.rsplit_once('\0').filter(|(queue, _)| !queue.is_empty() && n > 0) else {
+        let Some((queue, kind)) = name.rsplit_once('\0').filter(|(queue, _)| !queue.is_empty() && n > 0)
+        else {
             continue;
         };
         if kind == "i" {

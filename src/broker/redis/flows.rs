@@ -234,7 +234,8 @@ pub(super) fn head(mut list: Reader) -> Result<Head, Odd> {
         ..Head::default()
     };
     let (schedule, planned) = (list.text()?, list.opt_num()?.map(Wall));
-    head.fired = schedule.strip_prefix('=').map(|name| Fired { schedule: name.to_owned(), planned, held: false });
+    head.fired =
+        schedule.strip_prefix('=').map(|name| Fired { schedule: name.to_owned(), planned, held: false });
     Ok(head)
 }
 
@@ -248,7 +249,8 @@ pub(super) fn reply(word: &str, mut list: Reader) -> Result<Reply, No> {
     Ok(match word {
         "launched" => Reply::Launched(maybe_head(list.value()?)?),
         "unstaged" => {
-            let why = format!("the uploaded steps of workflow {} are gone before it was launched", list.text()?);
+            let why =
+                format!("the uploaded steps of workflow {} are gone before it was launched", list.text()?);
             return Err(No::Fault(Fault::Again(why)));
         }
         "seen" => {

@@ -209,5 +209,6 @@ fn num<T: std::str::FromStr>(bytes: &[u8]) -> Result<T, Odd> {
 }
 
 pub(super) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Odd> {
-    serde_json::from_slice(bytes).map_err(|e| Odd::new(format!("a field that is not the JSON it should be: {e}")))
+    serde_json::from_slice(bytes)
+        .map_err(|e| Odd::new(format!("a field that is not the JSON it should be: {e}")))
 }

@@ -98,7 +98,10 @@ mod tests {
     #[test]
     fn a_text_has_expressions_in_the_place_of_its_marks() {
         let marks = [("<a>", "a".to_owned()), ("<b>", "b".to_owned())];
-        assert_eq!(filled("it's <b> and <a>, <b>", &marks), r"'it\'s ' .. b .. ' and ' .. a .. ', ' .. b .. ''");
+        assert_eq!(
+            filled("it's <b> and <a>, <b>", &marks),
+            r"'it\'s ' .. b .. ' and ' .. a .. ', ' .. b .. ''"
+        );
         assert_eq!(filled("100 % \\", &marks), r"'100 % \\'");
     }
 

@@ -177,9 +177,8 @@ impl Store {
             let mut args = Args::default();
             args.text(id.as_str());
             let row = self.ask("get", args)?.value().and_then(message::row).map_err(fault)?;
-            match row.filter(|row| {
-                !row.slim && row.record.state.is_final() && step.filter.fits(&row.record)
-            }) {
+            match row.filter(|row| !row.slim && row.record.state.is_final() && step.filter.fits(&row.record))
+            {
                 Some(row) => found.push(row),
                 None => tally.missing.push(id.clone()),
             }

@@ -7,7 +7,9 @@
 -- What the operation did beside its answer.
 function joins.beside()
   if not fallout then
-    fallout = { queues = {}, order = {}, ended = {}, over = {}, fires = {}, reopened = {}, released = {} }
+    fallout = {
+      queues = {}, order = {}, ended = {}, over = {}, fires = {}, reopened = {}, released = {}, decided = {}, looked = 0,
+    }
   end
   return fallout
 end
@@ -292,22 +294,49 @@ function joins.revive(run, work, target)
   end
 end
 
+-- What the steps before one that is over decide about it: how many are to be waited for, the effect, the step that has
+-- it, and the stage of that. Where it stays as it is because of that one nobody asks for the number, and in the same
+-- script the next search begins there: a step after many is looked at for each of them.
+function joins.decision(run, r)
+  local key, pending = run.f.key, 0
+  local list = call('HGET', P .. 'after:' .. key, r.no) or ''
+  local memo, name = joins.beside().decided, key .. ' ' .. r.no
+  local stays = r.stage == 'FAILURE' and 'fail' or r.stage == 'SKIPPED' and 'skip'
+  local decided, because, stage
+  local count, from = #list / 4, stays and memo[name] or 0
+  while from < count do
+    local numbers = joins.fours(string.sub(list, 4 * from + 1, 4 * math.min(from + 100, count)))
+    for i, text in ipairs(call('HMGET', P .. 'step:' .. key, unpack(numbers))) do
+      local source, its = numbers[i], string.match(text, '^%u+')
+      if not joins.is_over(its) or joins.is_untold(run, source, r.no) then
+        pending = pending + 1
+      elseif not decided then
+        local effect = joins.effect(r, its)
+        if effect ~= 'count' then decided, because, stage = effect, source, its end
+        if decided and decided == stays then
+          memo[name] = from + i - 1
+          return pending, decided, because, stage
+        end
+      end
+    end
+    joins.beside().looked = joins.beside().looked + #numbers
+    from = from + #numbers
+  end
+  -- Something else holds now: what stands before counts, too.
+  if stays and memo[name] then
+    memo[name] = nil
+    return joins.decision(run, r)
+  end
+  return pending, decided, because, stage
+end
+
 -- Opens a step again that is over and did not run, unless nothing changed for it.
 function joins.reopen(run, r)
   local key = run.f.key
   if r.born or not joins.is_over(r.stage) then return end
   local plan = joins.plan(key, r.no)
   if not plan then return end
-  local pending, decided, because, stage = 0, nil, nil, nil
-  for _, source in ipairs(joins.after(key, r.no)) do
-    local its = joins.stage(key, source)
-    if not joins.is_over(its) or joins.is_untold(run, source, r.no) then
-      pending = pending + 1
-    else
-      local effect = joins.effect(r, its)
-      if effect ~= 'count' and not decided then decided, because, stage = effect, source, its end
-    end
-  end
+  local pending, decided, because, stage = joins.decision(run, r)
   if decided == 'fail' and r.stage == 'FAILURE' then
     -- Another one is the reason now.
     joins.drop_ended(plan.id)
