@@ -47,11 +47,34 @@ if [ "${1:-test}" = boot ]; then
     )
 fi
 
+# Celery in a virtualenv of its own, made anew when the list of its packages changed. Beside the tests, not in the
+# target directory that CARGO_TARGET_DIR may name: they look for it here.
+celery() {
+    local here venv
+    here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) || return 1
+    venv=$here/target/venv-celery
+    cmp -s "$here/tests/celery.txt" "$venv/made-of" && return 0
+    echo "making $venv"
+    rm -rf "$venv" && mkdir -p "$here/target" && python3 -m venv "$venv" &&
+        "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/tests/celery.txt" &&
+        cp "$here/tests/celery.txt" "$venv/made-of" || {
+        echo "cannot install Celery into $venv: without it the tests of Celery apps fail" >&2
+        return 1
+    }
+}
+
 missing=()
 for program in "${!package[@]}"; do
     command -v "$program" >/dev/null || missing+=("${package[$program]}")
 done
-[ ${#missing[@]} -eq 0 ] && exit 0
+# Debian has what a virtualenv is made with in a package of its own.
+if [ "${1:-test}" = test ] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    missing+=(python3-venv)
+fi
+if [ ${#missing[@]} -eq 0 ]; then
+    [ "${1:-test}" != test ] || celery
+    exit
+fi
 mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 
 as_root=()
@@ -85,3 +108,4 @@ install || { "${as_root[@]}" apt-get update -q && install; } || {
     echo "apt-get could not install: ${missing[*]}" >&2
     exit 1
 }
+[ "${1:-test}" != test ] || celery

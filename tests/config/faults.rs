@@ -196,7 +196,7 @@ fn every_kind_of_bad_value_is_refused_by_name() {
         ("[tasks.'a.*']\ncommand = 'x'", "`command` needs one task, and `a.*` is a pattern"),
         (
             "[pools.p]\nmemory_max = '1G'",
-            "pools.p.memory_max: `memory_max` of a pool is for its `worker`, and this pool has none",
+            "pools.p.memory_max: `memory_max` of a pool is for its `worker` or `celery_app`, and this pool has neither",
         ),
         (
             "[pools.p]\nworker = ['x']\n[queues.q]\npool = 'p'\n[tasks.a]\nqueue = 'q'\ncommand = 'x'",
