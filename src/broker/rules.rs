@@ -253,7 +253,10 @@ pub fn check_settle(s: &Settle) -> Result<(), Fault> {
         return Err(Fault::Refused(format!("{}: {} is no retry with more memory", s.id, s.state)));
     }
     if s.call.is_some() && s.state != State::Retry {
-        return Err(Fault::Refused(format!("{}: {} has no next attempt to be called otherwise", s.id, s.state)));
+        return Err(Fault::Refused(format!(
+            "{}: {} has no next attempt to be called otherwise",
+            s.id, s.state
+        )));
     }
     match (s.state, s.due) {
         (State::Retry, None) => Err(Fault::Refused(format!("{}: RETRY without the time it is due", s.id))),

@@ -83,7 +83,8 @@ impl<'a> Builder<'a, '_> {
         if let (false, Some(python)) = (section.has("celery_app"), section.get("python")) {
             let message = "`python` is for `celery_app`, and this pool has none";
             let fault = Fault::new(FaultKind::Reference, &python.key_at, section.path("python"), message);
-            self.check.fault(fault.help("add celery_app = \"shop.celery:app\", or name the Python in `worker`"));
+            self.check
+                .fault(fault.help("add celery_app = \"shop.celery:app\", or name the Python in `worker`"));
         }
         for key in ["python", "celery_app"] {
             let Some(set) = section.get(key) else { continue };
@@ -94,7 +95,8 @@ impl<'a> Builder<'a, '_> {
                 } else {
                     "write it as for `celery -A`: shop.celery:app"
                 };
-                self.check.fault(Fault::new(FaultKind::Value, &set.at, section.path(key), message).help(help));
+                self.check
+                    .fault(Fault::new(FaultKind::Value, &set.at, section.path(key), message).help(help));
             }
         }
     }
@@ -117,14 +119,16 @@ impl<'a> Builder<'a, '_> {
         } else {
             "write it as for `celery -A`: shop.celery:app"
         };
-        self.check.fault(Fault::new(FaultKind::Value, &set.at, section.path("celery_app"), message).help(help));
+        self.check
+            .fault(Fault::new(FaultKind::Value, &set.at, section.path("celery_app"), message).help(help));
     }
 
     /// Keys that mean something beside a worker only.
     fn only_of_a_worker(&mut self, section: &Section) {
         for key in POOL_TOO.iter().filter(|k| !OF_EVERY_POOL.contains(k)) {
             let Some(set) = section.get(key) else { continue };
-            let message = format!("`{key}` of a pool is for its `worker` or `celery_app`, and this pool has neither");
+            let message =
+                format!("`{key}` of a pool is for its `worker` or `celery_app`, and this pool has neither");
             let fault = Fault::new(FaultKind::Reference, &set.key_at, section.path(key), message);
             self.check.fault(fault.help("put it under [tasks.NAME], or under [defaults] for every task"));
         }

@@ -89,9 +89,11 @@ pub fn outcome(line: FromChild, info: Option<&RunInfo>, settings: &Settings) -> 
 
 fn bound_celery(celery: &mut CeleryEnd) {
     let size = |values: &[Value]| values.iter().map(|value| json_len(value) + 1).sum::<usize>();
-    if celery.exception.as_ref().is_some_and(|e| {
-        size(&e.args) > MAX_CELERY || e.module.len() > MAX_KIND || e.class.len() > MAX_KIND
-    }) {
+    if celery
+        .exception
+        .as_ref()
+        .is_some_and(|e| size(&e.args) > MAX_CELERY || e.module.len() > MAX_KIND || e.class.len() > MAX_KIND)
+    {
         celery.exception = None;
     }
     if size(&celery.children) > MAX_CELERY {
@@ -235,7 +237,8 @@ mod tests {
 
     #[test]
     fn other_arguments_are_taken_unless_no_message_could_have_them() {
-        let line = |arg: String| json!({"op": "retry", "run": "1", "own": true, "delay_ms": 3, "args": [arg]});
+        let line =
+            |arg: String| json!({"op": "retry", "run": "1", "own": true, "delay_ms": 3, "args": [arg]});
         let asked = ended(line("a".into()), &task(|_| ()), None).retry.unwrap();
         assert!(asked.own && !asked.back);
         assert_eq!(asked.call.unwrap().args, [json!("a")]);

@@ -246,7 +246,8 @@ impl Engine {
         // Only a resident worker's own limits are the engine's to keep; told again, they are what is left of them. One
         // that was told of the soft limit is not told twice.
         if r.worker {
-            let sooner = |at: Option<Mono>, own: Option<u64>| at.into_iter().chain(own.map(|ms| now.plus(ms))).min();
+            let sooner =
+                |at: Option<Mono>, own: Option<u64>| at.into_iter().chain(own.map(|ms| now.plus(ms))).min();
             if !r.soft {
                 r.soft_at = sooner(r.soft_at, limits.soft_ms);
             }

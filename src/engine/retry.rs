@@ -168,7 +168,8 @@ mod tests {
         assert_eq!(decide(&t, 0, 0, &exit(1)), Verdict::Retry { after_ms: 10_000 });
         assert_eq!(decide(&t, 1, 0, &exit(1)), Verdict::Retry { after_ms: 10_000 });
         assert_eq!(decide(&t, 2, 0, &exit(1)), FAILURE);
-        let asked = Outcome { retry: Some(RetryAsked { delay_ms: Some(5), ..RetryAsked::default() }), ..exit(75) };
+        let asked =
+            Outcome { retry: Some(RetryAsked { delay_ms: Some(5), ..RetryAsked::default() }), ..exit(75) };
         assert_eq!(decide(&t, 0, 0, &asked), Verdict::Retry { after_ms: 5 });
         assert_eq!(decide(&t, 2, 0, &asked), FAILURE, "an asked retry is bounded alike");
         assert_eq!(decide(&with(0, |_| {}), 0, 0, &exit(75)), FAILURE);
@@ -176,7 +177,8 @@ mod tests {
 
     #[test]
     fn who_counts_retries_itself_is_not_counted_and_who_puts_back_is_none() {
-        let own = |asked| Outcome { retry: Some(asked), ..Outcome::of_cause(Cause::Error { fatal: false }, "x") };
+        let own =
+            |asked| Outcome { retry: Some(asked), ..Outcome::of_cause(Cause::Error { fatal: false }, "x") };
         let asked = own(RetryAsked { delay_ms: Some(7), own: true, ..RetryAsked::default() });
         assert_eq!(decide(&with(0, |_| {}), 99, 0, &asked), Verdict::Retry { after_ms: 7 });
         let canceled = verdict(Some(&with(0, |_| {})), Counts::default(), true, &asked, |n| n);

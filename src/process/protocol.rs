@@ -17,9 +17,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::model::outcome::{
-    CancelReason, Cause, CeleryEnd, Failure, NewCall, Outcome, RetryAsked, Usage,
-};
+use crate::model::outcome::{CancelReason, Cause, CeleryEnd, Failure, NewCall, Outcome, RetryAsked, Usage};
 use crate::model::time::Wall;
 
 /// The protocol's version.

@@ -72,6 +72,10 @@ mod tests {
         command.arg(file.path()).arg("--help").current_dir("/");
         let ran = command.output().unwrap();
         let out = String::from_utf8_lossy(&ran.stdout).into_owned();
-        assert!(ran.status.success() && out.contains("--celery"), "{out}{}", String::from_utf8_lossy(&ran.stderr));
+        assert!(
+            ran.status.success() && out.contains("--celery"),
+            "{out}{}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
     }
 }

@@ -176,7 +176,10 @@ fn tasks_of_an_app_run_as_they_are() {
     let ignored = outcome(&node, "ignored", json!([]));
     assert_eq!((&ignored["state"], &ignored["outcome"]["result"]), (&json!("SUCCESS"), &Value::Null));
     let unknown = outcome(&node, "typo", json!([]));
-    assert_eq!((&unknown["state"], failure(&unknown).0), (&json!("FAILURE"), "celery.exceptions.NotRegistered"));
+    assert_eq!(
+        (&unknown["state"], failure(&unknown).0),
+        (&json!("FAILURE"), "celery.exceptions.NotRegistered")
+    );
     assert_eq!(pool(&node)["children"].as_array().unwrap().len(), 1, "one child did all of that");
 }
 
@@ -201,12 +204,22 @@ fn retries_are_the_apps_own_whatever_max_retries_says() {
     assert_eq!((&done["state"], &done["outcome"]["result"]), (&json!("SUCCESS"), &json!(3)), "{done}");
     assert_eq!((&done["retries"], &done["attempt"]), (&json!(3), &json!(4)));
     let done = outcome(&node, "again", json!([9]));
-    assert_eq!((&done["state"], &done["retries"], failure(&done)), (&json!("FAILURE"), &json!(3), ("OSError", "not yet")));
+    assert_eq!(
+        (&done["state"], &done["retries"], failure(&done)),
+        (&json!("FAILURE"), &json!(3), ("OSError", "not yet"))
+    );
     let done = outcome(&node, "counts_down", json!([2]));
     assert_eq!(done["outcome"]["result"], json!([0, "after 1", 2]), "{done}");
-    assert_eq!((&done["args"], &done["kwargs"]["note"]), (&json!([0]), &json!("after 1")), "the message has them");
+    assert_eq!(
+        (&done["args"], &done["kwargs"]["note"]),
+        (&json!([0]), &json!("after 1")),
+        "the message has them"
+    );
     let done = outcome(&node, "auto", json!([]));
-    assert_eq!((&done["state"], &done["retries"], failure(&done).0), (&json!("FAILURE"), &json!(2), "ConnectionError"));
+    assert_eq!(
+        (&done["state"], &done["retries"], failure(&done).0),
+        (&json!("FAILURE"), &json!(2), "ConnectionError")
+    );
 }
 
 #[test]
@@ -222,7 +235,11 @@ fn what_the_app_gave_up_is_not_retried_and_other_failures_are_as_the_task_says()
 fn rejected_messages_come_back_or_are_failures() {
     let node = started("", "");
     let done = outcome(&node, "rejected", json!([true]));
-    assert_eq!((&done["state"], &done["outcome"]["result"]), (&json!("SUCCESS"), &json!("the second time")), "{done}");
+    assert_eq!(
+        (&done["state"], &done["outcome"]["result"]),
+        (&json!("SUCCESS"), &json!("the second time")),
+        "{done}"
+    );
     assert_eq!((&done["retries"], &done["attempt"]), (&json!(0), &json!(2)));
     let done = outcome(&node, "rejected", json!([false]));
     assert_eq!((&done["state"], failure(&done).0), (&json!("FAILURE"), "celery.exceptions.Reject"), "{done}");
@@ -296,7 +313,10 @@ fn a_canceled_task_is_revoked() {
 #[test]
 fn an_app_that_cannot_be_loaded_is_told_in_the_status() {
     for (text, why) in [
-        ("import nowhere\n", "cannot load the Celery app shop.celery:app: ModuleNotFoundError: No module named 'nowhere'"),
+        (
+            "import nowhere\n",
+            "cannot load the Celery app shop.celery:app: ModuleNotFoundError: No module named 'nowhere'",
+        ),
         ("app = 3\n", "shop.celery:app is no Celery app but a int"),
     ] {
         let mut node = prepared("", "");

@@ -130,7 +130,8 @@ impl Exception {
             Cause::Exit { code } => Self::process(i64::from(*code), about.task, &failure),
             // As `subprocess` says it: the signal's number, negative.
             Cause::Signal { signal, .. } => Self::process(-i64::from(*signal), about.task, &failure),
-            Cause::Error { .. } => match outcome.celery.as_ref().and_then(|celery| celery.exception.as_ref()) {
+            Cause::Error { .. } => match outcome.celery.as_ref().and_then(|celery| celery.exception.as_ref())
+            {
                 Some(raised) => Self::raised(raised),
                 None => Self::named(&failure),
             },
@@ -332,10 +333,15 @@ mod tests {
             class: "Gone".to_owned(),
             args: vec!["shoe".into(), 3.into()],
         };
-        outcome.celery =
-            Some(Box::new(crate::model::outcome::CeleryEnd { exception: Some(raised), ..Default::default() }));
+        outcome.celery = Some(Box::new(crate::model::outcome::CeleryEnd {
+            exception: Some(raised),
+            ..Default::default()
+        }));
         let exception = Exception::of(&outcome, About::default());
-        assert_eq!((exception.module.as_deref(), exception.repr()), (Some("shop.errors"), "Gone('shoe', 3)".into()));
+        assert_eq!(
+            (exception.module.as_deref(), exception.repr()),
+            (Some("shop.errors"), "Gone('shoe', 3)".into())
+        );
     }
 
     #[test]
