@@ -42,7 +42,7 @@ class Careful(Task):
 
 for name in (
     "worker_init worker_process_init worker_ready task_prerun task_postrun task_success task_failure task_retry "
-    "task_revoked worker_shutting_down worker_process_shutdown"
+    "task_revoked before_task_publish worker_shutting_down worker_process_shutdown"
 ).split():
 
     def note(sender=None, name=name, **more):

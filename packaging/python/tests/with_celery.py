@@ -154,6 +154,7 @@ class Retries(Case):
         told = self.ends(daemon, "never_again", retries=1)
         self.assertEqual((told["op"], told["type"]), ("failure", "celery.exceptions.MaxRetriesExceededError"))
         self.assertEqual(self.stored(), [])
+        self.assertNotIn("before_task_publish", self.ends(daemon, "history")["result"])
 
     def test_other_arguments_times_and_ways(self):
         daemon = self.worker()
