@@ -471,7 +471,7 @@ impl World {
         }
         let (code, retry) = match (r.task.as_str(), self.rng.below(10)) {
             ("flaky", 0..=3) | ("ok" | "root" | "early", 0) => (1, None),
-            ("flaky", 4..=5) => (75, Some(RetryAsked { delay_ms: Some(300) })),
+            ("flaky", 4..=5) => (75, Some(RetryAsked { delay_ms: Some(300), ..RetryAsked::default() })),
             ("backoff", 0..=4) => (3, Some(RetryAsked::default())),
             ("backoff", 5) => (4, None),
             ("hungry", 0..=6) => return told(Cause::Memory),

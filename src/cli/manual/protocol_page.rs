@@ -157,7 +157,7 @@ task's policy decides.
     if `delay_ms` is absent. It counts against `max_retries`. `failure` may be an object of `type`, `message` and `traceback` that \
     tells why. `own` set to `true` says that the worker counts retries itself, by `retries` of the run: `max_retries` is not \
     asked. `args` and `kwargs` are what the next attempt is called with; if one of them is there, both are replaced. `back` set to \
-`true` puts the message back as it is, which is an attempt but no retry (of a task with `acks = "early"` it is a failure).
+`true` puts the message back as it is, which is an attempt but no retry (of a task with `acks = \"early\"` it is a failure).
 * `{{\"op\":\"refused\",\"run\":\"…\",\"why\":\"…\"}}` :: The worker does not run this. The message goes back, uncounted, and the \
 worker is replaced once nothing runs in it.
 
