@@ -530,6 +530,7 @@ impl World {
             let back = match (&outcome.cause, &outcome.failure) {
                 (Cause::Interrupted, _) => Some(Excuse::Counted),
                 (_, Some(f)) if f.kind == "SpawnAgain" => Some(Excuse::Uncounted),
+                _ if outcome.retry.as_ref().is_some_and(|asked| asked.back) => Some(Excuse::Counted),
                 _ => None,
             };
             let id = self.children.get(&child).and_then(|c| c.outcomes.get(&run)).map(|(id, _)| id.clone());
