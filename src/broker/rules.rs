@@ -272,6 +272,12 @@ pub fn check_settle(s: &Settle) -> Result<(), Fault> {
     if s.memory.is_some() && s.state != State::Retry {
         return Err(Fault::Refused(format!("{}: {} is no retry with more memory", s.id, s.state)));
     }
+    if s.call.is_some() && s.state != State::Retry {
+        return Err(Fault::Refused(format!(
+            "{}: {} has no next attempt to be called otherwise",
+            s.id, s.state
+        )));
+    }
     match (s.state, s.due) {
         (State::Retry, None) => Err(Fault::Refused(format!("{}: RETRY without the time it is due", s.id))),
         (State::Retry, Some(_)) => Ok(()),
@@ -326,11 +332,18 @@ pub fn arguments_gone(id: &MessageId) -> Fault {
 
 /// The message of the next attempt, where the latest had not memory enough. `None`: it was something else.
 #[must_use]
-pub fn with_more_memory(settle: &Settle, mut message: Message) -> Option<Message> {
-    let again = settle.memory.as_ref()?;
-    message.memory_retries = message.memory_retries.saturating_add(1);
-    if let Some(queue) = &again.queue {
-        queue.clone_into(&mut message.queue);
+pub fn for_next_attempt(settle: &Settle, mut message: Message) -> Option<Message> {
+    if settle.memory.is_none() && settle.call.is_none() {
+        return None;
+    }
+    if let Some(again) = &settle.memory {
+        message.memory_retries = message.memory_retries.saturating_add(1);
+        if let Some(queue) = &again.queue {
+            queue.clone_into(&mut message.queue);
+        }
+    }
+    if let Some(call) = &settle.call {
+        (message.args, message.kwargs) = (call.args.clone(), call.kwargs.clone());
     }
     Some(message)
 }

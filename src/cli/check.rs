@@ -95,7 +95,8 @@ fn of_the_unit(settings: &Settings) -> Option<String> {
 fn programs(settings: &Settings) -> Vec<String> {
     let workers = settings.pools.values().filter_map(|p| {
         let worker = p.worker.as_ref()?;
-        Some((format!("pools.{}.worker", p.name), worker.argv.first()?, &worker.surroundings))
+        let key = if worker.celery_app.is_some() { "python" } else { "worker" };
+        Some((format!("pools.{}.{key}", p.name), worker.argv.first()?, &worker.surroundings))
     });
     let tasks = settings.tasks.values().filter_map(|t| match &t.program {
         Program::Exec(argv) => Some((format!("tasks.{}.exec", t.name), argv.first()?, &t.surroundings)),

@@ -171,7 +171,7 @@ impl<'a> Builder<'a, '_> {
 }
 
 /// Keys of a task that need a process of its own, and that no pool has instead.
-const OF_A_PROCESS: [&str; 7] =
+pub(super) const OF_A_PROCESS: [&str; 7] =
     ["stdin", "result", "retry_on", "success_on", "soft_signal", "allow_dash", "dash_dash"];
 
 /// Keys of a task that need a process of its own; a pool with a worker has them for that.

@@ -50,6 +50,7 @@ pub use load::{Loaded, load, load_texts, show, show_json};
 pub use origin::Origin;
 pub use ownership::ownership_fault;
 pub use params::PARAM;
+pub use pool::SCRIPT;
 pub use report::{Fault, FaultKind, Report};
 pub use schema::schema;
 pub use secret::{Secret, Secrets};

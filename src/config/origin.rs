@@ -66,6 +66,11 @@ impl Origins<'_> {
         }
     }
 
+    /// Leaves out keys of a table that was just added: they mean nothing there, and would be refused if they were read back.
+    pub(super) fn without(&mut self, header: &str, keys: &[&str]) {
+        self.list.retain(|o| o.table != header || !keys.contains(&o.key.as_str()));
+    }
+
     /// Another value for a key that was just added.
     pub(super) fn replace(&mut self, header: &str, key: &str, value: String) {
         if let Some(origin) = self.list.iter_mut().rev().find(|o| o.table == header && o.key == key) {

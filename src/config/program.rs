@@ -44,7 +44,7 @@ impl<'a> Builder<'a, '_> {
             });
             if !resident {
                 let message = format!("the task `{}` has neither `command` nor `exec`", task.name);
-                let help = "add `command = \"…\"` for a shell's text, `exec = [\"/path/to/program\", …]`, or a queue whose pool has a `worker`";
+                let help = "add `command = \"…\"` for a shell's text, `exec = [\"/path/to/program\", …]`, or a queue whose pool has a `worker` or a `celery_app`";
                 let fault = Fault::new(FaultKind::Reference, &section.at, section.path(""), message);
                 self.check.fault(fault.help(help));
             }
@@ -88,8 +88,10 @@ impl<'a> Builder<'a, '_> {
             self.check
                 .fault(Fault::new(FaultKind::Reference, &section.at, section.path(key), message).help(help));
         } else if let Some(pool) = pool.filter(|p| p.worker.is_some()) {
-            let message =
-                format!("`{key}` cannot run in the pool `{}`, whose children are its `worker`", pool.name);
+            let message = format!(
+                "`{key}` cannot run in the pool `{}`, whose children are workers of its own",
+                pool.name
+            );
             let help = "give the task a queue of another pool, or remove the key: then the worker runs it";
             let fault = Fault::new(FaultKind::Reference, from.place(key), from.path(key), message);
             self.check.fault(fault.help(help));

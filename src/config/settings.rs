@@ -228,6 +228,10 @@ pub struct Recycle {
 pub struct Worker {
     /// The program and its arguments.
     pub argv: Vec<String>,
+    /// The Celery app whose tasks it runs (`celery_app`): the program is a Python then, which is given taskd's own
+    /// module as its script.
+    #[serde(default)]
+    pub celery_app: Option<String>,
     /// Surroundings of the process.
     pub surroundings: crate::model::task::Surroundings,
     /// Hard limits of one child.

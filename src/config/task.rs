@@ -7,6 +7,7 @@ use crate::model::notice::Tell;
 use crate::model::task::{Acks, Program, ResultKind, RetryPolicy, Stdin, Task};
 
 use super::build::{Builder, Layers};
+use super::limits::{OF_A_PROCESS, POOL_TOO};
 use super::report::{Fault, FaultKind};
 use super::section::{Section, Set};
 use super::settings::{Pool, Settings};
@@ -234,6 +235,11 @@ impl<'a> Builder<'a, '_> {
             ("result_max_size", quote(&super::values::show_size(task.result_max_size))),
         ];
         self.origins.table(&header, at, &dynamic);
+        let in_a_worker = settings.pool_of(settings.route(task)).is_some_and(|p| p.worker.is_some());
+        if in_a_worker && task.program == Program::Worker {
+            self.origins.without(&header, POOL_TOO);
+            self.origins.without(&header, &OF_A_PROCESS);
+        }
         if !environment.is_empty() {
             self.origins.replace(&header, "environment", format!("{{ {} }}", environment.join(", ")));
         }

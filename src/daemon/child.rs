@@ -307,6 +307,9 @@ mod tests {
                     soft_deadline_ms: None,
                     memory_retries: 0,
                     passes: false,
+                    retries: 0,
+                    headers: serde_json::Map::new(),
+                    celery: None,
                 })));
             }
             let reading = std::thread::spawn(move || {

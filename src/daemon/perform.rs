@@ -98,6 +98,10 @@ fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
         soft_deadline_ms: order.soft_deadline_ms,
         memory_retries: message.memory_retries,
         passes,
+        retries: message.retries,
+        // A runner has no use for them.
+        headers: if living.child.worker { message.headers } else { serde_json::Map::new() },
+        celery: message.celery,
     })));
     d.runs.insert(order.run, info);
 }

@@ -18,7 +18,7 @@ use super::{clock, handle, peer, worker_end, worker_output};
 use crate::broker::Completion;
 use crate::broker::redis::Woken;
 use crate::control::api::{Call, ProgressView};
-use crate::engine::event::{ChildKey, Event, SlotId};
+use crate::engine::event::{ChildKey, Event, OwnLimits, SlotId};
 use crate::model::time::Mono;
 use crate::process::launch::{Child, ToDaemon, ToLauncher};
 use crate::process::protocol::FromChild;
@@ -410,7 +410,7 @@ fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
             d.step(Event::Running { child, run });
         }
         FromChild::Resumed {} => d.step(Event::Resumed { child }),
-        FromChild::Started { run, pid } => {
+        FromChild::Started { run, pid, soft_time_limit_ms, time_limit_ms } => {
             let own = d.children.get(&child).filter(|_| worker).map(|c| c.child.pid);
             let pid = if pid == 0 { own.unwrap_or(0) } else { pid };
             named(d, child, &run, (pid != 0).then_some(pid));
@@ -418,7 +418,8 @@ fn one(d: &mut Daemon, child: ChildKey, line: FromChild) {
                 let now = clock::now();
                 (info.since, info.began, info.begun) = (now.mono, now.wall, true);
             }
-            d.step(Event::Started { child, run, pid });
+            let limits = OwnLimits { soft_ms: soft_time_limit_ms, hard_ms: time_limit_ms };
+            d.step(Event::Started { child, run, pid, limits });
         }
         FromChild::Progress { run, current, total, message } => {
             if let Some(info) = d.runs.get_mut(&run).filter(|r| r.child == child) {

@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::clock;
 use super::state::RunInfo;
 use crate::config::settings::Settings;
-use crate::model::outcome::{CancelReason, Cause, Failure, Outcome, Usage};
+use crate::model::message::{MAX_BYTES, json_len};
+use crate::model::outcome::{CancelReason, Cause, CeleryEnd, Failure, NewCall, Outcome, Usage};
 use crate::model::task::{ResultKind, Task};
 use crate::process::protocol::FromChild;
 
@@ -19,6 +20,9 @@ pub const MAX_MESSAGE: usize = 4 << 10;
 /// Longest `traceback`, in bytes; the end of it is kept.
 pub const MAX_TRACEBACK: usize = 64 << 10;
 
+/// Most bytes of JSON that an exception's arguments have, and the children of a call; what is beyond is not kept.
+pub const MAX_CELERY: usize = 64 << 10;
+
 /// The outcome that a worker's `success`, `failure` or `retry` states. `detail` is a runner's and is not
 /// believed here. A result beyond `result_max_size` is cut where it is a text, and turns the run into a
 /// failure where it is anything else, as a runner's do. `info` is absent for an end that a child tells a new
@@ -30,6 +34,26 @@ pub fn outcome(line: FromChild, info: Option<&RunInfo>, settings: &Settings) -> 
     let retry = matches!(line, FromChild::Retry { .. });
     let (_, mut outcome) = line.into_outcome()?;
     outcome.truncated = false;
+    if let Some(celery) = &mut outcome.celery {
+        bound_celery(celery);
+    }
+    let size = |call: &NewCall| {
+        call.args.iter().map(|arg| json_len(arg) + 1).sum::<usize>()
+            + call.kwargs.iter().map(|(name, arg)| name.len() + json_len(arg) + 4).sum::<usize>()
+    };
+    let call = outcome.retry.as_ref().and_then(|asked| asked.call.as_ref());
+    let large = call.map(|call| size(call)).filter(|size| *size > MAX_BYTES);
+    let fatal = fatal || large.is_some();
+    if let Some(size) = large {
+        outcome.retry = None;
+        outcome.failure = Some(Failure {
+            kind: "RetryTooLarge".to_owned(),
+            message: format!(
+                "the task asked to be run again with arguments of {size} bytes of JSON, more than the {MAX_BYTES} bytes of a message"
+            ),
+            traceback: String::new(),
+        });
+    }
     outcome.usage = info.map_or_else(Usage::default, |i| Usage {
         wall_ms: clock::now().mono.since(i.since),
         dropped_output: i.dropped,
@@ -61,6 +85,21 @@ pub fn outcome(line: FromChild, info: Option<&RunInfo>, settings: &Settings) -> 
         _ => Cause::Error { fatal },
     };
     Some(outcome)
+}
+
+fn bound_celery(celery: &mut CeleryEnd) {
+    let size = |values: &[Value]| values.iter().map(|value| json_len(value) + 1).sum::<usize>();
+    if celery
+        .exception
+        .as_ref()
+        .is_some_and(|e| size(&e.args) > MAX_CELERY || e.module.len() > MAX_KIND || e.class.len() > MAX_KIND)
+    {
+        celery.exception = None;
+    }
+    if size(&celery.children) > MAX_CELERY {
+        celery.children = Vec::new();
+    }
+    celery.errbacks.truncate(MAX_CELERY / 8);
 }
 
 fn bound_result(outcome: &mut Outcome, most: u64) {
@@ -179,6 +218,33 @@ mod tests {
         let failure = failed.failure.unwrap();
         assert_eq!((failure.kind.len(), failure.message.len()), (MAX_KIND, MAX_MESSAGE));
         assert!(failure.traceback.len() == MAX_TRACEBACK && failure.traceback.ends_with("end"));
+    }
+
+    #[test]
+    fn what_celery_adds_is_kept_within_its_bounds() {
+        let exception = json!({"module": "shop", "type": "Gone", "args": ["shoe", 3]});
+        let line = |args: Value, children: Value| {
+            json!({"op": "failure", "run": "1", "type": "shop.Gone", "message": "m",
+                "celery": {"exception": {"module": "shop", "type": "Gone", "args": args}, "children": children, "errbacks": [1]}})
+        };
+        let kept = ended(line(json!(["shoe", 3]), json!([1])), &task(|_| ()), None).celery.unwrap();
+        assert_eq!(serde_json::to_value(kept.exception.unwrap()).unwrap(), exception);
+        assert_eq!((kept.children.len(), kept.errbacks), (1, vec![1]));
+        let large = json!(["x".repeat(MAX_CELERY)]);
+        let kept = ended(line(large.clone(), large), &task(|_| ()), None).celery.unwrap();
+        assert_eq!((kept.exception, kept.children.len()), (None, 0));
+    }
+
+    #[test]
+    fn other_arguments_are_taken_unless_no_message_could_have_them() {
+        let line =
+            |arg: String| json!({"op": "retry", "run": "1", "own": true, "delay_ms": 3, "args": [arg]});
+        let asked = ended(line("a".into()), &task(|_| ()), None).retry.unwrap();
+        assert!(asked.own && !asked.back);
+        assert_eq!(asked.call.unwrap().args, [json!("a")]);
+        let failed = ended(line("x".repeat(MAX_BYTES)), &task(|_| ()), None);
+        assert_eq!((failed.retry, failed.cause), (None, Cause::Error { fatal: true }));
+        assert_eq!(failed.failure.unwrap().kind, "RetryTooLarge");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::command::{Command, Note, RunOrder};
-use super::event::ChildKey;
+use super::event::{ChildKey, OwnLimits};
 use super::held::{Killed, Running, Stage, Start, run_key, token_of};
 use super::plan::Plan;
 use super::retry::{Counts, Verdict, verdict};
@@ -234,8 +234,27 @@ impl Engine {
         }
     }
 
-    pub(super) fn run_started(&mut self, child: ChildKey, run: &str, pid: u32, out: &mut Vec<Command>) {
+    pub(super) fn run_started(
+        &mut self,
+        child: ChildKey,
+        run: &str,
+        (pid, limits): (u32, OwnLimits),
+        out: &mut Vec<Command>,
+    ) {
+        let now = self.now.mono;
         let Some((token, r)) = self.run_of(child, run) else { return };
+        // Only a resident worker's own limits are the engine's to keep; told again, they are what is left of them. One
+        // that was told of the soft limit is not told twice.
+        if r.worker {
+            let sooner =
+                |at: Option<Mono>, own: Option<u64>| at.into_iter().chain(own.map(|ms| now.plus(ms))).min();
+            if !r.soft {
+                r.soft_at = sooner(r.soft_at, limits.soft_ms);
+            }
+            if r.killed.is_none() {
+                r.overdue_at = sooner(r.overdue_at, limits.hard_ms);
+            }
+        }
         if r.pid.replace(pid).is_some() {
             return;
         }
@@ -325,6 +344,7 @@ impl Engine {
         // In doubt it counts: a repeated `TASKD_ATTEMPT` is worse than a skipped one.
         let ran = run.pid.is_some() || outcome.started.is_some() || run.killed.is_some();
         let mut attempt = Attempt { child, waited_ms: waited_ms.unwrap_or(0), outcome: None };
+        let call = outcome.retry.as_mut().and_then(|asked| asked.call.take());
         let pool = self.plan.queues.get(&held.message.queue).map(|q| q.pool.clone());
         let hold = pool.and_then(|p| self.spawn_trouble(&p, v == Verdict::SpawnAgain, &outcome, out));
         let until = hold.map(|ms| self.now.wall.plus(ms));
@@ -337,8 +357,13 @@ impl Engine {
                 let state = crate::model::state::State::Retry;
                 self.settlement(token, state, *outcome).map(|mut s| {
                     s.due = Some(self.now.wall.plus(after_ms));
+                    s.call = call;
                     End::Settle(s)
                 })
+            }
+            Verdict::Aside { after_ms } => {
+                attempt.outcome = Some(outcome);
+                Some(End::Back { until: Some(self.now.wall.plus(after_ms)), counted: true, lost: false })
             }
             Verdict::Memory => {
                 let state = crate::model::state::State::Retry;

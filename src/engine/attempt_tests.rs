@@ -1,7 +1,7 @@
 //! Runs of a resident worker: their limits, their cancels, their want of memory.
 
 use crate::engine::command::{Command, Told};
-use crate::engine::event::{Ask, ChildKey, Event};
+use crate::engine::event::{Ask, ChildKey, Event, OwnLimits};
 use crate::engine::testbed::{Bed, task};
 use crate::model::name::MessageId;
 use crate::model::op::Op;
@@ -47,6 +47,37 @@ fn told(log: &[Command]) -> Vec<CancelReason> {
 
 fn killed(log: &[Command]) -> bool {
     log.iter().any(|c| matches!(c, Command::End { kill: true, .. }))
+}
+
+#[test]
+fn limits_of_a_workers_own_hold_beside_those_of_the_task() {
+    let say = |bed: &mut Bed, id: &str, soft_ms, hard_ms| {
+        let limits = OwnLimits { soft_ms, hard_ms };
+        let (run, child) = (run_of(bed, id), ChildKey(1));
+        bed.step(Event::Started { child, run, pid: 7, limits });
+    };
+    let mut bed = worker(Some(1_000), Some(2_000));
+    bed.enqueue("sooner");
+    say(&mut bed, "sooner", Some(300), Some(500));
+    bed.pass(300);
+    assert_eq!(told(&bed.take()), [CancelReason::TimeLimit]);
+    // Told again, to a new daemon say, it is not canceled twice.
+    say(&mut bed, "sooner", Some(1), Some(200));
+    bed.pass(199);
+    let log = bed.take();
+    assert!(told(&log).is_empty() && !killed(&log));
+    bed.pass(1);
+    assert!(killed(&bed.take()));
+    let mut bed = worker(Some(1_000), None);
+    bed.enqueue("later");
+    say(&mut bed, "later", Some(5_000), None);
+    bed.pass(1_000);
+    assert_eq!(told(&bed.take()), [CancelReason::TimeLimit], "the sooner one counts");
+    let mut bed = worker(None, None);
+    bed.enqueue("own");
+    say(&mut bed, "own", None, Some(400));
+    bed.pass(400);
+    assert!(killed(&bed.take()));
 }
 
 #[test]

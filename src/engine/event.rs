@@ -30,6 +30,15 @@ pub struct ChildKey(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AskKey(pub u64);
 
+/// Time limits that a resident worker says for a run of its own, in milliseconds from when it says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnLimits {
+    /// It is told to end the run then.
+    pub soft_ms: Option<u64>,
+    /// It is killed then.
+    pub hard_ms: Option<u64>,
+}
+
 /// What happens.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -93,6 +102,8 @@ pub enum Event {
         run: String,
         /// Its process.
         pid: u32,
+        /// Limits of the program's own, which hold beside those of the task.
+        limits: OwnLimits,
     },
     /// A run ended.
     Ended {

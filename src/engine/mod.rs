@@ -154,7 +154,7 @@ impl Engine {
             }
             Event::Running { child, run } => self.child_holds(child, run, out),
             Event::Resumed { child } => self.child_resumed(child),
-            Event::Started { child, run, pid } => self.run_started(child, &run, pid, out),
+            Event::Started { child, run, pid, limits } => self.run_started(child, &run, (pid, limits), out),
             Event::Ended { child, run, outcome } => self.run_ended(child, run, outcome, out),
             Event::Refused { child, run, why } => self.run_refused(child, &run, &why, out),
             Event::Broken { child, why } => self.child_broken(child, &why, out),

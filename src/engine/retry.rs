@@ -30,6 +30,11 @@ pub enum Verdict {
     Back,
     /// As [`Verdict::Back`], after the pool had time to breathe.
     SpawnAgain,
+    /// It runs again because its program put it back, and that is neither a retry nor a loss.
+    Aside {
+        /// After this many milliseconds.
+        after_ms: u64,
+    },
 }
 
 /// What a message has behind it.
@@ -100,6 +105,19 @@ fn by_policy(
         | Cause::Memory => {}
     }
     let Some(policy) = task.map(|t| &t.retry) else { return failure };
+    if let Some(asked) = &outcome.retry {
+        // A message that was acknowledged at its start is not there any more to be put back.
+        if asked.back && !early {
+            return Verdict::Aside { after_ms: asked.delay_ms.unwrap_or(policy.delay_ms) };
+        }
+        if asked.back {
+            return failure;
+        }
+        if asked.own {
+            let after_ms = asked.delay_ms.unwrap_or_else(|| delay(policy, retries, draw));
+            return Verdict::Retry { after_ms };
+        }
+    }
     let matched = match outcome.cause {
         Cause::Exit { code } => policy.retry_on.is_empty() || policy.retry_on.contains(&code),
         _ => policy.retry_on.is_empty(),
@@ -150,10 +168,25 @@ mod tests {
         assert_eq!(decide(&t, 0, 0, &exit(1)), Verdict::Retry { after_ms: 10_000 });
         assert_eq!(decide(&t, 1, 0, &exit(1)), Verdict::Retry { after_ms: 10_000 });
         assert_eq!(decide(&t, 2, 0, &exit(1)), FAILURE);
-        let asked = Outcome { retry: Some(RetryAsked { delay_ms: Some(5) }), ..exit(75) };
+        let asked =
+            Outcome { retry: Some(RetryAsked { delay_ms: Some(5), ..RetryAsked::default() }), ..exit(75) };
         assert_eq!(decide(&t, 0, 0, &asked), Verdict::Retry { after_ms: 5 });
         assert_eq!(decide(&t, 2, 0, &asked), FAILURE, "an asked retry is bounded alike");
         assert_eq!(decide(&with(0, |_| {}), 0, 0, &exit(75)), FAILURE);
+    }
+
+    #[test]
+    fn who_counts_retries_itself_is_not_counted_and_who_puts_back_is_none() {
+        let own =
+            |asked| Outcome { retry: Some(asked), ..Outcome::of_cause(Cause::Error { fatal: false }, "x") };
+        let asked = own(RetryAsked { delay_ms: Some(7), own: true, ..RetryAsked::default() });
+        assert_eq!(decide(&with(0, |_| {}), 99, 0, &asked), Verdict::Retry { after_ms: 7 });
+        let canceled = verdict(Some(&with(0, |_| {})), Counts::default(), true, &asked, |n| n);
+        assert_eq!(canceled, Verdict::Final { state: State::Revoked, lost: false });
+        assert_eq!(verdict(None, Counts::default(), false, &asked, |n| n), FAILURE, "no task, no retry");
+        let back = own(RetryAsked { delay_ms: Some(9), back: true, ..RetryAsked::default() });
+        assert_eq!(decide(&with(0, |_| {}), 3, 2, &back), Verdict::Aside { after_ms: 9 });
+        assert_eq!(decide(&Task { acks: Acks::Early, ..with(5, |_| {}) }, 0, 0, &back), FAILURE);
     }
 
     #[test]

@@ -66,6 +66,10 @@ pub struct Message {
     /// Whatever a client attached; carried, never interpreted.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub headers: Map<String, Value>,
+    /// What a Celery client sent with it: `headers`, `properties` and `embed` (what follows it) of the raw call. Carried
+    /// to the child that runs a task of a Celery app.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub celery: Option<Box<Value>>,
     /// The workflow it is a step of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<Box<StepOf>>,
@@ -77,7 +81,8 @@ impl Message {
     pub fn size(&self) -> usize {
         // As an array of the three: two brackets and two commas.
         let args = self.args.iter().map(|v| json_len(v) + 1).sum::<usize>().max(1) + 1;
-        args + map_len(&self.kwargs) + map_len(&self.headers) + 4
+        let celery = self.celery.as_ref().map_or(0, |celery| json_len(celery));
+        args + map_len(&self.kwargs) + map_len(&self.headers) + 4 + celery
     }
 }
 

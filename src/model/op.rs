@@ -9,7 +9,7 @@ use super::letters::{LetterFilter, LetterStep, LetterTally};
 use super::limit::Take;
 use super::message::{Delivery, Message, Record, Token};
 use super::name::MessageId;
-use super::outcome::Outcome;
+use super::outcome::{NewCall, Outcome};
 use super::schedule::{Change, Row, Tick, Ticked};
 use super::state::State;
 use super::time::Wall;
@@ -287,6 +287,9 @@ pub struct Settle {
     /// With [`State::Retry`]: the next attempt is one of the task's `on_memory` rule. Raises `memory_retries` by
     /// one instead of `retries`.
     pub memory: Option<MemoryRetry>,
+    /// With [`State::Retry`]: what the next attempt is called with, if that is something else. What the message holds
+    /// (a key, a lane) stays as it is; a lane is looked at when it is leased.
+    pub call: Option<Box<NewCall>>,
     /// The record keeps no result; steps of its workflow that are given it get it all the same.
     pub forget_result: bool,
     /// Published in the same step; ids are [`MessageId::follow_up`]s, a known id changes nothing.
@@ -314,6 +317,7 @@ impl Settle {
             outcome,
             lost: false,
             memory: None,
+            call: None,
             forget_result: false,
             follow_ups: Vec::new(),
             takes: Vec::new(),

@@ -1,7 +1,7 @@
 //! How an attempt ended: the cause, the result or the error, and what it used.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::name::MessageId;
 use super::time::Wall;
@@ -186,6 +186,40 @@ pub struct Outcome {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<i64>")]
     pub started: Option<Wall>,
+    /// What a task of a Celery app says beside that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub celery: Option<Box<CeleryEnd>>,
+}
+
+/// What Celery's own result of a call has that an [`Outcome`] has no place for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct CeleryEnd {
+    /// The exception, as clients are to raise it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exception: Option<Raised>,
+    /// Tasks that the call sent, as `children` of a result has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<Value>,
+    /// Errbacks of the call, by their index, that were called where it ran: they are not to be sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errbacks: Vec<u32>,
+    /// The task raised `Ignore`: what is stored under its id is somebody else's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignored: bool,
+}
+
+/// An exception of Python.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Raised {
+    /// The module of its class.
+    #[serde(default)]
+    pub module: String,
+    /// Its class.
+    #[serde(rename = "type", default)]
+    pub class: String,
+    /// What it is made with.
+    #[serde(default)]
+    pub args: Vec<Value>,
 }
 
 /// The program asked for another attempt.
@@ -194,6 +228,25 @@ pub struct RetryAsked {
     /// After this many milliseconds; absent: by the task's own retry policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
+    /// The program counts its retries itself, by the number that it was told: the task's `max_retries` is not asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own: bool,
+    /// The message goes back as it is, and that is no retry.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub back: bool,
+    /// What the next attempt is called with, if that is something else. On its way only: the message has it then.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub call: Option<Box<NewCall>>,
+}
+
+/// Other arguments for the next attempt of a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewCall {
+    /// Positional arguments.
+    pub args: Vec<Value>,
+    /// Keyword arguments.
+    pub kwargs: Map<String, Value>,
 }
 
 impl Outcome {
@@ -237,6 +290,7 @@ impl Outcome {
             }),
             usage: Usage::default(),
             started: None,
+            celery: None,
         }
     }
 }

@@ -261,6 +261,9 @@ pub struct WorkerPart {
     pub instance: String,
     /// The program and its arguments.
     pub argv: Vec<String>,
+    /// It is a Python that is given taskd's own module as its script.
+    #[serde(default)]
+    pub script: bool,
     /// What surrounds it.
     pub surroundings: crate::model::task::Surroundings,
     /// Its `memory_max`, in bytes, which also bounds what `private_tmp` holds.

@@ -18,6 +18,7 @@ pub mod peer;
 pub mod private_files;
 pub mod privileges;
 pub mod protocol;
+pub mod python;
 pub mod runner;
 pub mod sandbox;
 pub mod sandbox_step;

@@ -17,7 +17,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::model::outcome::{CancelReason, Cause, Failure, Outcome, RetryAsked, Usage};
+use crate::model::outcome::{CancelReason, Cause, CeleryEnd, Failure, NewCall, Outcome, RetryAsked, Usage};
 use crate::model::time::Wall;
 
 /// The protocol's version.
@@ -90,6 +90,15 @@ pub struct Run {
     /// A later step of its workflow is given its result: it is told even where the task keeps none.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub passes: bool,
+    /// Retries so far, whoever asked for them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: u32,
+    /// What its client attached.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub headers: Map<String, Value>,
+    /// What a Celery client sent with it ([`crate::model::message::Message::celery`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub celery: Option<Box<Value>>,
 }
 
 /// A stream of a child.
@@ -134,6 +143,12 @@ pub enum FromChild {
         /// Its process id, 0 where it has none of its own.
         #[serde(default)]
         pid: u32,
+        /// A soft limit of the program's own, in milliseconds from this line on; the task's holds beside it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        soft_time_limit_ms: Option<u64>,
+        /// A hard limit of the program's own, likewise.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        time_limit_ms: Option<u64>,
     },
     /// How far a run is.
     Progress {
@@ -175,6 +190,9 @@ pub enum FromChild {
         /// What a runner adds: cause, usage, start.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         detail: Option<Box<Detail>>,
+        /// What a task of a Celery app adds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        celery: Option<Box<CeleryEnd>>,
     },
     /// A run failed.
     Failure {
@@ -194,6 +212,9 @@ pub enum FromChild {
         /// What a runner adds: cause, usage, start.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         detail: Option<Box<Detail>>,
+        /// What a task of a Celery app adds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        celery: Option<Box<CeleryEnd>>,
     },
     /// A run asks to be run again.
     Retry {
@@ -208,6 +229,21 @@ pub enum FromChild {
         /// The error, where there is one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failure: Option<Failure>,
+        /// The program counts its retries itself, by `retries` of the run: `max_retries` is not asked.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        own: bool,
+        /// The message goes back as it is, and that is no retry.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        back: bool,
+        /// Other positional arguments for the next attempt; with them or with `kwargs` both are replaced.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        args: Option<Vec<Value>>,
+        /// Other keyword arguments, likewise.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kwargs: Option<Map<String, Value>>,
+        /// What a task of a Celery app adds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        celery: Option<Box<CeleryEnd>>,
     },
     /// The child does not run this; the message goes back uncounted.
     Refused {
@@ -244,6 +280,12 @@ pub struct Detail {
 }
 
 impl FromChild {
+    /// A run that this process began.
+    #[must_use]
+    pub const fn started(run: String, pid: u32) -> Self {
+        Self::Started { run, pid, soft_time_limit_ms: None, time_limit_ms: None }
+    }
+
     /// The run a line is about.
     #[must_use]
     pub fn run(&self) -> Option<&str> {
@@ -272,22 +314,29 @@ impl FromChild {
             failure: None,
             usage: Usage::default(),
             started: None,
+            celery: None,
         };
         let mut outcome = blank(Cause::Exit { code: 0 });
         let (run, detail) = match self {
-            Self::Success { run, result, detail } => {
+            Self::Success { run, result, detail, celery } => {
                 outcome.success = true;
                 outcome.result = result;
+                outcome.celery = celery;
                 (run, detail)
             }
-            Self::Failure { run, kind, message, traceback, retry, detail } => {
+            Self::Failure { run, kind, message, traceback, retry, detail, celery } => {
+                outcome.celery = celery;
                 outcome.failure = Some(Failure { kind, message, traceback });
                 outcome.retry = retry.unwrap_or(false).then(RetryAsked::default);
                 (run, detail)
             }
-            Self::Retry { run, delay_ms, detail, failure } => {
+            Self::Retry { run, delay_ms, detail, failure, own, back, args, kwargs, celery } => {
                 outcome.failure = failure;
-                outcome.retry = Some(RetryAsked { delay_ms });
+                outcome.celery = celery;
+                let call = (args.is_some() || kwargs.is_some()).then(|| {
+                    Box::new(NewCall { args: args.unwrap_or_default(), kwargs: kwargs.unwrap_or_default() })
+                });
+                outcome.retry = Some(RetryAsked { delay_ms, own, back, call });
                 (run, detail)
             }
             _ => return None,

@@ -135,7 +135,7 @@ fn a_task_of_a_worker_is_sent_to_its_pool_and_a_pool_without_one_to_its_tasks() 
         faults(&format!("{pool}[tasks.a]\nqueue = 'w'\ncredentials = ['smtp']\n"), &given(dir.path()));
     assert!(found[0].contains("put it under [pools.w]"), "{found:?}");
     let found = faults("[pools.default]\ncredentials = ['smtp']\n", &given(dir.path()));
-    assert!(found[0].contains("this pool has none"), "{found:?}");
+    assert!(found[0].contains("this pool has neither"), "{found:?}");
 }
 
 #[test]

@@ -196,7 +196,22 @@ fn every_kind_of_bad_value_is_refused_by_name() {
         ("[tasks.'a.*']\ncommand = 'x'", "`command` needs one task, and `a.*` is a pattern"),
         (
             "[pools.p]\nmemory_max = '1G'",
-            "pools.p.memory_max: `memory_max` of a pool is for its `worker`, and this pool has none",
+            "pools.p.memory_max: `memory_max` of a pool is for its `worker` or `celery_app`, and this pool has neither",
+        ),
+        (
+            "[pools.p]\nworker = ['x']\ncelery_app = 'shop.celery:app'",
+            "pools.p.celery_app: `worker` and `celery_app` exclude each other",
+        ),
+        (
+            "[pools.p]\npython = 'python3'",
+            "pools.p.python: `python` is for `celery_app`, and this pool has none",
+        ),
+        ("[pools.p]\ncelery_app = '/srv/shop/celery.py'", "`/srv/shop/celery.py` names no module of Python"),
+        ("[pools.p]\ncelery_app = '-A'", "`celery_app` is no name"),
+        ("[pools.p]\ncelery_app = 'shop'\npython = ' '", "`python` is no name"),
+        (
+            "[pools.p]\ncelery_app = 'shop.celery:app'\n[queues.q]\npool = 'p'\n[tasks.a]\nqueue = 'q'\nmemory_max = '1G'",
+            "tasks.a.memory_max: `memory_max` has no effect: the task runs inside the worker of the pool `p`",
         ),
         (
             "[pools.p]\nworker = ['x']\n[queues.q]\npool = 'p'\n[tasks.a]\nqueue = 'q'\ncommand = 'x'",

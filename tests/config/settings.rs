@@ -275,6 +275,21 @@ fn a_pool_of_resident_workers() {
 }
 
 #[test]
+fn a_pool_of_a_celery_app() {
+    let s = settings(
+        "[pools.plain]\ncelery_app = 'shop.celery:app'\n[pools.venv]\ncelery_app = 'shop'\npython = '/srv/venv/bin/python'\n\
+         working_directory = '/srv'\n[queues.q]\npool = 'plain'\n[tasks.'shop.*']\nqueue = 'q'",
+    );
+    let plain = s.pools["plain"].worker.as_ref().unwrap();
+    assert_eq!(plain.argv, ["python3", taskd::config::SCRIPT, "--celery", "shop.celery:app"]);
+    assert_eq!(plain.celery_app.as_deref(), Some("shop.celery:app"));
+    let venv = s.pools["venv"].worker.as_ref().unwrap();
+    assert_eq!(venv.argv, ["/srv/venv/bin/python", taskd::config::SCRIPT, "--celery", "shop"]);
+    assert_eq!(venv.surroundings.working_directory.as_deref(), Some("/srv"));
+    assert_eq!(s.tasks["shop.*"].program, Program::Worker);
+}
+
+#[test]
 fn schedules_and_their_defaults() {
     use taskd::model::schedule::{CatchUp, Overlap};
     let s = settings(

@@ -6,7 +6,7 @@ use taskd::model::limit::Take;
 use taskd::model::message::{Message, Token};
 use taskd::model::name::MessageId;
 use taskd::model::op::{Filter, Memo, MemoryRetry, Op, Reply, Retention, Settle, Takes};
-use taskd::model::outcome::{Cause, Outcome};
+use taskd::model::outcome::{Cause, NewCall, Outcome};
 use taskd::model::schedule::{Change, Fired, Fires, Overlap, Tick, fire_id};
 use taskd::model::state::{self, State};
 use taskd::model::unique::{Claim, Holds, OnConflict};
@@ -382,6 +382,7 @@ fn op_of(step: Step, tokens: &Tokens, now: i64) -> Option<Op> {
         Step::Settle { m, old, state, lost, due, expires_ms, follow, memory } => {
             Op::Settle(Box::new(Settle {
                 memory: memory.map(|queue| MemoryRetry { queue }),
+                call: (m % 5 == 1).then(|| Box::new(NewCall { args: vec![m.into()], ..NewCall::default() })),
                 due: (due % 7 != 0).then_some(at(due)),
                 lost,
                 expires_ms,

@@ -95,6 +95,7 @@ suite! {
         the_end_is_one_step_with_everything_that_follows,
         a_final_record_is_written_once,
         a_retry_keeps_its_id_and_counts,
+        a_retry_may_be_called_otherwise,
         a_retry_with_more_memory_is_counted_apart_and_may_change_its_queue,
         losses_are_counted,
         an_end_that_is_none_is_refused,

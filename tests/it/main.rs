@@ -12,6 +12,7 @@
 mod harness;
 
 mod cancel;
+mod celery_app;
 mod chain;
 mod check;
 mod chord;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use taskd::engine::command::RunOrder;
-use taskd::engine::event::{ChildKey, Event, SlotId};
-use taskd::model::outcome::{CancelReason, Cause, Failure, Outcome, RetryAsked};
+use taskd::engine::event::{ChildKey, Event, OwnLimits, SlotId};
+use taskd::model::outcome::{CancelReason, Cause, Failure, NewCall, Outcome, RetryAsked};
 use taskd::model::time::Wall;
 
 use crate::ledger::{Check, Excuse, broken};
@@ -36,6 +36,9 @@ pub struct Run {
     pub task: String,
     pub queue: String,
     pub customer: Option<serde_json::Value>,
+    /// What it was called with.
+    pub args: Vec<serde_json::Value>,
+    pub kwargs: serde_json::Map<String, serde_json::Value>,
     /// Generation of the settings that it started with.
     pub generation: u64,
     pub canceled: Option<CancelReason>,
@@ -312,6 +315,8 @@ impl World {
             task: task.to_owned(),
             queue: order.message.queue.clone(),
             customer: order.message.args.first().cloned(),
+            args: order.message.args.clone(),
+            kwargs: order.message.kwargs.clone(),
             generation: order.generation,
             canceled: None,
             limited,
@@ -326,7 +331,15 @@ impl World {
         if let Some(c) = self.children.get_mut(&child) {
             c.runs.insert(order.run.clone(), run);
         }
-        self.say(child, Event::Started { child: key, run: order.run.clone(), pid: 4_000 + child as u32 });
+        self.say(
+            child,
+            Event::Started {
+                child: key,
+                run: order.run.clone(),
+                pid: 4_000 + child as u32,
+                limits: OwnLimits::default(),
+            },
+        );
         if deadly && worker && self.rng.chance(300) {
             self.corpses.entry(child).or_default().out_of_memory = true;
         }
@@ -451,9 +464,14 @@ impl World {
         if r.limited {
             return told(Cause::TimeLimit { soft: false });
         }
+        if r.worker && matches!(r.task.as_str(), "ok" | "flaky" | "hungry") && self.rng.chance(250) {
+            let mut o = told(Cause::Error { fatal: false });
+            o.retry = asked_by_a_program(r, self.rng.chance(400));
+            return o;
+        }
         let (code, retry) = match (r.task.as_str(), self.rng.below(10)) {
             ("flaky", 0..=3) | ("ok" | "root" | "early", 0) => (1, None),
-            ("flaky", 4..=5) => (75, Some(RetryAsked { delay_ms: Some(300) })),
+            ("flaky", 4..=5) => (75, Some(RetryAsked { delay_ms: Some(300), ..RetryAsked::default() })),
             ("backoff", 0..=4) => (3, Some(RetryAsked::default())),
             ("backoff", 5) => (4, None),
             ("hungry", 0..=6) => return told(Cause::Memory),
@@ -512,6 +530,7 @@ impl World {
             let back = match (&outcome.cause, &outcome.failure) {
                 (Cause::Interrupted, _) => Some(Excuse::Counted),
                 (_, Some(f)) if f.kind == "SpawnAgain" => Some(Excuse::Uncounted),
+                _ if outcome.retry.as_ref().is_some_and(|asked| asked.back) => Some(Excuse::Counted),
                 _ => None,
             };
             let id = self.children.get(&child).and_then(|c| c.outcomes.get(&run)).map(|(id, _)| id.clone());
@@ -557,4 +576,19 @@ impl World {
         }
         self.step(Event::ChildDown { child: ChildKey(child), how: "signal 9".into(), out_of_memory })
     }
+}
+
+/// What a program asks for that counts its retries itself: three of them, each with another argument, or to be put back.
+fn asked_by_a_program(r: &Run, back: bool) -> Option<RetryAsked> {
+    let before = r.kwargs.get("again").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    if back {
+        return Some(RetryAsked { delay_ms: Some(200), back, ..RetryAsked::default() });
+    }
+    if before >= 3 {
+        return None;
+    }
+    let mut kwargs = r.kwargs.clone();
+    kwargs.insert("again".to_owned(), (before + 1).into());
+    let call = Some(Box::new(NewCall { args: r.args.clone(), kwargs }));
+    Some(RetryAsked { delay_ms: Some(200), own: true, back, call })
 }

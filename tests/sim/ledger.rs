@@ -233,6 +233,22 @@ impl Ledger {
                 return broken("7 retries_are_used", format!("{id}: FAILURE after {n} retries of more"));
             }
         }
+        if let Some(asked) = said.retry.as_ref().filter(|asked| asked.own || asked.back) {
+            let call = match op {
+                Op::Settle(s) => s.call.as_ref(),
+                _ => None,
+            };
+            if asked.own && state == Some(State::Retry) && call != asked.call.as_ref() {
+                return broken(
+                    "54 a_retry_is_called_as_asked",
+                    format!("{id}: {call:?}, not {:?}", asked.call),
+                );
+            }
+            if asked.back && !canceled && state == Some(State::Retry) {
+                return broken("55 put_back_is_no_retry", format!("{id}: {op:?}"));
+            }
+            return Ok(());
+        }
         if matches!(op, Op::Settle(s) if s.state == State::Retry && s.memory.is_none())
             && let Some(task) = plan.tasks.get(&before.message.task)
             && before.message.retries >= task.retry.max_retries

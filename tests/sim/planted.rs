@@ -54,6 +54,8 @@ pub enum Planted {
     CompanionsLost,
     /// A retry by `on_memory` is stored as a plain one.
     MemoryRetryUncounted,
+    /// A retry with other arguments is stored without them.
+    LostCall,
     /// The engine is not told of memory pressure.
     DeafToPressure,
     /// The store is not told what happens where fires of a schedule overlap.
@@ -116,7 +118,7 @@ pub enum Planted {
     WorkflowEndUntold,
 }
 
-pub const ALL: [Planted; 53] = [
+pub const ALL: [Planted; 54] = [
     Planted::UnfencedSettle,
     Planted::LostDefer,
     Planted::ForgottenRunning,
@@ -142,6 +144,7 @@ pub const ALL: [Planted; 53] = [
     Planted::LimitsOfWorkersUnkept,
     Planted::CompanionsLost,
     Planted::MemoryRetryUncounted,
+    Planted::LostCall,
     Planted::DeafToPressure,
     Planted::OverlapIgnored,
     Planted::FailuresUncounted,

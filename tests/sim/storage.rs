@@ -208,6 +208,7 @@ impl World {
                 *lost = true;
             }
             (Some(Planted::MemoryRetryUncounted), Op::Settle(s)) if s.memory.is_some() => s.memory = None,
+            (Some(Planted::LostCall), Op::Settle(s)) => s.call = None,
             (Some(Planted::CountedReturn), Op::Defer { counted, .. }) => *counted = true,
             (Some(Planted::ForgottenRetry), Op::Settle(s)) if s.state == State::Retry => {
                 s.state = State::Failure;

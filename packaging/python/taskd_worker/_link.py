@@ -16,7 +16,8 @@ def encode(line: Dict[str, Any]) -> bytes:
 
     :raises TypeError, ValueError: it holds something that is no JSON.
     """
-    return json.dumps(line, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    # Not in ASCII: half of a surrogate pair, which no other language reads, is an error then.
+    return json.dumps(line, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 class Link:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from typing import Callable, NoReturn, Optional
+from typing import Any, Callable, Dict, NoReturn, Optional
 
 
 class Canceled(BaseException):
@@ -52,6 +52,10 @@ class Run:
         self.queue = queue
         #: Number of this attempt, from 1.
         self.attempt = attempt
+        #: How often it was retried because it failed or asked for it.
+        self.retries = 0
+        #: What its client attached to the message.
+        self.headers: Dict[str, Any] = {}
         #: ``"revoked"``, ``"interrupted"`` (a shutdown) or ``"time_limit"`` once it is told to end.
         self.cancel_reason: Optional[str] = None
         self._report = report

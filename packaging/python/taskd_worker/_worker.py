@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Type, Union
 
 from . import _output, _tasks
 from ._link import MAX_LINE, Link, encode
@@ -44,12 +44,21 @@ PROGRESS_EVERY = 0.05
 class Job:
     """A run that was taken and has no outcome yet."""
 
-    def __init__(self, key: str, run: Run, args: List[Any], kwargs: Dict[str, Any]) -> None:
+    #: What a run is told at its soft limit.
+    soft_limit: Type[Exception] = SoftTimeLimitExceeded
+
+    def __init__(self, key: str, said: Dict[str, Any]) -> None:
+        #: The line of taskd that told of it.
+        self.said = said
         self.key = key
-        self.run = run
-        self.args = args
-        self.kwargs = kwargs
-        self.started = False
+        self.run = Run(str(said.get("id", "")), str(said.get("task", "")), str(said.get("queue", "")))
+        self.run.attempt = int(said.get("attempt", 1))
+        self.run.retries = int(said.get("retries", 0))
+        self.run.headers = dict(said.get("headers") or {})
+        self.args: List[Any] = list(said.get("args") or [])
+        self.kwargs: Dict[str, Any] = dict(said.get("kwargs") or {})
+        #: When it began, on the monotonic clock.
+        self.started: Optional[float] = None
         self.lock = threading.Lock()
         #: How a cancel reaches it while its function is called.
         self.interrupt: Optional[Callable[[], None]] = None
@@ -79,11 +88,14 @@ class Job:
 
     def exception(self) -> BaseException:
         if self.run.cancel_reason == "time_limit":
-            return SoftTimeLimitExceeded("the soft time limit has passed")
+            return self.soft_limit("the soft time limit has passed")
         return Canceled(f"told to end: {self.run.cancel_reason}")
 
 
 class Worker:
+    #: What a run is here.
+    job: Type[Job] = Job
+
     def __init__(self, sock: socket.socket, capacity: int) -> None:
         self.link = Link(sock)
         self.capacity = capacity
@@ -127,22 +139,28 @@ class Worker:
             lines = [b"\n"] if epoch > 1 else []
             ready = {"op": "ready", "v": VERSION, "capacity": self.capacity, "resume": True}
             # No list of tasks: a message of one that is not here is to fail at once, not to wait for ever.
+            if self.offers():
+                # The first one: it says that all the same whatever comes is taken.
+                ready["tasks"] = ["*", *self.offers()]
             lines.append(encode(ready))
             for key, job in self.jobs.items():
                 lines.append(encode({"op": "running", "run": key}))
-                if job.started:
-                    lines.append(encode({"op": "started", "run": key, "pid": os.getpid()}))
+                if job.started is not None:
+                    lines.append(encode(self.began(job)))
             lines.extend(self.unsettled.values())
             lines.append(encode({"op": "resumed"}))
             self.link.send(*lines)
+
+    def offers(self) -> List[str]:
+        """Names of tasks that taskd may show."""
+        return []
 
     def take(self, key: str, said: Dict[str, Any]) -> None:
         if len(self.jobs) >= self.capacity:
             self.refuse(key, "this worker is ending" if self.finishing else f"it takes {self.capacity} runs at once")
             return
-        run = Run(str(said.get("id", "")), str(said.get("task", "")), str(said.get("queue", "")))
-        run.attempt = int(said.get("attempt", 1))
-        job = Job(key, run, list(said.get("args") or []), dict(said.get("kwargs") or {}))
+        job = self.job(key, said)
+        run = job.run
         run._report = lambda current, total, message: self.progress(job, current, total, message)
         with self.link.lock:
             self.jobs[key] = job
@@ -181,32 +199,35 @@ class Worker:
                 return
             job.told_at = now
             line = {"op": "progress", "run": job.key, "current": max(current, 0), "total": max(total, 0)}
-            self.link.send(encode({**line, "message": message[:1000]}))
+            self.link.send(encode({**line, "message": sound(message[:1000])}))
 
     def say(self, run: Run, stream: str, text: str, cut: bool) -> None:
         with self.link.lock:
             job = next((j for j in self.jobs.values() if j.run is run), None)
             if job is not None:
-                line = {"op": "output", "run": job.key, "stream": stream, "line": text, "cut": cut}
+                line = {"op": "output", "run": job.key, "stream": stream, "line": sound(text), "cut": cut}
                 self.link.send(encode(line))
 
     def started(self, job: Job) -> None:
         with self.link.lock:
-            job.started = True
-            self.link.send(encode({"op": "started", "run": job.key, "pid": os.getpid()}))
+            job.started = time.monotonic()
+            self.link.send(encode(self.began(job)))
 
-    def ended(self, job: Job, line: Dict[str, Any]) -> None:
-        """A run has an outcome: told, and kept until taskd says that it is stored."""
+    def began(self, job: Job) -> Dict[str, Any]:
+        """The line that says that a run has begun."""
+        return {"op": "started", "run": job.key, "pid": os.getpid()}
+
+    def ended(self, job: Job, line: Union[bytes, Dict[str, Any]]) -> None:
+        """A run has an outcome (a whole line already, if it is bytes): told, and kept until taskd says that it is stored."""
         _output.flush()
         for stream in self.streams:
             stream.end(job.run)
-        line["run"] = job.key
         try:
-            encoded = encode(line)
+            encoded = line if isinstance(line, bytes) else encode({**line, "run": job.key})
             if len(encoded) > MAX_LINE:
                 raise OverflowError(f"its result is {len(encoded)} bytes of JSON; at most {MAX_LINE} can be told")
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            kind = type(line.get("result")).__name__
+            kind = type(line.get("result") if isinstance(line, dict) else None).__name__
             message = f"the task succeeded, but its result (a {kind}) cannot be told as JSON: {error}"
             encoded = encode({"op": "failure", "run": job.key, "type": "ResultNotJson", "message": message})
         with self.link.lock:
@@ -228,21 +249,24 @@ class Worker:
         self.started(job)
         try:
             try:
-                function = self.function(job)
-                job.begin(interrupt)
-                try:
-                    result = contextvars.copy_context().run(self.within, job, function)
-                    line = {"op": "success", "result": result}
-                finally:
-                    job.end()
+                line = self.outcome(job, interrupt)
             except BaseException as error:  # noqa: B902 - whatever a task raises is its outcome
                 job.end()
                 line = failure(error)
-        except (Canceled, SoftTimeLimitExceeded) as late:
+        except (Canceled, job.soft_limit) as late:
             # It came between the task's end and the moment from which nothing comes any more.
             job.end()
             line = failure(late)
         self.ended(job, line)
+
+    def outcome(self, job: Job, interrupt: Callable[[], None]) -> Union[bytes, Dict[str, Any]]:
+        """Call the task; the line that tells of its end. What is raised is its end, too."""
+        function = self.function(job)
+        job.begin(interrupt)
+        try:
+            return {"op": "success", "result": contextvars.copy_context().run(self.within, job, function)}
+        finally:
+            job.end()
 
     @staticmethod
     def within(job: Job, function: Callable[..., Any]) -> Any:
@@ -270,10 +294,9 @@ class Worker:
             job = self.work.get()
             if job is None:
                 return
-            function = self.tasks.get(job.run.name)
-            if inspect.iscoroutinefunction(function):
+            if inspect.iscoroutinefunction(self.tasks.get(job.run.name)):
                 self.loop = self.loop or asyncio.new_event_loop()
-                self.loop.run_until_complete(self.start_coroutine(job, function))
+                self.loop.run_until_complete(self.start_coroutine(job, self.tasks[job.run.name]))
                 continue
             at_work[0] = job
 
@@ -389,8 +412,8 @@ def failure(error: BaseException) -> Dict[str, Any]:
     """The line that tells of an exception."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ in ("builtins", "taskd_worker._run") else f"{kind.__module__}.{kind.__qualname__}"
-    told: Dict[str, Any] = {"type": name, "message": str(error)[:4096]}
-    told["traceback"] = trace(error)[-64_000:]
+    told: Dict[str, Any] = {"type": name, "message": sound(str(error)[:4096])}
+    told["traceback"] = sound(trace(error)[-64_000:])
     if isinstance(error, Retry):
         delay = None if error.delay is None else max(0, round(error.delay * 1000))
         return {"op": "retry", "delay_ms": delay, "failure": told}
@@ -399,13 +422,36 @@ def failure(error: BaseException) -> Dict[str, Any]:
     return {"op": "failure", **told}
 
 
+def sound(text: str) -> str:
+    """The text, with what is no character (half of a pair, a byte of a file's name) told in ASCII."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+#: Files whose frames at the beginning of a traceback are nobody's concern, and directories of such.
+OURS = {os.path.dirname(__file__)}
+
+
 def trace(error: BaseException) -> str:
     """The traceback, without the frames of this package at its beginning."""
     at = error.__traceback__
-    here = os.path.dirname(__file__)
-    while at is not None and os.path.dirname(at.tb_frame.f_code.co_filename) == here:
+    while at is not None and not OURS.isdisjoint(
+        (at.tb_frame.f_code.co_filename, os.path.dirname(at.tb_frame.f_code.co_filename))
+    ):
         at = at.tb_next
     return "".join(traceback.format_exception(type(error), error, at))
+
+
+def socket_of_taskd() -> socket.socket:
+    """The socket that taskd gave this process.
+
+    :raises SystemExit: it was not started by taskd.
+    """
+    fd = os.environ.pop("TASKD_FD", "")
+    if not fd.isdigit():
+        sys.exit("taskd_worker: this is started by taskd; set `worker` or `celery_app` in a [pools.NAME] of its config")
+    # Neither the socket nor its number is for the programs that tasks start.
+    os.set_inheritable(int(fd), False)
+    return socket.socket(fileno=int(fd))
 
 
 def run(*modules: str, capacity: int = 1) -> None:
@@ -416,12 +462,7 @@ def run(*modules: str, capacity: int = 1) -> None:
 
     :raises SystemExit: it was not started by taskd, or there are no tasks in these modules.
     """
-    fd = os.environ.pop("TASKD_FD", "")
-    if not fd.isdigit():
-        sys.exit("taskd_worker: this is started by taskd; set `worker` in a [pools.NAME] of its config")
-    # Neither the socket nor its number is for the programs that tasks start.
-    os.set_inheritable(int(fd), False)
-    sock = socket.socket(fileno=int(fd))
+    sock = socket_of_taskd()
     for module in modules:
         importlib.import_module(module)
     if not _tasks.registered:

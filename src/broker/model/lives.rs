@@ -128,10 +128,10 @@ impl Model {
             row.record.token = None;
             row.record.due = s.due;
             row.record.outcome = Some(s.outcome.clone());
-            match rules::with_more_memory(&s, row.record.message.clone()) {
-                Some(message) => row.record.message = message,
-                None => row.record.message.retries += 1,
+            if let Some(message) = rules::for_next_attempt(&s, row.record.message.clone()) {
+                row.record.message = message;
             }
+            row.record.message.retries += u32::from(s.memory.is_none());
             row.counted = true;
             self.shelf.put(row);
         } else {

@@ -217,7 +217,8 @@ impl Shelf {
             return self.stale(&s.id);
         };
         self.release(seq, class == Class::Running, &s.takes, s.now)?;
-        let more = if s.memory.is_some() { self.with_more_memory(seq, s)? } else { None };
+        let changes = s.memory.is_some() || s.call.is_some();
+        let more = if changes { self.for_next_attempt(seq, s)? } else { None };
         self.ledger.leave(queue, class);
         if s.state == State::Retry {
             let outcome = encode(&s.outcome)?;
@@ -251,13 +252,13 @@ impl Shelf {
         Ok(rules::applied())
     }
 
-    /// The message of this row, as its next attempt gets more memory.
-    fn with_more_memory(&self, seq: i64, s: &Settle) -> Result<Option<Message>, Stop> {
+    /// The message of this row, as its next attempt is to get it.
+    fn for_next_attempt(&self, seq: i64, s: &Settle) -> Result<Option<Message>, Stop> {
         let row = self
             .c
             .prepare_cached(concat!("SELECT ", live_columns!(), " FROM live WHERE seq = ?1"))?
             .query_row([seq], Stored::of)?;
-        Ok(rules::with_more_memory(s, row.message()?))
+        Ok(rules::for_next_attempt(s, row.message()?))
     }
 
     /// Writes another message into this row. Answers its queue.

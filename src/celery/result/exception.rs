@@ -1,9 +1,9 @@
 //! Exceptions of Python: what `AsyncResult.get()` raises for the ends that taskd knows.
 
 use crate::celery::json::build::{Object, list};
-use crate::celery::json::{Json, Kind, Raw};
+use crate::celery::json::{Json, Kind, Raw, value};
 use crate::celery::repr;
-use crate::model::outcome::{Cause, Failure, Outcome};
+use crate::model::outcome::{Cause, Failure, Outcome, Raised};
 
 /// An exception: its class and what that is called with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +130,11 @@ impl Exception {
             Cause::Exit { code } => Self::process(i64::from(*code), about.task, &failure),
             // As `subprocess` says it: the signal's number, negative.
             Cause::Signal { signal, .. } => Self::process(-i64::from(*signal), about.task, &failure),
-            Cause::Error { .. } => Self::named(&failure),
+            Cause::Error { .. } => match outcome.celery.as_ref().and_then(|celery| celery.exception.as_ref())
+            {
+                Some(raised) => Self::raised(raised),
+                None => Self::named(&failure),
+            },
             Cause::TimeLimit { soft: true } => billiard("SoftTimeLimitExceeded", Vec::new()),
             Cause::TimeLimit { soft: false } => {
                 let seconds = about.time_limit_ms.map(|ms| match i64::try_from(ms / 1000) {
@@ -166,6 +170,12 @@ impl Exception {
             args.extend([Raw::null(), Raw::of_text(&failure.traceback)]);
         }
         Self { module: Some("subprocess".to_owned()), class: "CalledProcessError".to_owned(), args }
+    }
+
+    /// What a task of a Celery app raised.
+    fn raised(raised: &Raised) -> Self {
+        let args = raised.args.iter().map(value::write).collect();
+        Self { module: Some(raised.module.clone()), class: raised.class.clone(), args }
     }
 
     /// What a program itself named: `ValueError`, `shop.errors.Declined`.
@@ -313,6 +323,25 @@ mod tests {
             assert_eq!((exception.module.as_deref(), exception.repr()), (Some(module), repr.to_owned()));
             assert_eq!(Exception::read(exception.write().json()), exception);
         }
+    }
+
+    #[test]
+    fn what_a_celery_task_raised_is_raised_with_its_own_arguments() {
+        let mut outcome = Outcome::of_cause(Cause::Error { fatal: false }, "('shoe', 3)");
+        let raised = Raised {
+            module: "shop.errors".to_owned(),
+            class: "Gone".to_owned(),
+            args: vec!["shoe".into(), 3.into()],
+        };
+        outcome.celery = Some(Box::new(crate::model::outcome::CeleryEnd {
+            exception: Some(raised),
+            ..Default::default()
+        }));
+        let exception = Exception::of(&outcome, About::default());
+        assert_eq!(
+            (exception.module.as_deref(), exception.repr()),
+            (Some("shop.errors"), "Gone('shoe', 3)".into())
+        );
     }
 
     #[test]

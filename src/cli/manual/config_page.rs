@@ -35,7 +35,7 @@ Where taskd is started as root, the files and the directories above them must be
 else: whoever writes them runs commands as root.";
 
 const TASKS: &str = "\
-A task has a `command`, or an `exec`, or neither where the queue's pool has a `worker`. Names of a worker's tasks may be \
+A task has a `command`, or an `exec`, or neither where the queue's pool has a `worker` or a `celery_app`. Names of such tasks may be \
 patterns: `[tasks.\"shop.*\"]` declares all that begin so, and the longest pattern that fits is taken.
 
 Arguments never pass through a shell's parser. In `exec`, `{name}` is replaced inside its element, which stays one \

@@ -4,7 +4,7 @@
 use super::roff::Page;
 use crate::daemon::child::{CANCEL_MS, END_MS, MAX_LOSSES, NAMING_MS, READY_MS};
 use crate::daemon::round::CLOSED_MS;
-use crate::daemon::worker_end::{MAX_KIND, MAX_MESSAGE, MAX_TRACEBACK};
+use crate::daemon::worker_end::{MAX_CELERY, MAX_KIND, MAX_MESSAGE, MAX_TRACEBACK};
 use crate::process::output::CUT;
 use crate::process::protocol::{FD, MAX_LINE, VERSION};
 
@@ -48,7 +48,7 @@ pub fn page(date: &str) -> String {
     ]);
     page.paragraph(
         "The Python module `taskd_worker` does all of this page for you, with threads, coroutines and \
-         adoption by a new daemon.",
+         adoption by a new daemon. A pool with `celery_app` runs that module itself, with the tasks of a Celery app.",
     );
     page.section("SEE ALSO");
     page.paragraph("taskd(1), taskd.toml(5)");
@@ -120,7 +120,9 @@ a line that an earlier daemon did not write to its end: what cannot be parsed be
 from; `args` is the list of positional arguments, `kwargs` the object of keyword arguments; `attempt` counts from 1. \
 `deadline_ms` and `soft_deadline_ms` are the task's `time_limit` and `soft_time_limit` in milliseconds from now, and are \
 absent where there are none. `generation` numbers the settings that were in force; `memory_retries`, absent if 0, says how \
-often `on_memory` was applied. There are never more runs at once than `capacity`.
+often `on_memory` was applied, and `retries` how often the message was retried for other reasons. `headers` are what its \
+client attached, `passes` says that a later step of its workflow is given the result, and `celery` has `headers`, \
+`properties` and `embed` of the call where a Celery client sent it; each is absent where there is nothing to say. There are never more runs at once than `capacity`.
 * `{{\"op\":\"cancel\",\"run\":\"…\",\"reason\":\"…\"}}` :: End this run. `reason` is `revoked` (somebody canceled it), \
 `interrupted` (taskd shuts down; the message is run again) or `time_limit` (the soft limit passed).
 * `{{\"op\":\"settled\",\"run\":\"…\"}}` :: The end of this run is stored; the worker may forget it."
@@ -130,32 +132,40 @@ often `on_memory` was applied. There are never more runs at once than `capacity`
 fn from_worker() -> String {
     format!(
         "\
-* `{{\"op\":\"ready\",\"v\":{VERSION},\"capacity\":1,\"tasks\":[],\"resume\":false}}` :: The answer to `hello`. `v` is required. \
-`capacity` is how many runs it takes at once, 1 if it is absent. `tasks` are the names, or patterns with `*` and `?`, of the \
-tasks it serves; empty or absent: whatever it is sent. A message that no worker of the pool serves waits, and `taskd why` says \
+    * `{{\"op\":\"ready\",\"v\":{VERSION},\"capacity\":1,\"tasks\":[],\"resume\":false}}` :: The answer to `hello`. `v` is required. \
+    `capacity` is how many runs it takes at once, 1 if it is absent. `tasks` are the names, or patterns with `*` and `?`, of the \
+    tasks it serves; empty or absent: whatever it is sent. A message that no worker of the pool serves waits, and `taskd why` says \
 so. `resume` says whether a new daemon may go on with it, `false` if it is absent.
 * `{{\"op\":\"running\",\"run\":\"…\"}}` :: Behind `ready`, for each run that it holds and has not ended.
 * `{{\"op\":\"resumed\"}}` :: Behind these and the ends that are not settled: nothing else is held.
 * `{{\"op\":\"started\",\"run\":\"…\",\"pid\":0}}` :: The run begins now: its time is counted from here, without it from when the \
-run was handed over. `pid`, the process of the run if it has one of its own, may be absent.
+    run was handed over. `pid`, the process of the run if it has one of its own, may be absent. \
+    `soft_time_limit_ms` and `time_limit_ms` are limits of the worker's own for this run, in milliseconds from this line on: taskd \
+keeps them as it does those of the task, whichever comes first. Told again to a new daemon they are what is left.
 * `{{\"op\":\"progress\",\"run\":\"…\",\"current\":1,\"total\":3,\"message\":\"…\"}}` :: How far it is; `taskd status` shows it. All \
 three may be absent; `message` is cut at {message}.
 * `{{\"op\":\"output\",\"run\":\"…\",\"stream\":\"stdout\",\"line\":\"…\"}}` :: A line that this run printed, without its newline, \
-`stream` being `stdout` or `stderr`. In place of `line` there may be `data`, bytes in base64 that are not UTF-8. `cut` set to \
+    `stream` being `stdout` or `stderr`. In place of `line` there may be `data`, bytes in base64 that are not UTF-8. `cut` set to \
 `true` says that the line goes on in the next one.
 * `{{\"op\":\"success\",\"run\":\"…\",\"result\":…}}` :: The run succeeded. `result` is any JSON, `null` if it is absent. A text \
 is cut at the task's `result_max_size`; of anything else that is larger the run is a failure, `ResultTooLarge`.
 * `{{\"op\":\"failure\",\"run\":\"…\",\"type\":\"…\",\"message\":\"…\"}}` :: It failed. `type` (the class of the error) and \
-`message` (one line) are required, `traceback` is not; they are cut at {kind} bytes, {message} and {traceback}. `retry` set to \
-`false` means that there is no other attempt, to `true` that there is one as long as `max_retries` lasts; if it is absent the \
+    `message` (one line) are required, `traceback` is not; they are cut at {kind} bytes, {message} and {traceback}. `retry` set to \
+    `false` means that there is no other attempt, to `true` that there is one as long as `max_retries` lasts; if it is absent the \
 task's policy decides.
 * `{{\"op\":\"retry\",\"run\":\"…\",\"delay_ms\":5000}}` :: Run it again, after so many milliseconds, or as the task's policy says \
-if `delay_ms` is absent. It counts against `max_retries`. `failure` may be an object of `type`, `message` and `traceback` that \
-tells why.
+    if `delay_ms` is absent. It counts against `max_retries`. `failure` may be an object of `type`, `message` and `traceback` that \
+    tells why. `own` set to `true` says that the worker counts retries itself, by `retries` of the run: `max_retries` is not \
+    asked. `args` and `kwargs` are what the next attempt is called with; if one of them is there, both are replaced. `back` set to \
+`true` puts the message back as it is, which is an attempt but no retry (of a task with `acks = \"early\"` it is a failure).
 * `{{\"op\":\"refused\",\"run\":\"…\",\"why\":\"…\"}}` :: The worker does not run this. The message goes back, uncounted, and the \
 worker is replaced once nothing runs in it.
 
-`detail`, in `success`, `failure` and `retry`, is for taskd's own children; of a worker it is passed over.",
+`detail`, in `success`, `failure` and `retry`, is for taskd's own children; of a worker it is passed over. `celery` in these \
+    three lines is for what a Celery client's result has beyond them: `exception`, an object of `module`, `type` and `args`; `children`, \
+    the tasks that were sent, as Celery writes them; `errbacks`, the indices of those that were called already; `ignored`. Arguments \
+    and children of more than {celery} are not kept.",
+        celery = kib(MAX_CELERY),
         kind = MAX_KIND,
         message = kib(MAX_MESSAGE),
         traceback = kib(MAX_TRACEBACK)
@@ -229,8 +239,10 @@ mod tests {
     /// One line of each kind, with every field; the compiler knows when one is missing.
     fn every_line() -> Vec<Value> {
         let own = String::new;
+        let celery = || Some(Box::default());
         let run = json!({"run": "", "generation": 1, "id": "", "task": "", "queue": "", "attempt": 1,
-            "deadline_ms": 1, "soft_deadline_ms": 1, "memory_retries": 1});
+            "deadline_ms": 1, "soft_deadline_ms": 1, "memory_retries": 1, "passes": true, "retries": 1,
+            "headers": {"a": 1}, "celery": {}});
         let to = [
             ToChild::Hello { v: 1, epoch: 1 },
             ToChild::Run(serde_json::from_value(run).unwrap()),
@@ -251,7 +263,7 @@ mod tests {
             FromChild::Ready { v: 1, capacity: 1, tasks: vec![], resume: true },
             FromChild::Running { run: own() },
             FromChild::Resumed {},
-            FromChild::Started { run: own(), pid: 1 },
+            FromChild::Started { run: own(), pid: 1, soft_time_limit_ms: Some(1), time_limit_ms: Some(1) },
             FromChild::Progress { run: own(), current: 1, total: 1, message: own() },
             FromChild::Output {
                 run: own(),
@@ -260,7 +272,7 @@ mod tests {
                 data: Some(own()),
                 cut: true,
             },
-            FromChild::Success { run: own(), result: None, detail: None },
+            FromChild::Success { run: own(), result: None, detail: None, celery: celery() },
             FromChild::Failure {
                 run: own(),
                 kind: own(),
@@ -268,8 +280,19 @@ mod tests {
                 traceback: own(),
                 retry: Some(true),
                 detail: None,
+                celery: celery(),
             },
-            FromChild::Retry { run: own(), delay_ms: None, detail: None, failure: Some(failure) },
+            FromChild::Retry {
+                run: own(),
+                delay_ms: None,
+                detail: None,
+                failure: Some(failure),
+                own: true,
+                back: true,
+                args: Some(vec![]),
+                kwargs: Some(serde_json::Map::new()),
+                celery: celery(),
+            },
             FromChild::Refused { run: own(), why: own() },
         ];
         for line in &from {
@@ -300,7 +323,15 @@ mod tests {
                 missing.push(op.to_owned());
                 continue;
             };
-            for field in line.as_object().unwrap().keys().filter(|f| *f != "op") {
+            // What is told for several lines at once stands behind them.
+            let shared = ["op", "celery"];
+            let told_once = op != "run";
+            for field in line
+                .as_object()
+                .unwrap()
+                .keys()
+                .filter(|f| *f != "op" && !(told_once && shared.contains(&f.as_str())))
+            {
                 let told = item.contains(&format!("\\fB{}\\fR", typed(field)))
                     || item.contains(&typed(&format!("\"{field}\":")));
                 if !told {
@@ -314,6 +345,7 @@ mod tests {
     #[test]
     fn every_line_and_field_is_in_the_page() {
         let text = page("");
+        assert!(text.contains(&format!("\\fB{}\\fR", typed("celery"))));
         let mut lines = every_line();
         assert_eq!(missing(&lines, &text), Vec::<String>::new());
         lines.push(json!({"op": "brand", "new": 1}));

@@ -105,7 +105,8 @@ pub(super) const POOL: &[Key] = keys! {
     "protect_system": Kind::BoolOr(&["full", "strict"]), Now, "", "What is read-only for the worker, as for a task.";
     "private_network": Kind::Bool, Now, "", "The worker has no network but a loopback of its own.";
     "read_write_paths": Kind::Paths, Now, "", "Files and directories that the worker may write though protect_system says otherwise.";
-    "celery_app": Kind::Text, Later, "", "A Celery app whose tasks this pool runs, as `shop.celery:app`.";
+    "celery_app": Kind::Text, Now, "", "A Celery app whose tasks this pool runs, named as for `celery -A`: shop.celery:app. It is looked for in working_directory first; what follows its tasks and their results is taskd's to keep.";
+    "python": Kind::Text, Now, "", "The Python that runs celery_app, with Celery installed: that of the app's virtualenv, as /srv/shop/venv/bin/python; by default python3.";
     "preload": Kind::Bool, Later, "", "Load the Celery app once and fork the children from it.";
 };
 

@@ -240,6 +240,7 @@ fn a_worker_runs_as_its_pools_user_and_as_no_other() {
     let (name, mut resident) = pool("resident", Some("low"));
     resident.worker = Some(crate::config::settings::Worker {
         argv: vec!["/bin/worker".to_owned()],
+        celery_app: None,
         surroundings: crate::model::task::Surroundings::default(),
         limits: crate::model::task::Limits::default(),
     });

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::rc::Rc;
@@ -38,7 +38,7 @@ use crate::process::privileges::{self, Setup};
 use crate::process::runner;
 use crate::process::sandbox::Prepared;
 use crate::process::spawn::{self, SpawnError, Stage};
-use crate::process::{memfd, protocol};
+use crate::process::{memfd, protocol, python};
 
 /// A child that has not executed its program after this time is killed.
 const EXEC_WITHIN: Duration = Duration::from_secs(60);
@@ -97,6 +97,7 @@ impl Core<'_> {
             node: self.settings.taskd.node.clone(),
             instance: self.state.instance.clone(),
             argv: worker.argv.clone(),
+            script: worker.celery_app.is_some(),
             surroundings: worker.surroundings.clone(),
             memory_max: worker.limits.memory_max,
         };
@@ -299,6 +300,9 @@ fn become_worker(socket: &OwnedFd, part: OwnedFd) -> Result<std::convert::Infall
         .collect::<Result<_, _>>()?;
     // It is at its place already; only this one is for the program.
     fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| format!("descriptor 3: {e}"))?;
+    if part.script {
+        lay_out_script()?;
+    }
     spawn::reset_inherited_signals();
     match nix::unistd::execve(&file, &argv, &environment) {
         Ok(never) => match never {},
@@ -307,6 +311,21 @@ fn become_worker(socket: &OwnedFd, part: OwnedFd) -> Result<std::convert::Infall
             Err(SpawnError { stage: Stage::Exec, errno, subject }.into())
         }
     }
+}
+
+/// Opens taskd's Python module where the program's arguments say that it is.
+fn lay_out_script() -> Result<(), Reason> {
+    let fail = |e: io::Error| Reason { text: format!("the script of its Python: {e}"), again: true };
+    let script = python::script().map_err(fail)?;
+    // SAFETY: nobody owns this number: what was given under it was read and closed. It is leaked to the program.
+    let placed = unsafe { nix::unistd::dup2_raw(&script, python::SCRIPT_FD) };
+    std::mem::forget(placed.map_err(|errno| fail(errno.into()))?);
+    if script.as_fd().as_raw_fd() == python::SCRIPT_FD {
+        // Copied onto itself it keeps its flags.
+        fcntl(&script, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|errno| fail(errno.into()))?;
+        std::mem::forget(script);
+    }
+    Ok(())
 }
 
 fn go_to(directory: &str) -> Result<(), Reason> {
@@ -326,6 +345,9 @@ fn environment(part: &WorkerPart, held: Held) -> Result<(Vec<CString>, String), 
     }
     runner::Identity::new(&part.node, &part.instance, held.secrets).of_worker(&part.surroundings, own)
 }
+
+/// Nothing that is still needed stands where the script is to be.
+const _: () = assert!(FIRST_FD + 1 == python::SCRIPT_FD);
 
 /// The socket stands where the program looks for it.
 const _: () = assert!(FIRST_FD == protocol::FD);

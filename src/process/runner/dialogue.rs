@@ -69,7 +69,7 @@ impl Runner<'_> {
             self.tell(&FromChild::Running { run: run.clone() });
             if let Some(pid) = pid {
                 // A new daemon does not know it.
-                self.tell(&FromChild::Started { run, pid });
+                self.tell(&FromChild::started(run, pid));
             }
         }
         for (_, line) in &self.unsettled {
@@ -170,7 +170,7 @@ impl Runner<'_> {
                 self.printing.open(&run, &work.task, source, pipes);
                 attempt.feed();
                 work.phase = Phase::Running(Box::new(attempt));
-                let line = encode(&FromChild::Started { run, pid });
+                let line = encode(&FromChild::started(run, pid));
                 self.hush = now.checked_add(HUSH).map(|until| (until, line));
             }
             Err(StartError::Spawn(e)) if e.again() => {

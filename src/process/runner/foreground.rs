@@ -136,6 +136,9 @@ fn supervise(
         soft_deadline_ms: None,
         memory_retries: 0,
         passes: false,
+        retries: 0,
+        headers: serde_json::Map::new(),
+        celery: None,
     };
     let mut attempt = match Attempt::start(&kit, &task, &run, Instant::now(), Stdio::Inherit, None) {
         Ok((attempt, _)) => attempt,

@@ -171,6 +171,7 @@ fn success(task: &Task, code: i32, printed: &Printed) -> Outcome {
         failure: None,
         usage: Usage::default(),
         started: None,
+        celery: None,
     };
     if task.ignore_result {
         return outcome;
@@ -217,16 +218,17 @@ pub fn line(run: &str, outcome: Outcome) -> Vec<u8> {
 
 fn message(run: &str, outcome: Outcome) -> FromChild {
     let run = run.to_owned();
-    let Outcome { cause, success, retry, result, truncated, failure, usage, started } = outcome;
+    let Outcome { cause, success, retry, result, truncated, failure, usage, started, celery: _ } = outcome;
     let detail = Some(Box::new(Detail { cause, usage, started, truncated }));
     if success {
-        return FromChild::Success { run, result, detail };
+        return FromChild::Success { run, result, detail, celery: None };
     }
-    if let Some(RetryAsked { delay_ms }) = retry {
-        return FromChild::Retry { run, delay_ms, detail, failure };
+    if let Some(RetryAsked { delay_ms, .. }) = retry {
+        let (own, back, args, kwargs) = (false, false, None, None);
+        return FromChild::Retry { run, delay_ms, detail, failure, own, back, args, kwargs, celery: None };
     }
     let Failure { kind, message, traceback } = failure.unwrap_or_default();
-    FromChild::Failure { run, kind, message, traceback, retry: None, detail }
+    FromChild::Failure { run, kind, message, traceback, retry: None, detail, celery: None }
 }
 
 /// What a task with `stdin = "json"` reads: one object on one line.

@@ -3,7 +3,7 @@
 use serde_json::json;
 use taskd::model::message::Message;
 use taskd::model::op::{Fault, MemoryRetry, Op, Settle, Takes};
-use taskd::model::outcome::Outcome;
+use taskd::model::outcome::{NewCall, Outcome};
 use taskd::model::state::State;
 
 use crate::harness::*;
@@ -57,6 +57,30 @@ pub fn a_retry_keeps_its_id_and_counts(h: &mut dyn Harness) {
         assert_eq!(leased_ids(h, 1, ms), Vec::<String>::new());
         assert_eq!(sweep(h, ms + 50).queues, ["q"]);
     }
+}
+
+pub fn a_retry_may_be_called_otherwise(h: &mut dyn Harness) {
+    // A long message stands elsewhere than a short one: from one to the other, and back.
+    let call = |text: &str| {
+        let kwargs = json!({"note": text}).as_object().cloned().unwrap();
+        Box::new(NewCall { args: vec![json!(text)], kwargs })
+    };
+    h.ok(publish(vec![Message { args: vec![json!("first")], ..msg("a") }]));
+    for (n, text) in ["short".to_owned(), "long ".repeat(1_000), "short again".to_owned()].iter().enumerate()
+    {
+        let token = lease(h, 1)[0].token;
+        let retry = Settle { due: Some(at(0)), call: Some(call(text)), ..settle("a", token, State::Retry) };
+        assert!(end(h, retry).0);
+        h.restart();
+        let message = get(h, "a").unwrap().message;
+        assert_eq!((&message.args, &message.kwargs["note"]), (&vec![json!(text)], &json!(text)));
+        assert_eq!((message.retries as usize, message.memory_retries), (n + 1, 0));
+        assert_eq!(sweep(h, 0).queues, ["q"]);
+    }
+    let d = lease(h, 1);
+    assert_eq!(d[0].message.args, [json!("short again")], "the attempt is called so");
+    let ended = Settle { call: Some(call("x")), ..settle("a", d[0].token, State::Failure) };
+    assert!(matches!(h.one(Op::Settle(Box::new(ended))), Err(Fault::Refused(_))), "nothing comes after it");
 }
 
 pub fn a_retry_with_more_memory_is_counted_apart_and_may_change_its_queue(h: &mut dyn Harness) {
