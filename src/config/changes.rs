@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::redis::shown;
 use super::settings::Settings;
 
 /// What differs between the running settings and those of a reload.
@@ -53,11 +54,6 @@ pub fn changes(old: &Settings, new: &Settings) -> Result<Vec<String>, Vec<String
     named("schedule", &old.schedules, &new.schedules, &mut out);
     named("workflow", &old.workflows, &new.workflows, &mut out);
     Ok(out)
-}
-
-/// A place of messages or results as it may be shown.
-fn shown(text: &str) -> String {
-    if text.contains("://") { super::redis::shown(text) } else { text.to_owned() }
 }
 
 fn named<T: Serialize + PartialEq>(

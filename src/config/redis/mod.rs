@@ -163,14 +163,15 @@ impl Address {
     }
 }
 
-/// An address without its passwords, also one that cannot be read.
+/// An address without its passwords, also one that cannot be read or is not Redis's; a word is itself.
 #[must_use]
 pub fn shown(text: &str) -> String {
     match Address::parse(text) {
         Ok(address) => address.shown,
         Err(_) => match text.split_once("://") {
             Some((scheme, _)) if SCHEMES.contains(&scheme) => format!("{scheme}://…"),
-            _ => "…".to_owned(),
+            Some(_) => "…".to_owned(),
+            None => text.to_owned(),
         },
     }
 }

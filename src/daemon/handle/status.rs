@@ -84,7 +84,7 @@ fn whole(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVi
         generation: d.settings.generation,
         upgrades: d.start.upgrades,
         upgrade_failure: d.start.upgrade_failure.clone(),
-        broker: d.settings.taskd.broker.clone(),
+        broker: crate::config::redis::shown(&d.settings.taskd.broker),
         supervision: d.start.supervision.clone(),
         users: d.start.users.clone(),
         confinement: d.confinement.clone(),
