@@ -208,7 +208,7 @@ fn every_kind_of_bad_value_is_refused_by_name() {
         ),
         ("[pools.p]\ncelery_app = '/srv/shop/celery.py'", "`/srv/shop/celery.py` names no module of Python"),
         ("[pools.p]\ncelery_app = '-A'", "`celery_app` is no name"),
-        ("[pools.p]\ncelery_app = 'shop'\npython = ' '", "`python` is no name"),
+        ("[pools.p]\ncelery_app = 'shop'\npython = '-m'", "`python` is no name"),
         (
             "[pools.p]\ncelery_app = 'shop.celery:app'\n[queues.q]\npool = 'p'\n[tasks.a]\nqueue = 'q'\nmemory_max = '1G'",
             "tasks.a.memory_max: `memory_max` has no effect: the task runs inside the worker of the pool `p`",

@@ -12,7 +12,7 @@ fn a_new_daemon_is_told_what_runs() {
     assert!(driver.hello(2).is_empty());
     let run = driver.order("t", &[], Value::Null);
     let pid = driver.started(&run);
-    let held = [FromChild::Running { run: run.clone() }, FromChild::Started { run: run.clone(), pid }];
+    let held = [FromChild::Running { run: run.clone() }, FromChild::started(run.clone(), pid)];
     assert_eq!(driver.hello(3), held);
     driver.cancel(&run, CancelReason::Interrupted);
     assert_eq!(driver.outcome(&run).0.cause, Cause::Interrupted);

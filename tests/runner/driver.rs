@@ -238,6 +238,9 @@ impl Driver {
             soft_deadline_ms: None,
             memory_retries: 0,
             passes: false,
+            retries: 0,
+            headers: serde_json::Map::new(),
+            celery: None,
         };
         change(&mut order);
         self.send(&ToChild::Run(Box::new(order)));
@@ -247,7 +250,7 @@ impl Driver {
     /// The process of a run that was just ordered.
     pub fn started(&mut self, run: &str) -> u32 {
         match self.next() {
-            FromChild::Started { run: of, pid } if of == run => pid,
+            FromChild::Started { run: of, pid, .. } if of == run => pid,
             other => panic!("expected the start of {run}, got {other:?}"),
         }
     }

@@ -12,6 +12,7 @@ import importlib
 import logging
 import os
 import sys
+import threading
 import time
 import traceback
 from typing import Any, Callable, Dict, List, Optional
@@ -122,6 +123,9 @@ class CeleryWorker(Worker):
         self.tasks = {}
         #: The run that is under way.
         self.current: Optional[Call] = None
+        #: Held while the app is told that it ends.
+        self.ending = threading.Lock()
+        self.told_ending = False
         Call.soft_limit = SoftTimeLimitExceeded
 
     def offers(self) -> List[str]:
@@ -164,10 +168,21 @@ class CeleryWorker(Worker):
             self.current = None
 
     def finish(self) -> None:
-        first = not self.finishing
+        # Whoever comes second, be it a signal handler, waits for nothing: the process waits in the end.
+        if self.ending.acquire(blocking=False):
+            try:
+                if not self.told_ending:
+                    self.told_ending = True
+                    self.host.ending()
+            finally:
+                self.ending.release()
         super().finish()
-        if first:
-            self.host.ending()
+
+    def serve(self) -> None:
+        super().serve()
+        # The thread that reads may still be in a handler of the app's: a process must not end under it.
+        with self.ending:
+            pass
 
 
 def run(name: str, loglevel: str = "WARNING") -> None:
