@@ -22,8 +22,8 @@ use super::workflow;
 /// Longest path that `bind` takes for a unix socket, in bytes (sun_path of unix(7), less its NUL).
 pub(super) const MAX_SOCKET_PATH: usize = 107;
 
-/// The schemes that this version can use: those of [`redis::SCHEMES`] once there is a broker behind them.
-const SERVED: &[&str] = &[];
+/// The key whose addresses may be those of a Redis server.
+const SERVED: &str = "`broker`";
 
 /// Checks a value; absent (and a fault noted) where it is wrong.
 pub(super) fn parse(check: &mut Check<'_>, kind: Kind, path: &str, node: &Node) -> Option<Parsed> {
@@ -372,7 +372,7 @@ fn address(
             return None;
         }
     }
-    if scheme.is_some_and(|scheme| SERVED.contains(&scheme)) {
+    if last(path) == SERVED && scheme.is_some_and(|scheme| redis::SCHEMES.contains(&scheme)) {
         return Some(s);
     }
     // The rest of an address may hold a password: only its scheme is shown.

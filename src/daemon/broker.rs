@@ -42,7 +42,7 @@ pub fn open(
     let address = Address::parse(broker).map_err(|e| (REFUSED, format!("[taskd] broker: {}", e.message)))?;
     let options = redis::Options {
         address,
-        allow_eviction: false,
+        allow_eviction: settings.taskd.allow_eviction,
         node: settings.taskd.node.clone(),
         lease: LEASE,
         peer: Some(peer(settings)),

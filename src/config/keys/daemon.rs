@@ -55,7 +55,7 @@ pub(super) const TASKD: &[Key] = keys! {
     "log_level": Kind::Choice(&["error", "warn", "info", "debug", "trace"]), Now, "\"info\"", "How much taskd logs.";
     "user": Kind::User, Now, "", "The daemon's user; by default `taskd` where taskd is started as root and that user exists.";
     "max_memory_pressure": Kind::Number(0.0, 100.0), Now, "", "Nothing new starts while memory pressure (PSI, `some avg10` in percent) is above this.";
-    "allow_eviction": Kind::Bool, Later, "", "Use a Redis server that may drop keys when its memory is full.";
+    "allow_eviction": Kind::Bool, Now, "false", "Use a Redis server that may drop keys when its memory is full.";
 };
 
 pub(super) const RESULTS: &[Key] = keys! {
