@@ -114,6 +114,31 @@ pub fn expand(text: &str, secrets: &Secrets) -> Result<String, String> {
     Ok(out)
 }
 
+/// The text of a URL with the values in it, percent-encoded (RFC 3986, section 2.1): no character of a password means
+/// anything there.
+///
+/// # Errors
+/// As [`expand`].
+pub fn expand_in_url(text: &str, secrets: &Secrets) -> Result<String, String> {
+    let pieces = pieces(text).map_err(|bad| format!("{} {}", bad.written, bad.why))?;
+    let mut out = String::with_capacity(text.len());
+    for piece in pieces {
+        match piece {
+            Piece::Text(text) => out.push_str(text),
+            Piece::Credential(name) => {
+                for byte in expand(&format!("${{credential:{name}}}"), secrets)?.bytes() {
+                    if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+                        out.push(char::from(byte));
+                    } else {
+                        out.push_str(&format!("%{byte:02X}"));
+                    }
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
 /// The credentials that a process with these surroundings needs: those whose files it sees, and those in the
 /// values of its environment.
 #[must_use]

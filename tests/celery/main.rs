@@ -11,9 +11,12 @@
 
 mod broken;
 mod canvas;
+mod clients;
 mod control;
 mod events;
 mod fixtures;
+#[path = "../it/harness/mod.rs"]
+mod harness;
 mod messages;
 mod peer;
 mod redis_server;

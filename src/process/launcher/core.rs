@@ -23,6 +23,7 @@ use super::users::{self, Machine, Who};
 use super::vault::{self, Store};
 use super::{LauncherOptions, StartFault, exec};
 use crate::config::settings::Settings;
+use crate::config::{Secrets, credential};
 use crate::observe::log::{Log, Target};
 use crate::observe::notify::Notify;
 use crate::process::cgroup::Tree;
@@ -137,6 +138,7 @@ impl<'log> Core<'log> {
         let mut core =
             Self::build(options, signals, log, who, open_files, state, control, loaded, settings, groups)?;
         core.foreign = Foreign::there();
+        core.sealed = Rc::new(seal(&core.settings, &secrets).map_err(StartFault::config)?);
         core.store.secrets = secrets;
         core.places().clear();
         core.open_vault(&Rc::clone(&core.settings)).map_err(StartFault::config)?;
@@ -162,7 +164,7 @@ impl<'log> Core<'log> {
         exec::reserve_numbers().map_err(busy("open /dev/null"))?;
         nix::sys::prctl::set_child_subreaper(true).map_err(|e| busy("become a sub-reaper")(e.into()))?;
         let listener = control.as_fd().try_clone_to_owned().map_err(busy("keep the socket"))?;
-        let sealed = seal(&settings).map_err(busy("hand over the settings"))?;
+        let sealed = memfd::write_sealed("taskd-settings", b"").map_err(busy("hand over the settings"))?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         Ok(Self {
             options,
@@ -439,7 +441,13 @@ struct Seen {
     cells: Vec<ChildId>,
 }
 
-/// Settings as the daemon gets them.
-pub(super) fn seal(settings: &Settings) -> std::io::Result<OwnedFd> {
-    memfd::write_sealed("taskd-settings", &serde_json::to_vec(settings)?)
+/// Settings as the daemon gets them: with the credentials that the broker's address names.
+pub(super) fn seal(settings: &Settings, secrets: &Secrets) -> Result<OwnedFd, String> {
+    let mut settings = std::borrow::Cow::Borrowed(settings);
+    if credential::is_in(&settings.taskd.broker) {
+        let broker = credential::expand_in_url(&settings.taskd.broker, secrets)?;
+        settings.to_mut().taskd.broker = broker;
+    }
+    let text = serde_json::to_vec(&settings).map_err(|e| e.to_string())?;
+    memfd::write_sealed("taskd-settings", &text).map_err(|e| e.to_string())
 }

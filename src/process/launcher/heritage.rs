@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::child::{Ended, Living};
-use super::core::Core;
+use super::core::{Core, seal};
 use super::exec::OpenFiles;
 use super::family::End;
 use super::foreign::Foreign;
@@ -122,6 +122,7 @@ impl<'log> Core<'log> {
         core.inherit_children(&mut inherited).map_err(StartFault::busy)?;
         let held = std::mem::take(&mut inherited.state.held).open().map_err(StartFault::busy)?;
         core.inherit_secrets(held).map_err(StartFault::config)?;
+        core.sealed = Rc::new(seal(&core.settings, &core.store.secrets).map_err(StartFault::config)?);
         tracing::info!(
             MESSAGE_ID = fields::UPGRADED,
             TASKD_GENERATION = core.settings.generation,

@@ -81,7 +81,7 @@ impl Core<'_> {
         let (settings, sentence) = users::resolve(&loaded, &self.who, &Machine::real())?;
         groups::check(&settings, self.groups.as_ref())?;
         sandboxes::check(&settings)?;
-        let sealed = seal(&settings).map_err(|e| format!("cannot hand over the settings: {e}"))?;
+        let sealed = seal(&settings, &secrets).map_err(|e| format!("cannot hand over the settings: {e}"))?;
         self.open_vault(&settings)?;
         self.store.secrets = secrets;
         self.apply_level(&settings);
