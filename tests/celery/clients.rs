@@ -17,9 +17,8 @@ dash_dash = false
 [tasks."shop.add"]
 exec = ["sh", "-c", "echo $(($1 + $2))", "sh"]
 [tasks."shop.named"]
-exec = ["cat"]
+exec = ["python3", "-c", "import json,sys; print(json.dumps(json.load(sys.stdin)['kwargs']))"]
 stdin = "json"
-result = "stdout"
 [tasks."shop.fail"]
 exec = ["sh", "-c", "exit 3", "sh"]
 [tasks."shop.sum"]

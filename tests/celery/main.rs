@@ -18,6 +18,7 @@ mod fixtures;
 #[path = "../it/harness/mod.rs"]
 mod harness;
 mod messages;
+mod nodes;
 mod peer;
 mod redis_server;
 mod results;

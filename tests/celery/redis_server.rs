@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 pub struct Redis {
     child: Option<Child>,
     dir: tempfile::TempDir,
+    durable: bool,
     /// Its port.
     pub port: u16,
 }
@@ -25,9 +26,11 @@ pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn launch(dir: &Path, port: u16) -> Option<Child> {
+fn launch(dir: &Path, port: u16, durable: bool) -> Option<Child> {
+    let append = if durable { ["yes", "--appendfsync", "always"] } else { ["no", "--appendfsync", "no"] };
     let mut child = Command::new("redis-server")
-        .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"])
+        .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly"])
+        .args(append)
         .current_dir(dir)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -49,12 +52,21 @@ fn launch(dir: &Path, port: u16) -> Option<Child> {
 impl Redis {
     /// A new one, empty.
     pub fn start() -> Self {
+        Self::started(false)
+    }
+
+    /// One that keeps what it answered for, however it ends.
+    pub fn durable() -> Self {
+        Self::started(true)
+    }
+
+    fn started(durable: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (child, port) = until("a port that stays free", || {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            Some((launch(dir.path(), port)?, port))
+            Some((launch(dir.path(), port, durable)?, port))
         });
-        Self { child: Some(child), dir, port }
+        Self { child: Some(child), dir, durable, port }
     }
 
     /// A database of it.
@@ -66,7 +78,7 @@ impl Redis {
         redis::Client::open(self.url(db)).unwrap().get_connection().unwrap()
     }
 
-    /// Kills it; what it held is gone.
+    /// Kills it; what it held is gone, unless it is durable.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
@@ -74,10 +86,10 @@ impl Redis {
         }
     }
 
-    /// Starts it again, empty.
+    /// Starts it again, empty unless it is durable.
     pub fn revive(&mut self) {
-        let port = self.port;
-        self.child = Some(until("the port", || launch(self.dir.path(), port)));
+        let (port, durable) = (self.port, self.durable);
+        self.child = Some(until("the port", || launch(self.dir.path(), port, durable)));
     }
 }
 

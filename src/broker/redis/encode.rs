@@ -159,6 +159,9 @@ fn settle(args: &mut Args, s: &Settle) {
     args.flag(s.lost).flag(s.memory.is_some());
     args.opt(s.memory.as_ref().and_then(|m| m.queue.as_deref()));
     args.text(result).opt_num(s.expires_ms);
+    let json = |what: Option<Vec<u8>>| what.unwrap_or_default();
+    args.text(json(s.call.as_ref().and_then(|call| serde_json::to_vec(&call.args).ok())));
+    args.text(json(s.call.as_ref().and_then(|call| serde_json::to_vec(&call.kwargs).ok())));
     takes(args, &s.takes);
     messages(args, s.follow_ups.iter().map(|m| (m, None)));
     remember(args, &s.memos);

@@ -66,7 +66,7 @@ end
 function ops.settle()
   local id, token, state, now = take(), take(), take(), taken()
   local due, outcome, lost, memory, queue = given(), take(), take() == '1', take() == '1', given()
-  local result, expires_ms = given(), given()
+  local result, expires_ms, a, k = given(), given(), given(), given()
   local takes = lane.takes()
   local follow_ups = claim.messages()
   local memos = many()
@@ -82,6 +82,8 @@ function ops.settle()
     else
       r.r = (r.r or 0) + 1
     end
+    -- The next attempt is called with something else.
+    if a then call('HSET', row.key(id), 'a', a, 'k', k) end
     call('HSET', row.key(id), 'o', outcome)
     life.out(r)
     row.save(r)

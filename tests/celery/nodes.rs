@@ -1,0 +1,129 @@
+//! Several nodes on one Redis: killed and started again, with Redis killed under them. Promises 1, 2 and 5.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::harness::{Node, Setup, until};
+use crate::redis_server::Redis;
+
+/// Where messages are enqueued.
+const PATH: &str = "/v1/messages";
+
+/// A task that writes its id and the number of its attempt into one file of all nodes, in one write.
+fn config(name: &str, redis: &Redis, ledger: &std::path::Path) -> String {
+    format!(
+        r#"
+[taskd]
+node = "{name}"
+broker = "{}"
+[pools.default]
+processes = 2
+[queues.default]
+[tasks.note]
+command = "echo $TASKD_ID $TASKD_ATTEMPT $TASKD_NODE >> {ledger}"
+max_retries = 0
+[tasks.long]
+command = "echo $TASKD_ID $TASKD_ATTEMPT $TASKD_NODE >> {ledger}; sleep ${{1:-0}}"
+[tasks.tick]
+command = "true"
+[schedules.often]
+task = "tick"
+every = "1s"
+overlap = "allow"
+"#,
+        redis.url(0),
+        ledger = ledger.display(),
+    )
+}
+
+fn start(name: &str, redis: &Redis, ledger: &std::path::Path) -> Node {
+    Node::start_with(Setup::new(&config(name, redis, ledger)))
+}
+
+/// What ran, by id: how often.
+fn runs(ledger: &std::path::Path) -> BTreeMap<String, usize> {
+    let text = std::fs::read_to_string(ledger).unwrap_or_default();
+    let mut runs = BTreeMap::new();
+    for id in text.lines().filter_map(|line| line.split(' ').next()) {
+        *runs.entry(id.to_owned()).or_default() += 1;
+    }
+    runs
+}
+
+/// Enqueues under ids of the test's own, again where the answer was none: a known id is not stored twice.
+fn enqueue(node: &Node, ids: &[String]) {
+    let list: Vec<_> = ids.iter().map(|id| json!({"task": "note", "id": id})).collect();
+    until("the messages are accepted", || {
+        let answer = node.http().ask("POST", PATH, &json!(list).to_string());
+        answer.is_ok_and(|answer| answer.status < 300).then_some(())
+    });
+}
+
+#[test]
+fn nothing_is_lost_or_run_twice_while_nodes_and_redis_are_killed() {
+    let total: usize = std::env::var("MESSAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000);
+    let mut redis = Redis::durable();
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = dir.path().join("ledger");
+    let names = ["n1", "n2", "n3"];
+    let mut nodes: Vec<Node> = names.iter().map(|name| start(name, &redis, &ledger)).collect();
+    let ids: Vec<String> = (0..total).map(|n| format!("m-{n}")).collect();
+    let mut kills = 0_usize;
+    for (round, part) in ids.chunks(total.div_ceil(10).max(1)).enumerate() {
+        enqueue(&nodes[round % 3], part);
+        if round % 3 == 2 {
+            redis.kill();
+            redis.revive();
+        }
+        let victim = &mut nodes[(round + 1) % 3];
+        victim.kill_launcher();
+        victim.launch();
+        kills += 1;
+    }
+    until("every message has ended", || {
+        let runs = runs(&ledger);
+        ids.iter().all(|id| runs.contains_key(id)).then_some(())
+    });
+    for id in &ids {
+        assert_eq!(nodes[0].in_state(id, "SUCCESS")["state"], "SUCCESS");
+    }
+    // What ran when its node was killed may have run again, and nothing else.
+    let twice = runs(&ledger).values().filter(|n| **n > 1).count();
+    assert!(twice <= kills * 2, "{twice} of {total} ran twice, with {kills} kills of nodes with 2 slots");
+    // A planned time fires once, whoever fires it.
+    let fired = nodes[0].json(&["list", "--task", "tick", "--limit", "1000"]);
+    let mut planned = BTreeMap::new();
+    for message in fired.as_array().unwrap() {
+        let at = message["planned"].to_string();
+        *planned.entry(at).or_insert(0) += 1;
+    }
+    assert!(planned.values().all(|n| *n == 1), "{planned:?}");
+}
+
+#[test]
+fn a_node_that_vanishes_has_its_work_taken_over() {
+    let redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = dir.path().join("ledger");
+    let mut gone = start("gone", &redis, &ledger);
+    let ids: Vec<String> = (0..6).map(|n| format!("l-{n}")).collect();
+    let list: Vec<_> = ids.iter().map(|id| json!({"task": "long", "id": id, "args": ["600"]})).collect();
+    assert!(gone.http().ask("POST", PATH, &json!(list).to_string()).unwrap().status < 300);
+    until("it runs two", || (runs(&ledger).len() == 2).then_some(()));
+    let there = start("there", &redis, &ledger);
+    until("the other one runs two", || (runs(&ledger).len() == 4).then_some(()));
+    gone.kill_launcher();
+    let since = Instant::now();
+    for id in &ids {
+        // Where it runs for ten minutes it is canceled, which makes room for the next.
+        until("it runs elsewhere", || {
+            there.taskd(&["cancel", id]);
+            let state = there.view(id)["state"].as_str().unwrap_or_default().to_owned();
+            (state == "REVOKED").then_some(())
+        });
+    }
+    let took = since.elapsed();
+    assert!(took < Duration::from_secs(45), "{took:?}");
+}
