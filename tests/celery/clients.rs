@@ -22,9 +22,11 @@ stdin = "json"
 [tasks."shop.fail"]
 exec = ["sh", "-c", "exit 3", "sh"]
 [tasks."shop.sum"]
-exec = ["python3", "-c", "import json,sys; print(sum(json.loads(sys.argv[1])))"]
+exec = ["python3", "-c", "import json,sys; print(sum(json.load(sys.stdin)['args'][0]))"]
+stdin = "json"
 [tasks."shop.flat"]
-exec = ["python3", "-c", "import json,sys; f=lambda x: sum(map(f,x)) if isinstance(x,list) else x; print(f(json.loads(sys.argv[1])))"]
+exec = ["python3", "-c", "import json,sys; f=lambda x: sum(map(f,x)) if isinstance(x,list) else x; print(f(json.load(sys.stdin)['args']))"]
+stdin = "json"
 [tasks."shop.echo"]
 exec = ["sh", "-c", "printf '\"%s\"' \"$1\"", "sh"]
 [tasks."shop.sleep"]
