@@ -60,9 +60,8 @@ fn peer(settings: &Settings) -> redis::celery::Peer {
     let own: std::collections::BTreeMap<String, Option<String>> =
         settings.tasks.iter().map(|(name, task)| (name.clone(), task.queue.clone())).collect();
     let route = move |task: &str| {
-        let (_, declared) = own.iter().find(|(name, _)| {
-            *name == task || crate::model::name::glob_matches(name, task)
-        })?;
+        let (_, declared) =
+            own.iter().find(|(name, _)| *name == task || crate::model::name::glob_matches(name, task))?;
         let routed = || routes.iter().find(|(glob, _)| crate::model::name::glob_matches(glob, task));
         Some(declared.clone().or_else(|| Some(routed()?.1.clone())).unwrap_or_else(|| "default".to_owned()))
     };

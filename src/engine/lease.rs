@@ -147,7 +147,8 @@ impl Engine {
     }
 
     pub(super) fn leases_deadline(&self) -> Option<Mono> {
-        let recover = if self.is_live() && !self.store.leasing() { self.store.recover.deadline() } else { None };
+        let recover =
+            if self.is_live() && !self.store.leasing() { self.store.recover.deadline() } else { None };
         let extend = if self.is_live() { self.store.extend.deadline() } else { None };
         recover.into_iter().chain(extend).min()
     }

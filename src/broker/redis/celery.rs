@@ -353,7 +353,9 @@ impl Store {
         let last = Call { parent_id: None, ..Call::new(&member.body.task, &member.id) };
         let mut told = Told::default();
         let joined = match (chord::join(&parts), Tree::read(&tree)) {
-            (Joined::Results(flat), Ok(tree)) => self.gathered(&tree)?.map_or(Joined::Results(flat), Joined::Results),
+            (Joined::Results(flat), Ok(tree)) => {
+                self.gathered(&tree)?.map_or(Joined::Results(flat), Joined::Results)
+            }
             (joined, _) => joined,
         };
         let done = match joined {

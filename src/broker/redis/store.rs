@@ -106,15 +106,15 @@ impl Trouble {
 impl Link {
     /// Opens a connection, looks at the server, and makes the script known to it.
     pub(super) fn open(options: &Options) -> Result<Self, LinkError> {
-        let mut c = crate::link::redis::open(&options.address, Timeouts::of(&options.address), &options.node)?;
+        let mut c =
+            crate::link::redis::open(&options.address, Timeouts::of(&options.address), &options.node)?;
         let server = inspect(&mut c, options.allow_eviction)?;
         for warning in server.warnings() {
             tracing::warn!("{}: {warning}", options.address.shown());
         }
         let major: u32 = server.version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
         let text = script::text(major >= 7);
-        let loaded: Result<String, RedisError> =
-            redis::cmd("SCRIPT").arg("LOAD").arg(&text).query(&mut c);
+        let loaded: Result<String, RedisError> = redis::cmd("SCRIPT").arg("LOAD").arg(&text).query(&mut c);
         let sha = loaded.map_err(|e| LinkError::new(options.address.shown(), classify(&e)))?;
         Ok(Self { c, sha, text })
     }
