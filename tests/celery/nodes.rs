@@ -11,6 +11,9 @@ use crate::redis_server::Redis;
 /// Where messages are enqueued.
 const PATH: &str = "/v1/messages";
 
+/// Attempts of one node whose end may not be recorded when it is killed.
+const UNRECORDED: usize = 16;
+
 /// A task that writes its id and the number of its attempt into one file of all nodes, in one write.
 fn config(name: &str, redis: &Redis, ledger: &std::path::Path) -> String {
     format!(
@@ -25,7 +28,7 @@ processes = 2
 command = "echo $TASKD_ID $TASKD_ATTEMPT $TASKD_NODE >> {ledger}"
 max_retries = 0
 [tasks.long]
-command = "echo $TASKD_ID $TASKD_ATTEMPT $TASKD_NODE >> {ledger}; sleep ${{1:-0}}"
+command = "echo $TASKD_ID $TASKD_ATTEMPT $TASKD_NODE >> {ledger}; exec sleep ${{1:-0}}"
 [tasks.tick]
 command = "true"
 [schedules.often]
@@ -89,9 +92,11 @@ fn nothing_is_lost_or_run_twice_while_nodes_and_redis_are_killed() {
     for id in &ids {
         assert_eq!(nodes[0].in_state(id, "SUCCESS")["state"], "SUCCESS");
     }
-    // What ran when its node was killed may have run again, and nothing else.
+    // What ran when its node was killed may have run again, and what had ended within the moment in which ends wait for
+    // others to share a commit with: nothing else.
     let twice = runs(&ledger).values().filter(|n| **n > 1).count();
-    assert!(twice <= kills * 2, "{twice} of {total} ran twice, with {kills} kills of nodes with 2 slots");
+    println!("{twice} of {total} ran twice, with {kills} kills of nodes");
+    assert!(twice <= kills * UNRECORDED, "{twice} of {total} ran twice, with {kills} kills of nodes");
     // A planned time fires once, whoever fires it.
     let fired = nodes[0].json(&["list", "--task", "tick", "--limit", "1000"]);
     let mut planned = BTreeMap::new();
@@ -112,18 +117,23 @@ fn a_node_that_vanishes_has_its_work_taken_over() {
     let list: Vec<_> = ids.iter().map(|id| json!({"task": "long", "id": id, "args": ["600"]})).collect();
     assert!(gone.http().ask("POST", PATH, &json!(list).to_string()).unwrap().status < 300);
     until("it runs two", || (runs(&ledger).len() == 2).then_some(()));
+    // It holds the others as well: a node leases a little more than it runs.
     let there = start("there", &redis, &ledger);
-    until("the other one runs two", || (runs(&ledger).len() == 4).then_some(()));
     gone.kill_launcher();
     let since = Instant::now();
-    for id in &ids {
-        // Where it runs for ten minutes it is canceled, which makes room for the next.
-        until("it runs elsewhere", || {
-            there.taskd(&["cancel", id]);
-            let state = there.view(id)["state"].as_str().unwrap_or_default().to_owned();
-            (state == "REVOKED").then_some(())
-        });
-    }
+    let mut canceled = std::collections::BTreeSet::new();
+    until("each of them runs elsewhere", || {
+        let text = std::fs::read_to_string(&ledger).unwrap_or_default();
+        let here = text.lines().filter(|line| line.ends_with(" there"));
+        // Each runs for ten minutes: canceled where it runs, it makes room for the next.
+        for id in here.filter_map(|line| line.split(' ').next()) {
+            if canceled.insert(id.to_owned()) {
+                there.taskd(&["cancel", id]);
+            }
+        }
+        (canceled.len() == ids.len()).then_some(())
+    });
     let took = since.elapsed();
-    assert!(took < Duration::from_secs(45), "{took:?}");
+    println!("taken over and begun after {took:?}");
+    assert!(took < Duration::from_secs(40), "{took:?}");
 }
