@@ -144,6 +144,14 @@ def sleeps(seconds=60):
     time.sleep(seconds)
 
 
+@app.task(bind=True)
+def calls_itself(self, deeper=True):
+    if deeper:
+        self(False)
+        print("asleep", flush=True)
+        time.sleep(10)
+
+
 @app.task(soft_time_limit=20, time_limit=30)
 def limited():
     try:

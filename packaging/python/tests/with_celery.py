@@ -205,6 +205,10 @@ class Ends(Case):
         daemon.printed("asleep")
         daemon.say(op="cancel", run="3", reason="time_limit")
         self.assertEqual(daemon.outcome()["result"], "cleaned up")
+        daemon.run("5", "papp.calls_itself")
+        daemon.printed("asleep")
+        daemon.say(op="cancel", run="5", reason="revoked")
+        self.assertEqual(daemon.outcome()["type"], "Canceled", "a call inside of the call is a part of it")
         self.assertIn("task_revoked", self.ends(daemon, "history")["result"])
         daemon.run("4", "papp.add", 1, 2, celery={"headers": {"timelimit": [9, 8.5]}})
         started = daemon.until("started")[-1]
