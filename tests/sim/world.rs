@@ -518,6 +518,8 @@ fn kind_of(event: &Event) -> u64 {
         Event::Broken { child, .. } => 16 + child.0 * 32,
         Event::Measured { child, .. } => 17 + child.0 * 32,
         Event::Pressure(p) => 18 + u64::from(p.is_some()) * 32,
+        Event::Woken { queues, .. } => 19 + queues.len() as u64 * 32,
+        Event::Lapsed => 20,
         Event::Stop { now } => 15 + u64::from(*now) * 32,
     }
 }
