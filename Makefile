@@ -40,6 +40,7 @@ test:
 	$(CARGO) clippy --all-targets -- -D warnings
 	@mkdir -p target
 	$(CARGO) test --no-fail-fast 2>&1 | tee target/test.log || failed=1; \
+	$(CARGO) test --profile sim --test sim 2>&1 | tee -a target/test.log || failed=1; \
 	bash tests/uml/prove.sh 2>&1 | tee -a target/test.log || failed=1; \
 	bash tests/booted.sh 2>&1 | tee -a target/test.log || failed=1; \
 	echo; echo '--- what ran'; \
@@ -76,7 +77,7 @@ soak:
 	CYCLES=$${CYCLES:-300} $(CARGO) test --test it -- kill:: --nocapture
 	CRASHES=$${CRASHES:-100} $(CARGO) test --test it -- crashes:: --nocapture
 	ATTEMPTS=$${ATTEMPTS:-200} $(CARGO) test --test runner -- bounds:: --nocapture
-	RUNS=$${RUNS:-1000000} $(CARGO) test --test sim -- --nocapture
+	RUNS=$${RUNS:-1000000} $(CARGO) test --profile sim --test sim -- --nocapture
 	MESSAGES=$${MESSAGES:-1000000} $(CARGO) test --test it -- resident::many_messages --nocapture
 
 bench:

@@ -198,7 +198,7 @@ fn limits_set_while_taskd_runs_are_for_what_starts_after_and_end_with_a_reload()
         .into_iter()
         .filter_map(|c| if let Command::Cancel { run, .. } = c { Some(run) } else { None })
         .collect();
-    assert_eq!(told, [run.clone()]);
+    assert_eq!(told, std::slice::from_ref(&run));
     bed.end(&run, failed());
     bed.reload(|_| {});
     bed.enqueue("late");

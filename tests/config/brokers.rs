@@ -91,6 +91,6 @@ fn an_external_task_has_no_program() {
     let found = faults("[access]\ncelery_control = 'write'");
     assert!(found.iter().any(|f| f.contains("celery_control")), "{found:?}");
     let settings = good("").settings;
-    assert_eq!(settings.access.celery_control, CeleryControl::No);
+    assert_eq!(settings.access.celery_control, CeleryControl::Yes);
     assert!(!settings.taskd.allow_eviction && !settings.queues["default"].shared);
 }

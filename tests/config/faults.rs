@@ -60,10 +60,7 @@ fn every_kind_of_bad_value_is_refused_by_name() {
         ("[taskd]\nnode = 'a b'", "taskd.node: the name \"a b\" has the character ' '"),
         ("[taskd]\nstate_dir = 'x'", "taskd.state_dir: `state_dir` is not an absolute path"),
         ("[taskd]\nbroker = 'embeded'", "taskd.broker: `broker` has a value that is not known"),
-        (
-            "[taskd]\nbroker = 'redis://:secret@h'",
-            "taskd.broker: broker = \"redis://…\" is not available yet",
-        ),
+        ("[taskd]\nbroker = 'amqp://:secret@h'", "taskd.broker: broker = \"amqp://…\" is not available yet"),
         ("[taskd]\nlog_level = ''", "taskd.log_level: `log_level` is empty"),
         ("[taskd]\nuser = 'a\\u0000b'", "is no user or group name"),
         ("[results]\nmax_size = '1X'", "results.max_size: `max_size` is not a size"),

@@ -43,13 +43,16 @@ pub(super) fn lists(queue: &str) -> [String; 4] {
     ["", "\u{6}\u{16}3", "\u{6}\u{16}6", "\u{6}\u{16}9"].map(|step| format!("{queue}{step}"))
 }
 
+/// The queue of calls of a task; absent: the task is not declared.
+pub type Route = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// What the store has to know of the settings to be Celery's peer.
 #[derive(Clone)]
 pub struct Peer {
     /// The queues whose lists are read.
     pub queues: Vec<String>,
     /// The queue of calls of a task that say nothing of where they go.
-    pub route: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub route: Route,
     /// How long results are kept, in seconds; 0: for good.
     pub result_seconds: u64,
     /// Results are written at all.

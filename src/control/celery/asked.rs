@@ -12,6 +12,7 @@ const REPLIES: &str = "reply.celery.pidbox";
 
 /// What the daemon is told.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a request is handed on at once, few are ever queued")]
 pub enum Heard {
     /// Somebody asks.
     Asked(Asked),
