@@ -5,7 +5,9 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::expect_used,
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "a test says what is wrong by panicking"
 )]
 
