@@ -68,22 +68,16 @@ mod tests {
     use super::super::testbed::Bed;
     use crate::engine::command::Command;
     use crate::engine::event::Event;
-    use crate::model::op::{Op, Reply};
+    use crate::model::name::MessageId;
 
     #[test]
     fn what_others_took_over_is_ended_and_the_slot_is_free() {
         let mut bed = Bed::live();
         bed.enqueue("a");
         let run = bed.running().remove(0);
+        bed.taken_over = vec![MessageId("a".into())];
         bed.take();
         bed.step(Event::Lapsed);
-        let asked = bed.take();
-        let ticket = asked.iter().find_map(|c| match c {
-            Command::Broker(ticket, Op::Extend { leases }) if leases.len() == 1 => Some(*ticket),
-            _ => None,
-        });
-        let result = Ok(Reply::Lost(vec![crate::model::name::MessageId("a".into())]));
-        bed.step(Event::Broker { ticket: ticket.unwrap(), result });
         let ended = bed.take();
         assert!(ended.iter().any(|c| matches!(c, Command::Cancel { run: r, .. } if *r == run)), "{ended:?}");
         assert_eq!(bed.engine.running(), 0);

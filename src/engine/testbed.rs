@@ -57,6 +57,8 @@ pub(super) struct Bed {
     /// What the store keeps of schedules, and the planned times that it was told of.
     pub(super) schedules: BTreeMap<String, Row>,
     pub(super) ticks: Vec<Tick>,
+    /// Leases that another node took over.
+    pub(super) taken_over: Vec<MessageId>,
     order: Vec<MessageId>,
     paused: Vec<String>,
     tats: BTreeMap<String, i64>,
@@ -136,6 +138,7 @@ impl Bed {
             rows: BTreeMap::new(),
             schedules: BTreeMap::new(),
             ticks: Vec::new(),
+            taken_over: Vec::new(),
             order: Vec::new(),
             paused: Vec::new(),
             tats: BTreeMap::new(),
@@ -536,8 +539,7 @@ impl Bed {
             Op::Tick(tick) => Reply::Ticked(Box::new(self.tick(*tick))),
             Op::Recover => Reply::Deliveries(Vec::new()),
             Op::Sweep { .. } | Op::Known { .. } => swept,
-            // Whoever wants some of them lost says so himself.
-            Op::Extend { .. } => Reply::Lost(Vec::new()),
+            Op::Extend { .. } => Reply::Lost(self.taken_over.clone()),
             other => panic!("the toy store does not do {other:?}"),
         }
     }

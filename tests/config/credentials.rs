@@ -91,7 +91,6 @@ fn an_address_of_a_later_version_shows_the_reference_alone() {
                 results = 'redis://:${credential:a/b}@host'\n";
     let found = faults(text, &given(dir.path()));
     let has = |what: &str| assert!(found.iter().any(|f| f.contains(what)), "{what}: {found:#?}");
-    has("3:11 results = \"redis://…\" is not available yet in this version");
     has("2:10 there is no credential `gone`");
     has("3:11 \"${credential:a/b}\" is no file name");
     let shown = load(text, &given(dir.path())).unwrap_err().render(false);
