@@ -9,6 +9,7 @@ mod args;
 pub mod celery;
 mod decode;
 mod encode;
+mod express;
 mod flows;
 mod message;
 mod outcomes;

@@ -23,6 +23,7 @@ impl Store {
         let answer = match op {
             Op::List(filter) => self.list(&filter),
             Op::Letters(step) => self.letters(&step).map(|tally| Reply::Letters(Box::new(tally))),
+            Op::Count => self.count(),
             Op::Purge { queue, now } => self.purge(&queue, now),
             Op::Known { tasks, now: _ } => self.known(&tasks),
             Op::Launch { workflow, max_length, now } => flows::upload(self, &workflow, &max_length, now),
@@ -59,6 +60,13 @@ impl Store {
             }
         }
         Ok(Reply::Records(all))
+    }
+
+    fn count(&mut self) -> Result<Reply, Fault> {
+        let queues = self.peer().map(|peer| peer.queues.clone()).unwrap_or_default();
+        let mut args = Args::default();
+        args.list(queues.iter().map(String::as_str));
+        self.answer("count", args)
     }
 
     fn purge(&mut self, queue: &str, now: Wall) -> Result<Reply, Fault> {
@@ -235,6 +243,6 @@ fn rows(list: Reader) -> Result<Vec<Row>, Fault> {
 pub(super) fn fault(odd: super::reply::Odd) -> Fault {
     match No::from(odd) {
         No::Fault(fault) => fault,
-        No::Lap(_) => Fault::Again("a schedule was rewound".to_owned()),
+        No::Lap(_) | No::Flying(_) => Fault::Again("it changed meanwhile".to_owned()),
     }
 }
