@@ -231,13 +231,13 @@ impl Store {
         for ((ticket, op), said) in round.leases.into_iter().zip(taken.each()) {
             let Op::Lease { queue, credit, now, skip } = op else { continue };
             match self.express_leased(&queue, now, said) {
-                Ok((deliveries, false)) => {
-                    answers.push((ticket, Ok(Reply::Leased { deliveries, opens: None })));
-                }
-                Ok((deliveries, true)) => {
-                    let left = credit.saturating_sub(u32::try_from(deliveries.len()).unwrap_or(u32::MAX));
+                Ok((deliveries, true)) if deliveries.len() < credit as usize => {
+                    let credit = credit.saturating_sub(u32::try_from(deliveries.len()).unwrap_or(u32::MAX));
                     self.express.ahead.insert(ticket, deliveries);
-                    as_rows.push((ticket, Op::Lease { queue, credit: left.max(1), now, skip }));
+                    as_rows.push((ticket, Op::Lease { queue, credit, now, skip }));
+                }
+                Ok((deliveries, _)) => {
+                    answers.push((ticket, Ok(Reply::Leased { deliveries, opens: None })));
                 }
                 Err(fault) => {
                     self.left = true;
@@ -270,7 +270,7 @@ impl Store {
             let raw = list.bytes().map_err(fault)?;
             no += 1;
             let came = Came::read(tag, queue, raw, now);
-            match came.plain().filter(|(call, message)| !mixed && call.id == id && self.may_fly(message)) {
+            match came.plain().filter(|(call, message)| call.id == id && self.may_fly(message)) {
                 Some((call, message)) => {
                     let token = Token(first + no);
                     let rank = rules::rank(now, message.priority);

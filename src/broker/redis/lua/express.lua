@@ -102,8 +102,14 @@ for q = 1, n do
   at = at + 2
   local raws = {}
   local closed = call('SISMEMBER', P .. 'paused', queue) == 1 or call('EXISTS', P .. 'purging:' .. queue) == 1
-  -- What waits as a row has its turn too: then these become rows.
+  -- What waits as a row has its turn too: half of what is asked for is left to it, as far as there is so much. (Whoever
+  -- asked puts both in the order of their ranks.) Lanes are not counted: each of their messages may have to wait.
   local mixed = call('EXISTS', P .. 'ready:' .. queue, P .. 'lanes:' .. queue, P .. 'opens:' .. queue) > 0
+  if mixed then
+    local laned = call('EXISTS', P .. 'lanes:' .. queue) == 1
+    local left = laned and 0 or most - call('ZCARD', P .. 'ready:' .. queue)
+    most = math.max(left, math.floor((most + call('HINCRBY', P .. 'n', 'halves', 1) % 2) / 2))
+  end
   if not closed then
     for _, step in ipairs({ '', '\6\0223', '\6\0226', '\6\0229' }) do
       if #raws < most then
@@ -125,14 +131,12 @@ for q = 1, n do
       tags[i] = tag
       index[2 * i - 1], index[2 * i] = score, tag
       unacked[2 * i - 1], unacked[2 * i] = tag, '[' .. raw .. quoted
-      if not mixed then
-        -- Celery writes the id of the task there; whoever reads the message looks whether it is.
-        from = string.find(raw, '"correlation_id"', 1, true)
-        local id = from and string.match(raw, '^: ?"([^"\\%z]+)"', from + 16)
-        if id then
-          ids[#ids + 1] = id
-          at_id[i] = id
-        end
+      -- Celery writes the id of the task there; whoever reads the message looks whether it is.
+      from = string.find(raw, '"correlation_id"', 1, true)
+      local id = from and string.match(raw, '^: ?"([^"\\%z]+)"', from + 16)
+      if id then
+        ids[#ids + 1] = id
+        at_id[i] = id
       end
     end
     call('ZADD', INDEX, unpack(index))
