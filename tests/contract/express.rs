@@ -496,3 +496,35 @@ fn a_record_past_its_time_says_only_that_its_id_was_known() {
     node.send_raw("q", &call("a"), "again");
     assert_eq!(node.lease(9), [], "it is known for a day");
 }
+
+/// One that a Celery worker took an hour ago and that is in nobody's hand, beside one that a node runs.
+#[test]
+fn what_a_worker_never_acknowledged_goes_back_to_its_list() {
+    let mut node = Node::first();
+    for id in ["stuck", "runs"] {
+        node.send(id);
+    }
+    let raw: String = node.beside.rpop(node.key("q"), None).unwrap();
+    let (unacked, index) = (node.key("unacked"), node.key("unacked_index"));
+    let _: () = node.beside.hset(&unacked, "tag-stuck", format!("[{raw}, \"\", \"q\"]")).unwrap();
+    let _: () = node.beside.hset(&unacked, "tag-foreign", format!("[{raw}, \"\", \"else\"]")).unwrap();
+    let got = node.lease(9);
+    assert_eq!(ids(&got), ["runs"]);
+    for tag in ["tag-stuck", "tag-foreign", "tag-runs"] {
+        let _: () = node.beside.zadd(&index, tag, 1_000_000).unwrap();
+    }
+    // It looks when it begins, and every minute.
+    let mut other = node.other("two");
+    let mut again = Vec::new();
+    until("it is handed out", || {
+        again.extend(other.lease(9));
+        !again.is_empty()
+    });
+    assert_eq!(ids(&again), ["stuck"]);
+    let foreign: bool = node.beside.hexists(&unacked, "tag-foreign").unwrap();
+    assert!(foreign, "it is of a queue that is not this node's");
+    assert!(applied(&node.ok(success(&got[0]))));
+    assert!(applied(&other.ok(success(&again[0]))));
+    let left: Vec<String> = node.beside.hkeys(&unacked).unwrap();
+    assert_eq!(left, ["tag-foreign"]);
+}

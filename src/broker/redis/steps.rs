@@ -10,7 +10,6 @@ use super::reply::Reader;
 use super::store::Store;
 use crate::broker::rules;
 use crate::model::letters::{LETTER_ROWS, LetterAct, LetterGroup, LetterPlace, LetterStep, LetterTally};
-use crate::model::message::Record;
 use crate::model::name::{MessageId, glob_matches};
 use crate::model::op::{Fault, Filter, Op, Reply, Ticket};
 use crate::model::time::Wall;
@@ -34,14 +33,6 @@ impl Store {
 
     fn list(&mut self, filter: &Filter) -> Result<Reply, Fault> {
         let limit = filter.limit.clamp(1, rules::MAX_LIST) as usize;
-        let fits = |r: &Record| {
-            (filter.states.is_empty() || filter.states.contains(&r.state))
-                && filter.task.as_ref().is_none_or(|t| *t == r.message.task)
-                && filter.queue.as_ref().is_none_or(|q| *q == r.message.queue)
-                && filter.since.is_none_or(|s| r.message.enqueued >= s)
-                && filter.uid.is_none_or(|u| r.message.uid == Some(u))
-                && filter.letters.as_ref().is_none_or(|l| l.fits(r))
-        };
         let (mut all, mut bytes, mut before) = (Vec::new(), 0, None);
         while all.len() < limit && bytes < rules::LIST_BYTES {
             let mut args = Args::default();
@@ -50,7 +41,7 @@ impl Store {
             let done = rows.len() < PAGE;
             before = rows.last().map(|row| row.seq).or(before);
             for row in rows {
-                if all.len() < limit && bytes < rules::LIST_BYTES && fits(&row.record) {
+                if all.len() < limit && bytes < rules::LIST_BYTES && filter.fits(&row.record) {
                     bytes += row.record.message.size();
                     all.push(row.record);
                 }

@@ -30,7 +30,8 @@ const BYTES: usize = 256 << 10;
 /// How often this node says that it lives.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
-/// How often the bindings of the queues are written: a server that was emptied has none.
+/// How often the bindings of the queues are written (a server that was emptied has none), and how often it is looked
+/// for messages that a Celery worker never acknowledged.
 const BIND_EVERY: Duration = Duration::from_secs(60);
 
 /// What is asked of the thread.
@@ -43,7 +44,7 @@ pub(super) enum Request {
 
 /// The thread's life.
 pub(super) struct Store {
-    options: Options,
+    pub(super) options: Options,
     shared: Shared,
     requests: Receiver<Request>,
     pub(super) done: Done,
@@ -268,6 +269,7 @@ impl Store {
         if self.peer().is_some() && self.bound.is_none_or(|at| at.elapsed() >= BIND_EVERY) {
             self.bound = Some(Instant::now());
             self.complain(Self::bind);
+            self.complain(Self::give_back_stale);
         }
         // What another life of this node, or one that is gone, did not tell.
         self.complain(|store| store.tell_all(now));

@@ -146,6 +146,39 @@ function life.renew()
   for _, tag in ipairs(tags) do call('ZADD', K .. 'unacked_index', 'XX', score, tag) end
 end
 
+-- Whether nobody renewed this one for so many seconds, and no node of taskd has it.
+function life.is_stale(tag, seconds)
+  local score = call('ZSCORE', K .. 'unacked_index', tag)
+  if not score or tonumber(score) > tonumber(call('TIME')[1]) - seconds then return false end
+  for _, node in ipairs(call('ZRANGE', P .. 'alive', 0, -1)) do
+    if call('HEXISTS', P .. 'in:' .. node, tag) == 1 then return false end
+  end
+  return true
+end
+
+-- What stands in kombu's unacked for too long, behind so many others: tag and entry each.
+function ops.stale()
+  local seconds, past, most = taken(), taken(), taken()
+  local list = { 'stale' }
+  local upto = tonumber(call('TIME')[1]) - seconds
+  for _, tag in ipairs(call('ZRANGEBYSCORE', K .. 'unacked_index', '-inf', N(upto), 'LIMIT', past, most)) do
+    list[#list + 1] = { tag, call('HGET', K .. 'unacked', tag) or '' }
+  end
+  return list
+end
+
+-- Gives one of them back, to the front of its list. Answers whether it is gone from here.
+function ops.give_back()
+  local tag, seconds, queue, step, raw = take(), taken(), take(), taken(), take()
+  if not life.is_stale(tag, seconds) then return { 'given', 0 } end
+  call('ZREM', K .. 'unacked_index', tag)
+  if call('HDEL', K .. 'unacked', tag) == 1 then
+    call('RPUSH', life.lists(queue)[step], raw)
+    woken[queue] = true
+  end
+  return { 'given', 1 }
+end
+
 -- Stores the end of one that cannot be read: a record of a failure, its meta, and what is to be published with it.
 function ops.refuse_in()
   local now, tag, state, outcome, keep = taken(), take(), take(), take(), taken()
