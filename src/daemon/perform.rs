@@ -101,7 +101,10 @@ fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
         retries: message.retries,
         // A runner has no use for them.
         headers: if living.child.worker { message.headers } else { serde_json::Map::new() },
-        celery: message.celery,
+        celery: message.celery.filter(|_| living.child.worker).and_then(|sent| match *sent {
+            serde_json::Value::String(envelope) => crate::celery::handed::of(&envelope).map(Box::new),
+            given => Some(Box::new(given)),
+        }),
     })));
     d.runs.insert(order.run, info);
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use redis::Value;
 
+use super::app;
 use super::args::Args;
 use super::message::{self, Row, messages};
 use super::reply::Reader;
@@ -57,6 +58,8 @@ pub struct Peer {
     pub result_seconds: u64,
     /// Results are written at all.
     pub results: bool,
+    /// The queues that are drained by a pool with a Celery app.
+    pub apps: std::collections::BTreeSet<String>,
 }
 
 impl std::fmt::Debug for Peer {
@@ -114,14 +117,16 @@ impl Store {
     ) -> Result<(), Fault> {
         let taking = Taking { max_body: MAX_BODY, zone: jiff::tz::TimeZone::system() };
         let mut good = Vec::new();
+        let has_app = self.peer().is_some_and(|peer| peer.apps.contains(queue));
         for (tag, envelope, raw) in entries {
             let read = envelope.and_then(|envelope| {
                 let call = Call::read(&envelope, &taking)?;
                 canvas::check(&call).map_err(|wrong| wrong.of(&call.known()))?;
-                call.model(queue, now, Order::LowFirst)
+                app::is_for(&call, queue, has_app).map_err(|wrong| wrong.of(&call.known()))?;
+                Ok((call.model(queue, now, Order::LowFirst)?, call.replaced_task_nesting))
             });
             match read {
-                Ok(modeled) => good.push((tag, modeled.message, raw)),
+                Ok((modeled, nesting)) => good.push((tag, modeled.message, raw, nesting)),
                 Err(unfit) => self.refuse_in(queue, &tag, &unfit, &raw, now)?,
             }
         }
@@ -130,10 +135,11 @@ impl Store {
         }
         let mut args = Args::default();
         args.num(now.0).num(good.len());
-        for (tag, message, raw) in good {
+        for (tag, message, raw, nesting) in good {
             args.text(tag).num(1).text(message.id.as_str()).text("");
             let mut fields = message::fields(&message);
             fields.extend([b"ce".to_vec(), raw, b"cf".to_vec(), b"1".to_vec()]);
+            app::replacement(&mut fields, nesting);
             args.list(fields.into_iter());
         }
         self.ask("store_in", args).map(drop)
@@ -231,6 +237,10 @@ impl Store {
     fn told_of(&self, row: &Row, call: &Call, now: Wall) -> Result<Told, Wrong> {
         let record = &row.record;
         let Some(outcome) = &record.outcome else { return Ok(Told::default()) };
+        if app::is_ignored(outcome) {
+            return Ok(Told::default());
+        }
+        let call = &*app::without_called(call, outcome);
         let at = record.finished.unwrap_or(now);
         let mut told = Told::default();
         let keep = call.ignore_result != Some(true) && (row.result.is_none() || outcome.result.is_some());
@@ -247,7 +257,8 @@ impl Store {
                 };
                 let follow = canvas::succeeded(call, &result, now)?;
                 if keep {
-                    let meta = Meta::success(call, result.clone(), follow.children.clone(), at);
+                    let children = app::children(outcome, &follow.children);
+                    let meta = Meta::success(call, result.clone(), children, at);
                     told.metas.push((call.id.clone(), meta.write()));
                 }
                 told.follow(follow);
@@ -263,7 +274,8 @@ impl Store {
                 let exception = Exception::of(outcome, about);
                 let failed = canvas::failed(call, now)?;
                 let errbacks = matches!(state, State::Failure | State::Dead);
-                let children = if errbacks { failed.errbacks.children.clone() } else { Vec::new() };
+                let children = if errbacks { failed.errbacks.children.as_slice() } else { &[] };
+                let children = app::children(outcome, children);
                 let meta = Meta::of_outcome(call, state, outcome, about, children, at);
                 told.metas.extend(meta.filter(|_| keep).map(|meta| (call.id.clone(), meta.write())));
                 let status = Status::of_state(state).unwrap_or(Status::Failure);
