@@ -10,13 +10,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,7 @@ use crate::process::packet::Packets;
 const ROUND: usize = 16;
 
 /// Bytes of what a parent printed while it loaded its app that are told.
-const MAX_PRINTED: u64 = 16 << 10;
+const MAX_PRINTED: usize = 16 << 10;
 
 /// How often to look whether the control group of a parent that ended is empty.
 const LOOK: Duration = Duration::from_millis(50);
@@ -78,8 +78,10 @@ struct Parent {
     pid: u32,
     /// Takes orders: neither ended nor told to end.
     socket: Option<Packets>,
-    /// What it printed until it was ready.
-    output: Option<File>,
+    /// What it prints until it is ready.
+    output: Option<OwnedFd>,
+    /// The last of that.
+    printed: Vec<u8>,
     starting: Option<Starting>,
     ready: bool,
     /// Places that wait for the app to be loaded.
@@ -109,7 +111,8 @@ impl Parents {
         self.0.values().flat_map(|parent| {
             let socket = parent.socket.as_ref().map(AsFd::as_fd);
             let pipe = parent.starting.as_ref().map(|s| s.pipe().as_fd());
-            [socket, pipe].into_iter().flatten()
+            let output = parent.output.as_ref().map(AsFd::as_fd);
+            [socket, pipe, output].into_iter().flatten()
         })
     }
 
@@ -159,18 +162,28 @@ impl Parent {
         self.kill_at.get_or_insert(kill_at);
     }
 
+    /// Takes what it printed, so that it can go on.
+    fn read_output(&mut self) {
+        let Some(output) = &self.output else { return };
+        let mut bytes = [0; 4096];
+        loop {
+            match nix::unistd::read(output, &mut bytes) {
+                Ok(0) => break,
+                Ok(n) => self.printed.extend_from_slice(bytes.get(..n).unwrap_or_default()),
+                Err(Errno::EAGAIN) => return,
+                Err(_) => break,
+            }
+            let surplus = self.printed.len().saturating_sub(MAX_PRINTED);
+            self.printed.drain(..surplus);
+        }
+        // Nothing more comes of it.
+        self.output = None;
+    }
+
     /// What it printed, the last of it.
     fn printed(&mut self) -> String {
-        let Some(mut file) = self.output.take() else { return String::new() };
-        let mut bytes = Vec::new();
-        let length = file.metadata().map_or(0, |m| m.len());
-        let read = file
-            .seek(SeekFrom::Start(length.saturating_sub(MAX_PRINTED)))
-            .and_then(|_| file.take(MAX_PRINTED).read_to_end(&mut bytes));
-        match read {
-            Ok(_) => String::from_utf8_lossy(&bytes).trim().to_owned(),
-            Err(error) => format!("(what it printed cannot be read: {error})"),
-        }
+        self.read_output();
+        String::from_utf8_lossy(&std::mem::take(&mut self.printed)).trim().to_owned()
     }
 }
 
@@ -219,9 +232,8 @@ impl Core<'_> {
         self.last_child += 1;
         let id = ChildId(self.last_child);
         let (ours, theirs) = Packets::pair()?;
-        // Nobody reads it before the app is loaded, and so much fits always.
-        let output = File::from(memfd_create("taskd-parent", MFdFlags::MFD_CLOEXEC)?);
-        let printed = (output.try_clone()?.into(), output.try_clone()?.into());
+        let (output, out) = pipe()?;
+        let printed = (out.try_clone()?, out);
         let Started { pid, told, cell } = self.start_program(id, slot, identity, worker, &theirs, printed)?;
         tracing::debug!(TASKD_SLOT = %slot, TASKD_PID = pid, TASKD_USER = user, "parent of children starting");
         let parent = Parent {
@@ -231,6 +243,7 @@ impl Core<'_> {
             pid,
             socket: Some(ours),
             output: Some(output),
+            printed: Vec::new(),
             starting: Some(told),
             ready: false,
             waiting: Vec::new(),
@@ -294,6 +307,9 @@ impl Core<'_> {
     }
 
     fn hear_parent(&mut self, id: ChildId) {
+        if let Some(parent) = self.parents.0.get_mut(&id) {
+            parent.read_output();
+        }
         if let Some(parent) = self.parents.0.get_mut(&id)
             && let Some(starting) = &parent.starting
         {
@@ -330,6 +346,7 @@ impl Core<'_> {
             FromParent::Ready => {
                 parent.ready = true;
                 let (pool, printed) = (parent.slot.pool.clone(), parent.printed());
+                parent.output = None;
                 if !printed.is_empty() {
                     tracing::info!("the app of [pools.{pool}] printed while it was loaded:\n{printed}");
                 }
@@ -515,6 +532,7 @@ impl Core<'_> {
                 kill_at: socket.is_none().then_some(until),
                 socket: socket.filter(|_| !gone),
                 output: None,
+                printed: Vec::new(),
                 starting: None,
                 ready: true,
                 waiting: Vec::new(),
