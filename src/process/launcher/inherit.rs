@@ -374,6 +374,7 @@ mod tests {
             deaths: Vec::new(),
             last_child: 9,
             children: Vec::new(),
+            parents: Vec::new(),
             generations: BTreeMap::new(),
             foreign: BTreeSet::new(),
             tree: None,
