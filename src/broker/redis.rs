@@ -5,6 +5,7 @@
 //! and the indexes over them are those of the other stores (`lua/base.lua`); the suite in `tests/contract` judges all of
 //! them by the same cases.
 
+mod app;
 mod args;
 pub mod celery;
 mod decode;

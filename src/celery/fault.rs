@@ -113,6 +113,16 @@ pub enum Wrong {
         /// The most that is taken.
         limit: usize,
     },
+    /// One of Celery's own tasks, where no Celery app runs.
+    #[error(
+        "{task} is one of Celery's own tasks, which run in a Celery app, and the queue {queue} has no pool with `celery_app`: send it to one that has, or call the task itself for each element, as a group"
+    )]
+    NoApp {
+        /// The task.
+        task: String,
+        /// Where it was sent.
+        queue: String,
+    },
     /// Planned calls that contain one another too deeply, or are too many.
     #[error("the workflow of the message {why}")]
     Canvas {
@@ -145,6 +155,7 @@ impl Wrong {
             | Self::ContentEncoding { .. }
             | Self::Compression { .. }
             | Self::Broken { .. } => ("kombu.exceptions", "DecodeError"),
+            Self::NoApp { .. } => ("celery.exceptions", "NotRegistered"),
             Self::Missing(_)
             | Self::Kind { .. }
             | Self::Time { .. }

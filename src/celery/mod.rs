@@ -11,6 +11,7 @@
 //! | [`content`] | serializers and compressions: which are taken, which refused, and how large a body may become |
 //! | [`call`] | one call of a task: protocols 2 and 1, and the model's message |
 //! | [`signature`], [`canvas`] | calls that are planned inside calls, and what follows an end |
+//! | [`handed`] | what a child that runs an app is told of a client's message |
 //! | [`result`] | result metas, exceptions, children, chord parts |
 //! | [`event`] | what Flower and `celery events` listen to |
 //! | [`control`] | remote control: requests, and the replies to them |
@@ -25,6 +26,7 @@ pub mod control;
 pub mod envelope;
 pub mod event;
 pub mod fault;
+pub mod handed;
 pub mod json;
 pub mod moment;
 pub mod repr;

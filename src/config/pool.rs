@@ -55,10 +55,12 @@ impl<'a> Builder<'a, '_> {
         let section = own?;
         self.one_of_two(section);
         let celery_app = section.get("celery_app").and_then(Set::text).map(str::to_owned);
+        let preload = celery_app.is_some() && section.get("preload").and_then(Set::flag) == Some(true);
         let argv: Vec<String> = if let Some(app) = &celery_app {
             self.app_is_named(section, app);
             let python = section.get("python").and_then(Set::text).unwrap_or(PYTHON);
-            [python, SCRIPT, "--celery", app].map(str::to_owned).to_vec()
+            let words = [python, SCRIPT, "--celery", app, "--preload"];
+            words.iter().take(if preload { 5 } else { 4 }).map(|word| (*word).to_owned()).collect()
         } else if let Some(argv) = section.get("worker").and_then(Set::many) {
             argv.iter().map(|(s, _)| s.clone()).collect()
         } else {
@@ -68,7 +70,8 @@ impl<'a> Builder<'a, '_> {
             }
             return None;
         };
-        Some(Worker { argv, celery_app, surroundings: self.surroundings(at), limits: self.hard_limits(at) })
+        let (surroundings, limits) = (self.surroundings(at), self.hard_limits(at));
+        Some(Worker { argv, celery_app, preload, surroundings, limits })
     }
 
     /// Either a program or an app, and nothing for an app where there is none.
@@ -85,6 +88,11 @@ impl<'a> Builder<'a, '_> {
             let fault = Fault::new(FaultKind::Reference, &python.key_at, section.path("python"), message);
             self.check
                 .fault(fault.help("add celery_app = \"shop.celery:app\", or name the Python in `worker`"));
+        }
+        if let (false, Some(preload)) = (section.has("celery_app"), section.get("preload")) {
+            let message = "`preload` is for `celery_app`, and this pool has none";
+            let fault = Fault::new(FaultKind::Reference, &preload.key_at, section.path("preload"), message);
+            self.check.fault(fault.help("add celery_app = \"shop.celery:app\", or remove `preload`"));
         }
         for key in ["python", "celery_app"] {
             let Some(set) = section.get(key) else { continue };

@@ -232,6 +232,9 @@ pub struct Worker {
     /// module as its script.
     #[serde(default)]
     pub celery_app: Option<String>,
+    /// One process loads that app and the children are forked from it (`preload`).
+    #[serde(default)]
+    pub preload: bool,
     /// Surroundings of the process.
     pub surroundings: crate::model::task::Surroundings,
     /// Hard limits of one child.

@@ -14,6 +14,9 @@ use super::settings::{Pool, Settings};
 use super::tree::{quote, quote_key};
 use super::users::Users;
 
+/// The pattern of Celery's own tasks.
+const CELERYS_OWN: &str = "celery.*";
+
 impl<'a> Builder<'a, '_> {
     /// Every declared task.
     pub(super) fn tasks(&mut self, settings: &mut Settings, users: &Users) -> Option<()> {
@@ -38,6 +41,7 @@ impl<'a> Builder<'a, '_> {
             self.task_origins(section, &at, &task, settings);
             settings.tasks.insert(task.name.clone(), task);
         }
+        self.celerys_own(settings);
         // Said once, not for every task that has no queue of its own.
         if let Some(base) = base
             && let Some(queue) = base.get("queue").and_then(Set::text)
@@ -46,6 +50,24 @@ impl<'a> Builder<'a, '_> {
             self.missing(base, "queue", "queue", queue, settings.queues.keys());
         }
         Some(())
+    }
+
+    /// Celery's own tasks (`celery.map`, `celery.starmap`, `celery.accumulate` …), which every app has: where a pool runs
+    /// one they are declared without being named.
+    fn celerys_own(&self, settings: &mut Settings) {
+        let of_app = |queue: &str| {
+            let pool = settings.pool_of(queue).and_then(|p| p.worker.as_ref());
+            pool.is_some_and(|worker| worker.celery_app.is_some())
+        };
+        let Some(queue) = settings.queues.keys().find(|queue| of_app(queue)).cloned() else { return };
+        if crate::model::task::find(&settings.tasks, "celery.map").is_some() {
+            return;
+        }
+        let mut task = Task::new(CELERYS_OWN, Program::Worker);
+        task.queue = Some(queue);
+        task.result_max_size = settings.results.max_size;
+        task.result_expires_ms = settings.results.expires_ms;
+        settings.tasks.insert(CELERYS_OWN.to_owned(), task);
     }
 
     /// All but program and user.

@@ -70,7 +70,14 @@ fn peer(settings: &Settings) -> redis::celery::Peer {
         route: Arc::new(route),
         result_seconds: settings.results.expires_ms.div_ceil(1_000),
         results: settings.taskd.results != "none",
+        apps: settings.queues.keys().filter(|queue| has_app(settings, queue)).cloned().collect(),
     }
+}
+
+/// Whether a queue is drained by a pool that runs a Celery app.
+pub(super) fn has_app(settings: &Settings, queue: &str) -> bool {
+    let worker = settings.pool_of(queue).and_then(|pool| pool.worker.as_ref());
+    worker.is_some_and(|worker| worker.celery_app.is_some())
 }
 
 /// What Celery's tools see of this node, where its broker is one that they share.

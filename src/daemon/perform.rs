@@ -67,6 +67,7 @@ fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
     let now = super::clock::now();
     let Some(living) = d.children.get(&child) else { return };
     let message = order.message;
+    let has_app = super::broker::has_app(&d.settings, &message.queue);
     let passes = message.step.as_ref().is_some_and(|s| s.passes);
     let info = RunInfo {
         id: message.id.0.clone(),
@@ -101,7 +102,10 @@ fn start(d: &mut Daemon, child: ChildKey, order: RunOrder) {
         retries: message.retries,
         // A runner has no use for them.
         headers: if living.child.worker { message.headers } else { serde_json::Map::new() },
-        celery: message.celery,
+        celery: message.celery.filter(|_| has_app).and_then(|sent| match *sent {
+            serde_json::Value::String(envelope) => crate::celery::handed::of(&envelope).map(Box::new),
+            given => Some(Box::new(given)),
+        }),
     })));
     d.runs.insert(order.run, info);
 }

@@ -66,8 +66,9 @@ pub struct Message {
     /// Whatever a client attached; carried, never interpreted.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub headers: Map<String, Value>,
-    /// What a Celery client sent with it: `headers`, `properties` and `embed` (what follows it) of the raw call. Carried
-    /// to the child that runs a task of a Celery app.
+    /// What a Celery client sent with it, for the child that runs a task of a Celery app: `headers`, `properties` and
+    /// `embed` (what follows it) of the raw call, or, as a delivery of a broker that Celery shares has it, the text of
+    /// its envelope ([`crate::celery::handed`] reads it).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub celery: Option<Box<Value>>,
     /// The workflow it is a step of.

@@ -16,13 +16,14 @@ pub const SCRIPT_FD: i32 = 4;
 const BOOT: &str = include_str!("../../packaging/python/embedded.py");
 
 /// The module's files.
-const SOURCES: [(&str, &str); 9] = [
+const SOURCES: [(&str, &str); 10] = [
     ("__init__", include_str!("../../packaging/python/taskd_worker/__init__.py")),
     ("__main__", include_str!("../../packaging/python/taskd_worker/__main__.py")),
     ("_celery", include_str!("../../packaging/python/taskd_worker/_celery.py")),
     ("_follow", include_str!("../../packaging/python/taskd_worker/_follow.py")),
     ("_link", include_str!("../../packaging/python/taskd_worker/_link.py")),
     ("_output", include_str!("../../packaging/python/taskd_worker/_output.py")),
+    ("_preload", include_str!("../../packaging/python/taskd_worker/_preload.py")),
     ("_run", include_str!("../../packaging/python/taskd_worker/_run.py")),
     ("_tasks", include_str!("../../packaging/python/taskd_worker/_tasks.py")),
     ("_worker", include_str!("../../packaging/python/taskd_worker/_worker.py")),

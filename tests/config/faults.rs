@@ -200,6 +200,10 @@ fn every_kind_of_bad_value_is_refused_by_name() {
             "pools.p.celery_app: `worker` and `celery_app` exclude each other",
         ),
         (
+            "[pools.p]\nworker = ['x']\npreload = true",
+            "pools.p.preload: `preload` is for `celery_app`, and this pool has none",
+        ),
+        (
             "[pools.p]\npython = 'python3'",
             "pools.p.python: `python` is for `celery_app`, and this pool has none",
         ),

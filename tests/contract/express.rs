@@ -41,6 +41,7 @@ fn peer() -> Peer {
         route: Arc::new(|_| Some("q".to_owned())),
         result_seconds: 3_600,
         results: true,
+        apps: std::collections::BTreeSet::new(),
     }
 }
 

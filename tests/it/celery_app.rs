@@ -311,6 +311,156 @@ fn a_canceled_task_is_revoked() {
     assert_eq!(outcome(&node, "add", json!([1, 2]))["outcome"]["result"], 3);
 }
 
+/// Says when and where it is loaded.
+const LOADS: &str = "
+import os
+with open('loads', 'a') as loads:
+    loads.write(f'{os.getpid()}\\n')
+print('printed while it was loaded')
+";
+
+/// A node whose children are forked from one that loaded the app.
+fn preloaded(pool: &str, task: &str) -> Node {
+    let node = prepared(&format!("preload = true\n{pool}"), task);
+    std::fs::write(node.path().join("shop/celery.py"), format!("{LOADS}{APP}")).unwrap();
+    node
+}
+
+/// The processes that loaded the app, in their order.
+fn loads(node: &Node) -> Vec<i32> {
+    let text = std::fs::read_to_string(node.path().join("loads")).unwrap_or_default();
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+fn children(node: &Node) -> Vec<i64> {
+    pool(node)["children"].as_array().unwrap().iter().map(|c| c["pid"].as_i64().unwrap()).collect()
+}
+
+fn two_children(node: &Node) -> Vec<i64> {
+    until("two children", || Some(children(node)).filter(|there| there.len() == 2))
+}
+
+#[test]
+fn a_preloaded_app_is_loaded_once_and_its_children_are_the_launchers() {
+    let mut node = preloaded("max_tasks_per_child = 3", "");
+    let text = std::fs::read_to_string(node.config_file()).unwrap();
+    let two = text.replace("[pools.shop]\nprocesses = 1", "[pools.shop]\nprocesses = 2");
+    std::fs::write(node.config_file(), two).unwrap();
+    node.launch();
+    let first = two_children(&node);
+    for child in &first {
+        let (_, parent) = procs::state_and_parent(i32::try_from(*child).unwrap()).unwrap();
+        assert_eq!(parent, node.launcher(), "as every child");
+    }
+    for n in 0..20 {
+        assert_eq!(outcome(&node, "add", json!([n, n]))["outcome"]["result"], 2 * n);
+    }
+    let now = two_children(&node);
+    assert!(now.iter().all(|pid| !first.contains(pid)), "they were recycled: {first:?} {now:?}");
+    let loaded = loads(&node);
+    assert_eq!(loaded.len(), 1, "{loaded:?}");
+    assert!(node.log().contains("printed while it was loaded"), "{}", node.log());
+    let killed = i32::try_from(now[0]).unwrap();
+    procs::kill9(killed);
+    until("another one", || {
+        let there = children(&node);
+        (there.len() == 2 && !there.contains(&now[0])).then_some(())
+    });
+    assert_eq!(loads(&node).len(), 1);
+    assert_eq!(node.stop(), 0);
+    assert!(!procs::lives(loaded[0]), "the parent is gone with the launcher");
+}
+
+#[test]
+fn limits_and_kills_reach_children_that_were_forked() {
+    let mut node = preloaded("", "");
+    let (mut up, mut go) = (node.fifo("up"), node.fifo("go"));
+    node.launch();
+    let done = outcome(&node, "hard", json!([]));
+    assert_eq!(done["outcome"]["cause"], json!({"kind": "time_limit", "soft": false}), "{done}");
+    assert_eq!(outcome(&node, "soft", json!([]))["outcome"]["result"], "cleaned up");
+    let id = enqueue(&node, "held", json!([]));
+    let first = up.line();
+    procs::kill9(first.split_once(' ').unwrap().0.parse().unwrap());
+    assert!(up.line().ends_with("True"));
+    go.release(1);
+    assert_eq!(node.finished(&id)["outcome"]["result"], true);
+    assert_eq!(loads(&node).len(), 1);
+    // Nothing of the parent's is open in them, and they are what others are.
+    let around = outcome(&node, "around", json!([]))["outcome"]["result"].clone();
+    assert_eq!(around["fds"], json!(["0", "1", "2", "3", "4"]), "{around}");
+}
+
+#[test]
+fn children_outlive_their_parent_and_the_daemon() {
+    let mut node = preloaded("", "");
+    let (mut up, mut go) = (node.fifo("up"), node.fifo("go"));
+    node.launch();
+    let id = enqueue(&node, "held", json!([]));
+    up.line();
+    procs::kill9(loads(&node)[0]);
+    procs::kill9(node.daemon());
+    until("a new daemon", || {
+        let status = Http::connect(&node.socket()).ok()?.ask("GET", "/v1/status", "").ok()?;
+        (status.status == 200 && status.json()["epoch"] == 2).then_some(())
+    });
+    go.release(1);
+    let done = node.finished(&id);
+    assert_eq!((&done["state"], &done["attempt"]), (&json!("SUCCESS"), &json!(1)), "{done}");
+    procs::kill9(i32::try_from(children(&node)[0]).unwrap());
+    assert_eq!(outcome(&node, "add", json!([1, 1]))["outcome"]["result"], 2, "another parent was started");
+    assert_eq!(loads(&node).len(), 2);
+}
+
+#[test]
+fn a_reload_loads_the_app_again_and_the_old_parent_goes_with_its_last_child() {
+    let mut node = preloaded("", "");
+    let (mut up, mut go) = (node.fifo("up"), node.fifo("go"));
+    node.launch();
+    let id = enqueue(&node, "held", json!([]));
+    up.line();
+    let old = loads(&node)[0];
+    let text = std::fs::read_to_string(node.config_file()).unwrap();
+    std::fs::write(node.config_file(), text.replace("preload = true", "preload = true\nnice = 1")).unwrap();
+    node.ok(&["reload"]);
+    assert!(procs::lives(old), "a child of it runs something");
+    go.release(1);
+    assert_eq!(node.finished(&id)["attempt"], 1);
+    assert_eq!(outcome(&node, "add", json!([1, 1]))["outcome"]["result"], 2);
+    assert_eq!(loads(&node).len(), 2);
+    until("the end of the old parent", || (!procs::lives(old)).then_some(()));
+}
+
+#[test]
+fn what_runs_in_a_forked_child_goes_on_when_the_program_is_replaced() {
+    let mut node = preloaded("", "");
+    let (mut up, mut go) = (node.fifo("up"), node.fifo("go"));
+    node.launch();
+    let id = enqueue(&node, "held", json!([]));
+    up.line();
+    node.ok(&["reload", "--binary"]);
+    go.release(1);
+    let done = node.finished(&id);
+    assert_eq!((&done["state"], &done["attempt"]), (&json!("SUCCESS"), &json!(1)), "{done}");
+    assert_eq!(outcome(&node, "add", json!([1, 1]))["outcome"]["result"], 2);
+    let old = loads(&node)[0];
+    until("the end of the old parent", || (!procs::lives(old)).then_some(()));
+    assert_eq!(node.stop(), 0);
+}
+
+#[test]
+fn a_preloaded_app_that_cannot_be_loaded_is_told_in_the_status() {
+    let mut node = preloaded("", "");
+    std::fs::write(node.path().join("shop/celery.py"), "import nowhere\n").unwrap();
+    node.launch();
+    let why = "cannot load the Celery app shop.celery:app: ModuleNotFoundError: No module named 'nowhere'";
+    let degraded = until("the reason", || pool(&node)["degraded"].as_str().map(str::to_owned));
+    assert!(degraded.contains(why), "{degraded}");
+    assert!(node.log().contains("Traceback"), "all of it is in the log: {}", node.log());
+    std::fs::write(node.path().join("shop/celery.py"), APP).unwrap();
+    assert_eq!(outcome(&node, "add", json!([1, 1]))["outcome"]["result"], 2, "it is tried again");
+}
+
 #[test]
 fn an_app_that_cannot_be_loaded_is_told_in_the_status() {
     for (text, why) in [

@@ -24,10 +24,15 @@ def main() -> None:
     parser.add_argument(
         "--loglevel", type=str.upper, choices=levels, default="WARNING", help="what a Celery app logs; default WARNING"
     )
+    parser.add_argument(
+        "--preload", action="store_true", help="with --celery: load the app once, for children that are forked from this one"
+    )
     parser.add_argument("--list", action="store_true", help="print the tasks' names and exit")
     options = parser.parse_args()
     if options.capacity < 1:
         parser.error("--capacity is at least 1")
+    if options.preload and options.celery is None:
+        parser.error("--preload is for --celery")
     if options.celery is not None:
         from . import _celery
 
@@ -36,7 +41,7 @@ def main() -> None:
         if options.list:
             print("\n".join(_celery.names(options.celery)))
         else:
-            _celery.run(options.celery, options.loglevel)
+            _celery.run(options.celery, options.loglevel, options.preload)
         return
     if not options.modules:
         parser.error("name a module with tasks, or a Celery app with --celery")

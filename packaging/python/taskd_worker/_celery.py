@@ -17,7 +17,7 @@ import time
 import traceback
 from typing import Any, Callable, Dict, List, Optional
 
-from . import _worker
+from . import _preload, _worker
 from ._follow import Call, adopt, end_of, exception
 from ._run import Canceled, DoNotRetry
 from ._worker import Worker, failure, socket_of_taskd
@@ -74,6 +74,8 @@ class Host:
         self.hostname = f"celery@{os.environ.get('TASKD_NODE') or os.uname().nodename}"
         self.instance = Instance(app, self.hostname)
         self.instance.loglevel = self.loglevel = getattr(logging, loglevel)
+        #: This process is main process and child in one.
+        self.whole = True
 
     def prepare(self) -> None:
         """What a worker does before it has children."""
@@ -97,17 +99,32 @@ class Host:
         _set_task_join_will_block(True)
         self.app.loader.init_worker_process()
         signals.worker_process_init.send(sender=self.hostname)
+        if self.whole:
+            self.ready()
+
+    def ready(self) -> None:
+        from celery import signals
+
         signals.worker_ready.send(sender=self.instance)
 
     def ending(self) -> None:
         from celery import signals
 
-        signals.worker_shutting_down.send(sender=self.hostname, sig="SIGTERM", how="Warm", exitcode=0)
+        if self.whole:
+            signals.worker_shutting_down.send(sender=self.hostname, sig="SIGTERM", how="Warm", exitcode=0)
 
     def end(self) -> None:
         from celery import signals
 
         signals.worker_process_shutdown.send(sender=self.hostname, pid=os.getpid(), exitcode=0)
+        if self.whole:
+            signals.worker_shutdown.send(sender=self.instance)
+
+    def end_of_parent(self) -> None:
+        """What is the part of the main process of a worker."""
+        from celery import signals
+
+        signals.worker_shutting_down.send(sender=self.hostname, sig="SIGTERM", how="Warm", exitcode=0)
         signals.worker_shutdown.send(sender=self.instance)
 
 
@@ -185,8 +202,9 @@ class CeleryWorker(Worker):
             pass
 
 
-def run(name: str, loglevel: str = "WARNING") -> None:
-    """Run the tasks of this Celery app until taskd says that it is over.
+def run(name: str, loglevel: str = "WARNING", preload: bool = False) -> None:
+    """Run the tasks of this Celery app until taskd says that it is over. ``preload``: in processes that are forked from
+    this one.
 
     :raises SystemExit: it was not started by taskd, or the app cannot be loaded.
     """
@@ -194,9 +212,20 @@ def run(name: str, loglevel: str = "WARNING") -> None:
     host = Host(load(name), loglevel)
     try:
         host.prepare()
+        if preload:
+            # What the children would each do again.
+            host.app.finalize()
+            _preload.disconnect(host.app)
     except BaseException as error:  # noqa: B902 - a task module may also call sys.exit()
         traceback.print_exc()
         sys.exit(f"taskd_worker: cannot start the Celery app {name}: {type(error).__name__}: {error}")
+    if preload:
+        host.whole = False
+        own = _preload.Parent(sock, host).children()
+        if own is None:
+            host.end_of_parent()
+            return
+        sock = own
     host.begin()
     try:
         CeleryWorker(sock, host).serve()

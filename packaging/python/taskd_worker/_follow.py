@@ -30,6 +30,7 @@ class Call(Job):
     def __init__(self, key: str, said: Dict[str, Any]) -> None:
         super().__init__(key, said)
         celery = said.get("celery") or {}
+        self.args, self.kwargs = typed(self.args), typed(self.kwargs)
         #: As the client sent them, where one of Celery's did.
         self.headers: Dict[str, Any] = dict(celery.get("headers") or {})
         self.properties: Dict[str, Any] = dict(celery.get("properties") or {})
@@ -100,6 +101,17 @@ class Call(Job):
         if self.errbacks:
             told["errbacks"] = self.errbacks
         return told
+
+
+def typed(value: Any) -> Any:
+    """A value of Celery's JSON: times, UUIDs and the like are what they were."""
+    from kombu.utils.json import object_hook
+
+    if isinstance(value, list):
+        return [typed(item) for item in value]
+    if isinstance(value, dict):
+        return object_hook({key: typed(item) for key, item in value.items()})
+    return value
 
 
 def adopt(worker: "CeleryWorker", task: Any) -> None:
@@ -206,7 +218,8 @@ class Results:
             return
         request.callbacks, request.chain = job.hidden
         job.children = children(request)
-        if store_result or job.said.get("passes"):
+        follows = job.said.get("passes") or any(job.embed.get(key) for key in ("callbacks", "chain", "chord"))
+        if store_result or follows:
             job.result = as_json(result)
 
     def mark_as_failure(self, task_id: str, exc: BaseException, traceback: Any = None, request: Any = None, **more: Any) -> None:

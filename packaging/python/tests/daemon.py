@@ -1,5 +1,6 @@
 """A daemon of taskd as the worker sees it: the other end of its socket."""
 
+import ctypes
 import json
 import os
 import pathlib
@@ -11,13 +12,15 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 PATIENCE = 60
+#: prctl(2).
+PR_SET_CHILD_SUBREAPER = 36
 
 
 class Daemon:
     """Starts a worker and speaks the protocol with it."""
 
-    def __init__(self, *words):
-        self.socket, theirs = socket.socketpair()
+    def __init__(self, *words, kind=socket.SOCK_STREAM):
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, kind)
         self.socket.settimeout(PATIENCE)
         path = os.pathsep.join([str(HERE.parent), str(HERE)])
         environment = {**os.environ, "TASKD_FD": str(theirs.fileno()), "PYTHONPATH": path}
@@ -88,6 +91,68 @@ class Daemon:
         self.process.stdout.close()
         self.process.stderr.close()
         self.socket.close()
+
+
+class Launcher(Daemon):
+    """Starts a parent, and has children forked from it, as taskd's launcher does."""
+
+    def __init__(self, *words):
+        # Whoever loses its parent below becomes a child of this process.
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        super().__init__(*words, kind=socket.SOCK_SEQPACKET)
+        self.last = 0
+
+    def hears(self):
+        packet = self.socket.recv(65536)
+        if not packet:
+            raise EOFError(self.process.stderr.read())
+        return json.loads(packet)
+
+    def order(self, slot="shop/0"):
+        """Asks for a child; its daemon, which has not spoken yet."""
+        self.last += 1
+        ours, theirs = socket.socketpair()
+        out, out_end = os.pipe()
+        err, err_end = os.pipe()
+        order = json.dumps({"op": "fork", "child": self.last, "slot": slot}).encode()
+        socket.send_fds(self.socket, [order], [theirs.fileno(), out_end, err_end])
+        for end in (out_end, err_end):
+            os.close(end)
+        theirs.close()
+        return Forked(self.last, ours, out, err)
+
+    def child(self, slot="shop/0"):
+        child = self.order(slot)
+        said = self.hears()
+        assert (said["op"], said["child"]) == ("forked", child.number), said
+        child.pid = said["pid"]
+        self.socket.sendall(json.dumps({"op": "go", "child": child.number}).encode())
+        assert self.hears() == {"op": "born", "child": child.number}
+        return child
+
+
+class Forked(Daemon):
+    """The daemon of a child that was forked."""
+
+    def __init__(self, number, sock, out, err):
+        self.number, self.socket, self.pid = number, sock, None
+        self.socket.settimeout(PATIENCE)
+        self.process = self
+        self.stdout, self.stderr = os.fdopen(out), os.fdopen(err)
+        self.rest, self.heard = b"", []
+        self.status = None
+
+    def poll(self):
+        return self.status
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def wait(self, _patience=None):
+        """Only its parent can."""
+        if self.status is None:
+            self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.status
 
 
 def waits(what, look):

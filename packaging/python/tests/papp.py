@@ -222,5 +222,10 @@ def history():
 
 
 @app.task
+def slot():
+    return os.environ["TASKD_SLOT"]
+
+
+@app.task
 def environment():
     return {"path": sys.path, "fds": sorted(os.listdir("/proc/self/fd")), "argv": sys.argv, "pid": os.getpid()}

@@ -243,6 +243,96 @@ class Ends(Case):
         self.assertEqual(daemon.process.wait(fake.PATIENCE), 0)
 
 
+class Preloaded(Case):
+    def parent(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        os.environ["PAPP_BACKEND"] = f"file://{self.folder.name}"
+        launcher = fake.Launcher("--celery", "papp:app", "--preload")
+        self.addCleanup(launcher.close)
+        self.assertEqual(launcher.hears(), {"op": "ready"})
+        return launcher
+
+    def born(self, launcher, slot="shop/0"):
+        child = launcher.child(slot)
+        self.addCleanup(child.close)
+        child.hello()
+        return child
+
+    def test_children_are_the_launchers_own_and_call_tasks(self):
+        launcher = self.parent()
+        first, second = self.born(launcher), self.born(launcher, "shop/1")
+        self.assertEqual(self.ends(first, "add", 1, 2)["result"], 3)
+        self.assertEqual(self.ends(second, "add", 3, 4)["result"], 7)
+        seen = self.ends(first, "environment")["result"]
+        self.assertEqual(seen["pid"], first.pid)
+        self.assertNotEqual(first.pid, second.pid)
+        # Its socket and nothing of its parent's, and the directory that is being read.
+        self.assertEqual(len(seen["fds"]), 5, seen)
+        with open(f"/proc/{first.pid}/stat") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        # Parent, process group and session.
+        self.assertEqual([int(n) for n in fields[1:4]], [os.getpid(), first.pid, first.pid])
+        self.assertEqual(self.ends(second, "slot")["result"], "shop/1")
+        self.assertEqual(first.stop(), 0)
+        self.assertEqual(self.ends(second, "add", 1, 1)["result"], 2)
+
+    def test_signals_go_to_parent_and_children_as_under_celery(self):
+        launcher = self.parent()
+        child = self.born(launcher)
+        self.assertEqual(self.ends(child, "history")["result"], ["worker_init", "worker_process_init", "task_prerun"])
+        late = self.born(launcher)
+        seen = self.ends(late, "history")["result"]
+        self.assertEqual(seen, ["worker_init", "worker_ready", "worker_process_init", "task_prerun"])
+        self.assertEqual(child.stop(), 0)
+        self.assertIn("worker_process_shutdown", child.stdout.read())
+        self.assertEqual(launcher.stop(), 0)
+
+    def test_children_outlive_their_parent_and_its_end(self):
+        launcher = self.parent()
+        child = self.born(launcher)
+        child.run("1", "papp.sleeps", 0.3)
+        child.printed("asleep")
+        launcher.process.send_signal(signal.SIGKILL)
+        launcher.process.wait()
+        self.assertEqual(child.outcome()["op"], "success")
+        child.send_signal(signal.SIGKILL)
+        self.assertEqual(child.wait(), -signal.SIGKILL)
+
+    def test_a_child_that_nobody_speaks_to_is_gone_with_its_socket(self):
+        launcher = self.parent()
+        child = launcher.child()
+        child.socket.close()
+        self.assertEqual(child.wait(), 0)
+        self.assertEqual(self.ends(self.born(launcher), "add", 1, 1)["result"], 2)
+
+    def test_many_may_be_on_their_way_at_once(self):
+        launcher = self.parent()
+        asked = {child.number: child for child in (launcher.order(f"shop/{n}") for n in range(5))}
+        for child in asked.values():
+            self.addCleanup(child.close)
+        born = set()
+        while len(born) < len(asked):
+            said = launcher.hears()
+            if said["op"] == "forked":
+                asked[said["child"]].pid = said["pid"]
+            else:
+                self.assertEqual(said["op"], "born")
+                born.add(said["child"])
+            if said["op"] == "forked" and len([c for c in asked.values() if c.pid]) == len(asked):
+                for number in asked:
+                    launcher.say(op="go", child=number)
+        for child in asked.values():
+            child.hello()
+            self.assertEqual(self.ends(child, "add", 1, 1)["result"], 2)
+
+    def test_sigterm_and_the_end_of_the_socket_end_a_parent(self):
+        launcher = self.parent()
+        launcher.process.send_signal(signal.SIGTERM)
+        self.assertEqual(launcher.process.wait(fake.PATIENCE), 0)
+        self.assertEqual(self.parent().stop(), 0)
+
+
 class Loading(Case):
     def test_names_are_found_as_celery_finds_them(self):
         for name in "papp", "papp:app", "papp.app":

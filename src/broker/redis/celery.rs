@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use redis::Value;
 
+use super::app;
 use super::args::Args;
 use super::express::is_plain;
 use super::message::{self, Row, messages};
@@ -61,6 +62,8 @@ pub struct Peer {
     pub result_seconds: u64,
     /// Results are written at all.
     pub results: bool,
+    /// The queues that are drained by a pool with a Celery app.
+    pub apps: std::collections::BTreeSet<String>,
 }
 
 impl std::fmt::Debug for Peer {
@@ -85,15 +88,22 @@ pub(super) struct Came {
 }
 
 impl Came {
-    /// Reads it.
-    pub(super) fn read(tag: String, queue: &str, raw: Vec<u8>, now: Wall) -> Self {
-        Self::of(tag, queue, Envelope::read(&raw), raw, now)
+    /// Reads it; `has_app`: what drains its queue is a Celery app.
+    pub(super) fn read(tag: String, queue: &str, has_app: bool, raw: Vec<u8>, now: Wall) -> Self {
+        Self::of(tag, (queue, has_app), Envelope::read(&raw), raw, now)
     }
 
-    fn of(tag: String, queue: &str, envelope: Result<Envelope, Unfit>, raw: Vec<u8>, now: Wall) -> Self {
+    fn of(
+        tag: String,
+        (queue, has_app): (&str, bool),
+        envelope: Result<Envelope, Unfit>,
+        raw: Vec<u8>,
+        now: Wall,
+    ) -> Self {
         let read = envelope.and_then(|envelope| {
             let call = Call::read(&envelope, &taking())?;
             canvas::check(&call).map_err(|wrong| wrong.of(&call.known()))?;
+            app::is_for(&call, queue, has_app).map_err(|wrong| wrong.of(&call.known()))?;
             let message = call.model(queue, now, Order::LowFirst)?.message;
             Ok((call, message))
         });
@@ -104,6 +114,11 @@ impl Came {
     /// The call and its message, where nothing but its result follows it.
     pub(super) fn plain(&self) -> Option<&(Call, Message)> {
         self.read.as_ref().ok().filter(|(call, _)| is_plain(call))
+    }
+
+    /// Its envelope, for who runs it in a Celery app.
+    pub(super) fn envelope(&self) -> Vec<u8> {
+        self.raw.clone()
     }
 }
 
@@ -137,22 +152,23 @@ impl Store {
             for value in list.each() {
                 let mut entry = Reader::of(value).map_err(fault)?;
                 let (tag, raw) = (entry.text().map_err(fault)?, entry.bytes().map_err(fault)?);
-                came.push(Came::read(tag, queue, raw, now));
+                came.push(Came::read(tag, queue, self.has_app(queue), raw, now));
             }
             self.store_in(came, now)?;
         }
     }
 
     /// Stores what was taken off the lists and did not end: what nobody has in hand (`left`), or what is on the express
-    /// way, `all` of this node's or of all `nodes`; only this id, if one is given. Answers how many there were.
+    /// way, `all` of this node's or of all `nodes`; only this id but for this tag, if they are given. Answers how many there
+    /// were.
     pub(super) fn take_in_left(
         &mut self,
         what: &str,
-        id: Option<&MessageId>,
+        id: Option<(&MessageId, &str)>,
         now: Wall,
     ) -> Result<usize, Fault> {
         let mut args = Args::default();
-        args.text(what).opt(id.map(MessageId::as_str));
+        args.text(what).opt(id.map(|(id, _)| id.as_str()));
         let list = self.ask("taken_in", args)?;
         let mut came = Vec::with_capacity(list.len());
         for value in list.each() {
@@ -160,13 +176,26 @@ impl Store {
             let node = entry.text().map_err(fault)?;
             let (tag, queue) = (entry.text().map_err(fault)?, entry.text().map_err(fault)?);
             let (token, started) = (entry.text().map_err(fault)?, entry.text().map_err(fault)?);
+            if id.is_some_and(|(_, but)| but == tag) {
+                continue;
+            }
             let raw = entry.bytes().map_err(fault)?;
             let read = Unacked::read(&raw).map(|unacked| unacked.envelope);
             let raw = read.as_ref().map_or(raw, |envelope| envelope.write().text().as_bytes().to_vec());
-            came.push(Came { node, token, started, ..Came::of(tag, &queue, read, raw, now) });
+            came.push(Came {
+                node,
+                token,
+                started,
+                ..Came::of(tag, (&queue, self.has_app(&queue)), read, raw, now)
+            });
         }
         let found = came.len();
         self.store_in(came, now).map(|()| found)
+    }
+
+    /// Whether what drains this queue is a Celery app.
+    pub(super) fn has_app(&self, queue: &str) -> bool {
+        self.peer().is_some_and(|peer| peer.apps.contains(queue))
     }
 
     /// Makes rows of these.
@@ -174,7 +203,18 @@ impl Store {
         let mut good = Vec::with_capacity(came.len());
         for one in came {
             match one.read {
-                Ok((_, message)) => good.push((one.tag, one.node, one.token, one.started, message, one.raw)),
+                Ok((call, message)) => {
+                    let nesting = call.replaced_task_nesting;
+                    if nesting > 0 && one.token.is_empty() {
+                        // It stands in the place of one that may be on the express way: it is compared with a row.
+                        self.take_in_left("nodes", Some((&message.id, &one.tag)), now)?;
+                        self.express.forget_one(&message.id);
+                    }
+                    let mut fields = message::fields(&message);
+                    fields.extend([b"ce".to_vec(), one.raw, b"cf".to_vec(), b"1".to_vec()]);
+                    app::replacement(&mut fields, nesting);
+                    good.push((one.tag, one.node, one.token, one.started, message.id, fields));
+                }
                 Err(unfit) => self.refuse_in(&one.queue, &one.tag, &unfit, &one.raw, now)?,
             }
         }
@@ -183,15 +223,12 @@ impl Store {
             let rest = good.split_off(good.len().min(TAKEN));
             let mut args = Args::default();
             args.num(now.0).num(good.len());
-            for (tag, node, token, started, message, raw) in good {
+            for (tag, node, token, started, id, fields) in good {
                 args.text(if node.is_empty() { own.clone() } else { node })
                     .text(tag)
                     .text(token)
                     .text(started);
-                args.num(1).text(message.id.as_str()).text("");
-                let mut fields = message::fields(&message);
-                fields.extend([b"ce".to_vec(), raw, b"cf".to_vec(), b"1".to_vec()]);
-                args.list(fields.into_iter());
+                args.num(1).text(id.as_str()).text("").list(fields.into_iter());
             }
             self.ask("store_in", args)?;
             good = rest;
@@ -290,6 +327,10 @@ impl Store {
     pub(super) fn told_of(&self, row: &Row, call: &Call, now: Wall) -> Result<Told, Wrong> {
         let record = &row.record;
         let Some(outcome) = &record.outcome else { return Ok(Told::default()) };
+        if app::is_ignored(outcome) {
+            return Ok(Told::default());
+        }
+        let call = &*app::without_called(call, outcome);
         let at = record.finished.unwrap_or(now);
         let mut told = Told::default();
         let keep = call.ignore_result != Some(true) && (row.result.is_none() || outcome.result.is_some());
@@ -306,7 +347,8 @@ impl Store {
                 };
                 let follow = canvas::succeeded(call, &result, now)?;
                 if keep {
-                    let meta = Meta::success(call, result.clone(), follow.children.clone(), at);
+                    let children = app::children(outcome, &follow.children);
+                    let meta = Meta::success(call, result.clone(), children, at);
                     told.metas.push((call.id.clone(), meta.write()));
                 }
                 told.follow(follow);
@@ -322,7 +364,8 @@ impl Store {
                 let exception = Exception::of(outcome, about);
                 let failed = canvas::failed(call, now)?;
                 let errbacks = matches!(state, State::Failure | State::Dead);
-                let children = if errbacks { failed.errbacks.children.clone() } else { Vec::new() };
+                let children = if errbacks { failed.errbacks.children.as_slice() } else { &[] };
+                let children = app::children(outcome, children);
                 let meta = Meta::of_outcome(call, state, outcome, about, children, at);
                 told.metas.extend(meta.filter(|_| keep).map(|meta| (call.id.clone(), meta.write())));
                 let status = Status::of_state(state).unwrap_or(Status::Failure);

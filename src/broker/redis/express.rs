@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::app;
 use super::args::Args;
 use super::celery::{Came, RESULT_SECONDS};
 use super::message::{self, Row};
@@ -59,6 +60,7 @@ pub(super) fn is_plain(call: &Call) -> bool {
         && none(&call.errbacks)
         && none(&call.chain)
         && call.chord.is_none()
+        && call.replaced_task_nesting == 0
 }
 
 /// Whether an end leaves nothing but a record and a result.
@@ -69,6 +71,8 @@ fn is_simple(settle: &Settle) -> bool {
         && settle.takes.is_empty()
         && settle.call.is_none()
         && !settle.lost
+        // A task that put another one in its own place tells nothing.
+        && !app::is_ignored(&settle.outcome)
 }
 
 impl Ride {
@@ -102,6 +106,11 @@ impl Express {
     /// Others took over what was held, or it became rows.
     pub(super) fn forget(&mut self) {
         self.held.clear();
+    }
+
+    /// This one became a row.
+    pub(super) fn forget_one(&mut self, id: &MessageId) {
+        self.held.remove(id);
     }
 
     /// What was handed out for this lease beside what its answer has.
@@ -263,13 +272,14 @@ impl Store {
         let first: i64 = said.num().map_err(fault)?;
         let seq: i64 = said.num().map_err(fault)?;
         let mut list = said.list().map_err(fault)?;
+        let has_app = self.has_app(queue);
         let (mut deliveries, mut rows, mut no) = (Vec::new(), Vec::new(), 0);
         while !list.is_empty() {
             let tag = list.text().map_err(fault)?;
             let id = list.text().map_err(fault)?;
             let raw = list.bytes().map_err(fault)?;
             no += 1;
-            let came = Came::read(tag, queue, raw, now);
+            let came = Came::read(tag, queue, has_app, raw, now);
             match came.plain().filter(|(call, message)| call.id == id && self.may_fly(message)) {
                 Some((call, message)) => {
                     let token = Token(first + no);
@@ -286,8 +296,9 @@ impl Store {
                         started: None,
                     };
                     self.express.held.insert(message.id.clone(), ride);
+                    let envelope = has_app.then(|| came.envelope());
                     deliveries.push(Delivery {
-                        message: message.clone(),
+                        message: message::with_envelope(message.clone(), envelope),
                         token,
                         attempt: 1,
                         losses: 0,
@@ -372,14 +383,14 @@ impl Store {
     /// Whether this operation names what was on the express way of some node and is a row now.
     pub(super) fn unfold_named(&mut self, op: &Op) -> bool {
         let (Op::Get { id } | Op::Revoke { id, .. }) = op else { return false };
-        self.take_in_left("nodes", Some(id), wall()).is_ok_and(|found| found > 0)
+        self.take_in_left("nodes", Some((id, "")), wall()).is_ok_and(|found| found > 0)
     }
 
     /// Makes rows of what is on the express way, `all` of this node's or of all `nodes`; only this id, if one is given.
     pub(super) fn unfold(&mut self, what: &str, id: Option<&MessageId>) -> Result<(), Fault> {
-        self.take_in_left(what, id, wall()).map(drop)?;
+        self.take_in_left(what, id.map(|id| (id, "")), wall()).map(drop)?;
         match id {
-            Some(id) => drop(self.express.held.remove(id)),
+            Some(id) => self.express.forget_one(id),
             None => self.express.forget(),
         }
         Ok(())

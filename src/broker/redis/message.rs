@@ -119,7 +119,7 @@ impl Row {
         let record = self.record;
         let token = record.token.ok_or_else(|| Odd::new("a delivery without a token"))?;
         Ok(Delivery {
-            message: record.message,
+            message: with_envelope(record.message, self.envelope),
             token,
             attempt: record.attempt,
             losses: record.losses,
@@ -127,6 +127,13 @@ impl Row {
             rank: self.rank,
         })
     }
+}
+
+/// A message as it is handed to a node: with the envelope of the client that sent it.
+pub(super) fn with_envelope(mut message: Message, envelope: Option<Vec<u8>>) -> Message {
+    let text = envelope.and_then(|bytes| String::from_utf8(bytes).ok());
+    message.celery = text.map(|text| Box::new(serde_json::Value::String(text)));
+    message
 }
 
 /// Reads what `row.record` answers; `None` where it is empty.

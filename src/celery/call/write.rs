@@ -39,7 +39,8 @@ impl Call {
         Envelope::new(&body, self.header_fields(sending.origin), properties)
     }
 
-    fn embed(&self) -> Raw {
+    /// What follows the call: the third part of a body of protocol 2.
+    pub(in crate::celery) fn embed(&self) -> Raw {
         let mut object = Object::new()
             .with("callbacks", &write_list(self.callbacks.as_deref()))
             .with("errbacks", &write_list(self.errbacks.as_deref()))

@@ -244,6 +244,8 @@ impl<'a> Plan<'a> {
         call.soft_time_limit_ms = read::seconds(options.get("soft_time_limit"), "soft_time_limit")?;
         let retries = options.get("retries").and_then(Json::as_i64);
         call.retries = retries.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+        let nesting = options.get("replaced_task_nesting").and_then(Json::as_i64);
+        call.replaced_task_nesting = nesting.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
         call.shadow = options.text("shadow");
         call.reply_to = options.text("reply_to").filter(|to| !to.is_empty());
         call.ignore_result = Some(options.get("ignore_result").and_then(Json::as_bool).unwrap_or(false));

@@ -107,7 +107,7 @@ pub(super) const POOL: &[Key] = keys! {
     "read_write_paths": Kind::Paths, Now, "", "Files and directories that the worker may write though protect_system says otherwise.";
     "celery_app": Kind::Text, Now, "", "A Celery app whose tasks this pool runs, named as for `celery -A`: shop.celery:app. It is looked for in working_directory first; what follows its tasks and their results is taskd's to keep.";
     "python": Kind::Text, Now, "", "The Python that runs celery_app, with Celery installed: that of the app's virtualenv, as /srv/shop/venv/bin/python; by default python3.";
-    "preload": Kind::Bool, Later, "", "Load the Celery app once and fork the children from it.";
+    "preload": Kind::Bool, Now, "", "Load celery_app once, in a process of its own, and fork the children from it: they start at once and share the memory of what was loaded. That process is replaced when the config is reloaded. What memory_max bounds is then what a child uses beyond what it shares.";
 };
 
 pub(super) const QUEUE: &[Key] = keys! {

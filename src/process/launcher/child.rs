@@ -50,6 +50,8 @@ pub(super) struct Living {
     pub(super) descriptors: Vec<Rc<OwnedFd>>,
     /// A resident worker that has not executed its program yet.
     pub(super) starting: Option<Starting>,
+    /// The parent that it was forked from, where its pool has `preload`.
+    pub(super) parent: Option<ChildId>,
     /// Those that it was started with.
     pub(super) settings: Rc<Settings>,
     /// Its control group.
@@ -139,8 +141,9 @@ impl Core<'_> {
         let failed = |error: String, again: bool| ToDaemon::SpawnFailed { slot: slot.clone(), error, again };
         let admitted = users::admit(&self.settings, &slot, &user);
         let there = self.children.values().filter(|c| c.child.slot == slot).count();
+        let unborn = self.is_unborn(&slot, &user);
         let mut same = self.children.values().filter(|c| c.child.slot == slot && c.child.user == user);
-        if worker.is_some() && same.any(|c| c.starting.is_some()) {
+        if worker.is_some() && (unborn || same.any(|c| c.starting.is_some())) {
             // Asked for by a daemon that is gone: the new one gets that one.
             return;
         }
@@ -153,6 +156,15 @@ impl Core<'_> {
             Err(error) => {
                 tracing::error!(TASKD_SLOT = %slot, TASKD_USER = user, "a child is refused: {error}");
                 failed(error, false)
+            }
+            Ok(admitted) if let Some(worker) = worker.as_ref().filter(|w| w.preload) => {
+                match self.fork_child(&slot, &user, admitted.identity, worker) {
+                    Ok(()) => return,
+                    Err(error) => {
+                        self.forget_unborn();
+                        failed(describe("worker", &error), is_no_room(&error))
+                    }
+                }
             }
             Ok(admitted) if let Some(worker) = &worker => {
                 match self.start_worker(&slot, &user, admitted.identity, worker) {
@@ -291,7 +303,8 @@ impl Core<'_> {
         starting: Option<Starting>,
     ) {
         let (settings, since, id) = (Rc::clone(&self.settings), Instant::now(), child.child);
-        let living = Living { child, since, descriptors, starting, settings, cell, out_of_memory: false };
+        let (parent, out_of_memory) = (None, false);
+        let living = Living { child, since, descriptors, starting, parent, settings, cell, out_of_memory };
         self.children.insert(id, living);
     }
 
@@ -354,6 +367,7 @@ impl Core<'_> {
         let at = Instant::now();
         let left = worker || end != End { code: 0, signal: 0 };
         self.ended.push(Ended { child: id, end, at, remains, out_of_memory, looked: at, left });
+        self.look_at_parents();
     }
 
     /// Tells the daemon of every child whose leftovers are gone (`left` is empty) or had their time. Which

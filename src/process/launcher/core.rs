@@ -14,6 +14,7 @@ use super::exec::OpenFiles;
 use super::family;
 use super::foreign::Foreign;
 use super::groups::{self, Cell, Waits};
+use super::preload::Parents;
 use super::reexec::Reexec;
 use super::sandboxes;
 use super::signals::Signals;
@@ -74,6 +75,8 @@ pub(super) struct Core<'log> {
     pub(super) retry_daemon: Option<Instant>,
     pub(super) children: BTreeMap<ChildId, Living>,
     pub(super) last_child: u64,
+    /// Processes that children are forked from.
+    pub(super) parents: Parents,
     /// Processes below this one that are not taskd's.
     pub(super) foreign: Foreign,
     /// Ended and reaped; told once what they left is gone.
@@ -191,6 +194,7 @@ impl<'log> Core<'log> {
             retry_daemon: None,
             children: BTreeMap::new(),
             last_child: 0,
+            parents: Parents::default(),
             foreign: Foreign::default(),
             ended: Vec::new(),
             children_lost: false,
@@ -220,8 +224,8 @@ impl<'log> Core<'log> {
             let seen = self.wait(deadline);
             self.forgive_stall(deadline);
             if self.foreign.may_grow() && self.ended.is_empty() {
-                let known = self.known();
-                self.foreign.take_in(&known, &self.state.instance);
+                let spared = self.spared();
+                self.foreign.take_in(&spared, &self.state.instance);
             }
             if seen.signals {
                 let wishes = self.signals.read();
@@ -239,6 +243,7 @@ impl<'log> Core<'log> {
                 self.hear_daemon();
             }
             self.look_at_starting();
+            self.hear_parents();
             for child in seen.cells {
                 self.serve_cell(child);
             }
@@ -260,8 +265,8 @@ impl<'log> Core<'log> {
                 what.push(Watched::Daemon);
             }
         }
-        for pipe in self.starting_pipes() {
-            fds.push(PollFd::new(pipe, PollFlags::POLLIN));
+        for fd in self.starting_pipes().chain(self.parents.watched()) {
+            fds.push(PollFd::new(fd, PollFlags::POLLIN));
             what.push(Watched::Starting);
         }
         for (id, living) in &self.children {
@@ -328,6 +333,7 @@ impl<'log> Core<'log> {
             ended,
             cells,
             starting,
+            self.parents.deadline(),
             self.look_at(),
             self.silent_at(),
             self.retry_daemon,
@@ -370,6 +376,7 @@ impl<'log> Core<'log> {
             let left = self.end_leftovers();
             self.tell_ended(&left);
         }
+        self.pass_parents_time(now);
         self.pass_stop_time(now);
         self.pass_reexec_time(now);
     }
@@ -384,6 +391,8 @@ impl<'log> Core<'log> {
                 // It had no children of its own that were declared.
             } else if let Some(id) = self.child_of_pid(pid) {
                 self.child_ended(id, end);
+            } else {
+                self.parent_ended(pid, end);
             }
         }
         let left = self.end_leftovers();
@@ -392,7 +401,7 @@ impl<'log> Core<'log> {
 
     /// Kills what is left of ended children. Returns those that are there still.
     pub(super) fn end_leftovers(&self) -> Vec<u32> {
-        let spared = &self.known() | self.foreign.pids();
+        let spared = &self.spared() | self.foreign.pids();
         // Where foreign ones come at any time, a new one is not to be taken for a leftover of nobody.
         let only_own = self.foreign.may_grow() && !self.ended.iter().any(|one| one.left);
         family::kill_strangers(|pid| {
@@ -405,15 +414,22 @@ impl<'log> Core<'log> {
         self.look_around = true;
     }
 
-    /// Pids of the daemon and of all living children.
+    /// Pids of the daemon, of all living children and of what they are forked from.
     pub(super) fn known(&self) -> BTreeSet<u32> {
         self.daemon
             .iter()
             .filter(|d| !d.gone)
             .map(|d| d.pid)
             .chain(self.children.values().map(|c| c.child.pid))
+            .chain(self.parents.pids())
             .chain(self.reexec.trial_pid())
             .collect()
+    }
+
+    /// Those, and whoever is about to become a child. That one is not signaled: a parent's word is all that is known
+    /// of its number.
+    pub(super) fn spared(&self) -> BTreeSet<u32> {
+        &self.known() | &self.parents.unborn_pids()
     }
 
     fn child_of_pid(&self, pid: u32) -> Option<ChildId> {

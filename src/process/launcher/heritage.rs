@@ -45,6 +45,7 @@ impl<'log> Core<'log> {
             starting: c.starting.as_ref().map(|s| s.pipe().as_raw_fd()),
             cell: c.cell.as_ref().map(Cell::keep),
             out_of_memory: c.out_of_memory,
+            parent: c.parent,
         };
         let mut generations = BTreeMap::new();
         for living in self.children.values() {
@@ -67,6 +68,7 @@ impl<'log> Core<'log> {
             deaths: self.deaths.iter().map(ago).collect(),
             last_child: self.last_child,
             children: self.children.values().map(heir).collect(),
+            parents: self.parents.keep(),
             generations,
             ended: self.ended.iter().map(Ended::keep).collect(),
             foreign: self.foreign.pids().clone(),
@@ -120,6 +122,7 @@ impl<'log> Core<'log> {
         }
         core.foreign = Foreign::taken_over(std::mem::take(&mut state.foreign));
         core.inherit_children(&mut inherited).map_err(StartFault::busy)?;
+        core.inherit_parents(&mut inherited).map_err(StartFault::busy)?;
         let held = std::mem::take(&mut inherited.state.held).open().map_err(StartFault::busy)?;
         core.inherit_secrets(held).map_err(StartFault::config)?;
         core.sealed = Rc::new(seal(&core.settings, &core.store.secrets).map_err(StartFault::config)?);
@@ -174,7 +177,7 @@ impl<'log> Core<'log> {
     /// One child with its descriptors and its control group.
     fn adopt(&self, heir: Heir, settings: Rc<Settings>, inherited: &mut Inherited) -> Result<Living, String> {
         let now = Instant::now();
-        let Heir { child, age_ms, descriptors, starting, cell, out_of_memory } = heir;
+        let Heir { child, age_ms, descriptors, starting, cell, out_of_memory, parent } = heir;
         let since = now.checked_sub(Duration::from_millis(age_ms)).unwrap_or(now);
         let mut take = |number: RawFd| inherited.take(number);
         let descriptors =
@@ -185,6 +188,6 @@ impl<'log> Core<'log> {
         let until = now + self.options.limits.gone_within;
         let tree = self.groups.as_ref();
         let cell = tree.zip(cell).map(|(tree, kept)| Cell::taken_over(tree, kept, asks, until));
-        Ok(Living { child, since, descriptors, starting, settings, cell, out_of_memory })
+        Ok(Living { child, since, descriptors, starting, parent, settings, cell, out_of_memory })
     }
 }

@@ -25,7 +25,7 @@ use super::{LauncherOptions, reload, sandboxes, vault};
 use crate::config::settings::Settings;
 use crate::process::cgroup::{Kept, Tree};
 use crate::process::held;
-use crate::process::launch::Child;
+use crate::process::launch::{Child, ChildId, Slot};
 use crate::process::memfd;
 
 /// Names the descriptor of the state in the environment of the program that takes over.
@@ -117,6 +117,9 @@ pub(super) struct State {
     pub(super) last_child: u64,
     /// Living children, and such that ended and were not reaped yet.
     pub(super) children: Vec<Heir>,
+    /// What children are forked from; none to one that knows none, which ends them.
+    #[serde(default)]
+    pub(super) parents: Vec<HeirParent>,
     /// The settings that they were started with, by generation.
     pub(super) generations: BTreeMap<u64, Value>,
     /// Children that were reaped and whose end was not told yet.
@@ -155,6 +158,23 @@ pub(super) struct Heir {
     pub(super) starting: Option<RawFd>,
     pub(super) cell: Option<KeptCell>,
     pub(super) out_of_memory: bool,
+    /// The parent that it was forked from.
+    #[serde(default)]
+    pub(super) parent: Option<ChildId>,
+}
+
+/// A process that children are forked from and that changes hands; what it was asked for is asked for again.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct HeirParent {
+    pub(super) id: ChildId,
+    pub(super) slot: Slot,
+    pub(super) user: String,
+    pub(super) generation: u64,
+    /// 0 where it ended and only its children are left.
+    pub(super) pid: u32,
+    /// Its socket, while it takes orders.
+    pub(super) descriptors: Option<RawFd>,
+    pub(super) cell: Option<KeptCell>,
 }
 
 impl State {
@@ -164,7 +184,9 @@ impl State {
             let asks = c.cell.as_ref().and_then(|cell| cell.asks);
             c.descriptors.iter().copied().chain(c.starting).chain(asks).collect::<Vec<_>>()
         };
-        [self.lock, self.listener].into_iter().chain(self.children.iter().flat_map(of)).collect()
+        let of_parents = self.parents.iter().filter_map(|p| p.descriptors);
+        let own = [self.lock, self.listener].into_iter().chain(of_parents);
+        own.chain(self.children.iter().flat_map(of)).collect()
     }
 
     fn parse(text: &[u8]) -> Result<Self, String> {
@@ -352,6 +374,7 @@ mod tests {
             deaths: Vec::new(),
             last_child: 9,
             children: Vec::new(),
+            parents: Vec::new(),
             generations: BTreeMap::new(),
             foreign: BTreeSet::new(),
             tree: None,

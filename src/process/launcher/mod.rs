@@ -14,6 +14,7 @@ mod foreign;
 mod groups;
 mod heritage;
 mod inherit;
+mod preload;
 mod reexec;
 mod reload;
 mod sandboxes;

@@ -89,6 +89,7 @@ impl Core<'_> {
         self.settings = Rc::new(settings);
         self.sealed = Rc::new(sealed);
         self.users = sentence;
+        self.look_at_parents();
         Ok(changes)
     }
 

@@ -163,6 +163,7 @@ impl Core<'_> {
         for living in self.children.values() {
             signal(living.child.pid, Signal::SIGTERM);
         }
+        self.parents.end(kill_at);
         self.look_around();
     }
 

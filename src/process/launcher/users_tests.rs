@@ -241,6 +241,7 @@ fn a_worker_runs_as_its_pools_user_and_as_no_other() {
     resident.worker = Some(crate::config::settings::Worker {
         argv: vec!["/bin/worker".to_owned()],
         celery_app: None,
+        preload: false,
         surroundings: crate::model::task::Surroundings::default(),
         limits: crate::model::task::Limits::default(),
     });

@@ -53,6 +53,15 @@ pub(super) struct Starting {
     pipe: OwnedFd,
 }
 
+/// The process that becomes the program of a worker.
+pub(super) struct Started {
+    pub(super) pid: u32,
+    /// Where it says that it did.
+    pub(super) told: Starting,
+    /// Its control group.
+    pub(super) cell: Option<Cell>,
+}
+
 /// What the first process of a worker is given (sealed memfd).
 #[derive(Debug, Serialize, Deserialize)]
 struct Sealed {
@@ -69,10 +78,32 @@ struct Reason {
     again: bool,
 }
 
+impl Reason {
+    fn parse(text: &[u8]) -> Self {
+        serde_json::from_slice(text).unwrap_or_else(|_| Self {
+            text: "its start failed, and what it said of that is not understood".to_owned(),
+            again: false,
+        })
+    }
+}
+
 impl Starting {
     /// The pipe.
     pub(super) fn pipe(&self) -> &OwnedFd {
         &self.pipe
+    }
+
+    /// Absent: it is still on its way. Else whether it executed its program, or why not and whether to try again.
+    pub(super) fn reason(&self) -> Option<Result<(), (String, bool)>> {
+        let mut text = [0; MAX_REASON];
+        match nix::unistd::read(&self.pipe, &mut text) {
+            Ok(0) => Some(Ok(())),
+            Ok(n) => {
+                let Reason { text, again } = Reason::parse(text.get(..n).unwrap_or_default());
+                Some(Err((text, again)))
+            }
+            Err(_) => None,
+        }
     }
 
     /// One that an earlier program of this process started.
@@ -90,6 +121,41 @@ impl Core<'_> {
         identity: Identity,
         worker: &Worker,
     ) -> io::Result<()> {
+        self.last_child += 1;
+        let id = ChildId(self.last_child);
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+        let (out, out_end) = pipe()?;
+        let (err, err_end) = pipe()?;
+        let Started { pid, told, cell } =
+            self.start_program(id, slot, identity, worker, &theirs, (out_end, err_end))?;
+        let child = Child {
+            child: id,
+            slot: slot.clone(),
+            user: user.to_owned(),
+            generation: self.settings.generation,
+            pid,
+            age_ms: 0,
+            worker: true,
+        };
+        tracing::debug!(TASKD_SLOT = %slot, TASKD_PID = pid, TASKD_USER = user, "worker starting");
+        let descriptors = [ours, out, err].map(Rc::new).to_vec();
+        self.keep_child(child, descriptors, cell, Some(told));
+        Ok(())
+    }
+
+    /// Starts the process that becomes the program of a worker, with this socket and these for its output.
+    ///
+    /// # Errors
+    /// What the kernel said; nothing is left behind.
+    pub(super) fn start_program(
+        &self,
+        id: ChildId,
+        slot: &Slot,
+        identity: Identity,
+        worker: &Worker,
+        socket: &impl AsFd,
+        (out, err): (OwnedFd, OwnedFd),
+    ) -> io::Result<Started> {
         let name = identity.user.clone();
         let part = WorkerPart {
             slot: slot.clone(),
@@ -104,8 +170,6 @@ impl Core<'_> {
         let mut environment = exec::environment();
         environment.push((VARIABLE.to_owned(), self.state.instance.clone().into()));
         super::child::pass(&worker.surroundings.pass_environment, &mut environment);
-        self.last_child += 1;
-        let id = ChildId(self.last_child);
         let surroundings = &worker.surroundings;
         let held = Held {
             secrets: self.store.secrets.only(&credential::needed_by(surroundings)),
@@ -113,17 +177,14 @@ impl Core<'_> {
         };
         let part = Sealed { part, held: held.seal() };
         let part = memfd::write_sealed("taskd-worker", &serde_json::to_vec(&part)?)?;
-        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
-        let (out, out_end) = pipe()?;
-        let (err, err_end) = pipe()?;
         let (told, tells) = pipe()?;
         let cell = self.cell(id, slot, name.as_deref(), worker.limits.clone())?;
         let door = cell.as_ref().map(Cell::door).transpose()?;
-        let fds = [theirs.as_fd(), part.as_fd(), tells.as_fd()];
+        let fds = [socket.as_fd(), part.as_fd(), tells.as_fd()];
         let dress = Dress::new(&fds, Some(self.open_files), door.as_ref().map(AsFd::as_fd));
         let mut command = Command::new(&self.options.worker.path);
         command.arg0("taskd").args(&self.options.worker.args).env_clear().envs(environment);
-        command.stdin(Stdio::null()).stdout(out_end).stderr(err_end);
+        command.stdin(Stdio::null()).stdout(out).stderr(err);
         // SAFETY: between fork and exec only async-signal-safe calls are made (write, fcntl, dup2,
         // setsid, sigprocmask, setrlimit), nothing allocates.
         unsafe {
@@ -144,19 +205,7 @@ impl Core<'_> {
         };
         // The pipes' other ends are with the command: nothing here may hold the worker's output open.
         drop(command);
-        let child = Child {
-            child: id,
-            slot: slot.clone(),
-            user: user.to_owned(),
-            generation: self.settings.generation,
-            pid,
-            age_ms: 0,
-            worker: true,
-        };
-        tracing::debug!(TASKD_SLOT = %slot, TASKD_PID = pid, TASKD_USER = user, "worker starting");
-        let descriptors = [ours, out, err].map(Rc::new).to_vec();
-        self.keep_child(child, descriptors, cell, Some(Starting { pipe: told }));
-        Ok(())
+        Ok(Started { pid, told: Starting { pipe: told }, cell })
     }
 
     /// The pipes of all children that have not executed their program yet.
@@ -183,28 +232,22 @@ impl Core<'_> {
     pub(super) fn hear_starting(&mut self, id: ChildId) -> bool {
         let Some(living) = self.children.get_mut(&id) else { return false };
         let Some(starting) = &living.starting else { return living.is_told() };
-        let mut text = [0; MAX_REASON];
-        let reason = match nix::unistd::read(&starting.pipe, &mut text) {
-            Ok(0) => None,
-            Ok(n) => Some(text.get(..n).unwrap_or_default()),
-            Err(_) if living.since.elapsed() < EXEC_WITHIN => return false,
-            Err(_) => {
+        let reason = match starting.reason() {
+            Some(reason) => reason,
+            None if living.since.elapsed() < EXEC_WITHIN => return false,
+            None => {
                 signal(living.child.pid, nix::sys::signal::Signal::SIGKILL);
                 let why = format!("it did not execute its program within {EXEC_WITHIN:?}");
                 return self.starting_failed(id, why, true);
             }
         };
-        let Some(reason) = reason else {
+        let Err((why, again)) = reason else {
             living.starting = None;
             let (child, descriptors) = (living.child.clone(), living.descriptors.clone());
             self.tell(ToDaemon::Child(child), descriptors);
             return true;
         };
-        let reason = serde_json::from_slice(reason).unwrap_or_else(|_| Reason {
-            text: "its start failed, and what it said of that is not understood".to_owned(),
-            again: false,
-        });
-        self.starting_failed(id, reason.text, reason.again)
+        self.starting_failed(id, why, again)
     }
 
     /// Nothing of this child is for the daemon but that it was not started; it ends by itself.
@@ -219,7 +262,7 @@ impl Core<'_> {
 }
 
 /// A pipe, close-on-exec; our end, the first, never blocks.
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((read, write))

@@ -89,6 +89,33 @@ function life.in_hand(id, node, token, started, now)
   row.save(r)
 end
 
+-- A task of an app may put another message in its own place, under its id: one of a higher number than is there, or any
+-- where it ended without a result of its own.
+function life.replaces(there, m)
+  local kept = call('HMGET', row.key(m.id), 'rn', 'o')
+  if tonumber(m.rn or 0) > tonumber(kept[1] or 0) then return true end
+  return FINAL[there.s] and kept[2] and string.find(kept[2], '"ignored":true', 1, true)
+end
+
+-- What has ended makes room. What has not keeps the other one until then.
+function life.replace(there, m)
+  if FINAL[there.s] then
+    row.drop(there)
+    return nil
+  end
+  call('HSET', row.key(m.id), 'nx', m.ce, 'nq', m.q)
+  return 'later'
+end
+
+-- It was told of: what was put in its place goes back to its queue.
+function life.replaced(id)
+  local kept = call('HMGET', row.key(id), 'nx', 'nq', 's')
+  if not kept[1] or not FINAL[kept[3]] then return end
+  call('HDEL', row.key(id), 'nx', 'nq')
+  call('RPUSH', K .. kept[2], kept[1])
+  woken[kept[2]] = true
+end
+
 -- Stores messages that were taken off the lists: node, tag, token (or 'lost', or nothing), when it started, and the
 -- message, each.
 function ops.store_in()
@@ -105,9 +132,12 @@ function ops.store_in()
       -- A copy of one that is on the express way is dropped as one of a row is.
       if call('SISMEMBER', P .. 'flying', m.id) == 0 then
         local there = row.read(m.id)
+        if there and life.replaces(there, m) then there = life.replace(there, m) end
         if not there then
           claim.store(entry, now)
           if token then life.in_hand(m.id, node, token, started, now) end
+        elseif there == 'later' then
+          -- It comes again once the one that it replaces has ended.
         elseif FINAL[there.s] then
           -- It came again: its result is told again.
           life.out(there)
@@ -237,7 +267,10 @@ function ops.tell()
     call('LPUSH', life.lists(queue)[step], raw)
     woken[queue] = true
   end
-  if id ~= '' then call('LREM', P .. 'out:' .. NODE, 1, id) end
+  if id ~= '' then
+    call('LREM', P .. 'out:' .. NODE, 1, id)
+    life.replaced(id)
+  end
   return { 'done' }
 end
 
