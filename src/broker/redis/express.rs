@@ -11,7 +11,7 @@ use super::celery::{Came, RESULT_SECONDS};
 use super::message::{self, Row};
 use super::reply::Reader;
 use super::steps::fault;
-use super::store::{MOST, Script, Store, Trouble, wall};
+use super::store::{Script, Store, Trouble, wall};
 use crate::broker::{Completion, rules};
 use crate::celery::call::Call;
 use crate::model::message::{Delivery, Message, Record, Token};
@@ -19,6 +19,9 @@ use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Reply, Settle, Ticket};
 use crate::model::state::State;
 use crate::model::time::Wall;
+
+/// Operations of one script of the express way at most: each costs far less than one on rows.
+const EXPRESS_MOST: usize = 256;
 
 /// What is held on the express way, by id.
 #[derive(Default)]
@@ -128,33 +131,42 @@ impl Express {
 }
 
 impl Store {
+    /// Whether an operation goes on the express way: what came when a script was full waits for the next one.
+    pub(super) fn is_express(&self, ticket: Ticket, op: &Op) -> bool {
+        let express = &self.express;
+        match op {
+            Op::Settle(settle) => express.has(&settle.id, settle.token) && is_simple(settle),
+            Op::Start { id, token, takes, .. } => express.has(id, *token) && takes.list.is_empty(),
+            Op::Lease { queue, .. } => {
+                let own = self.peer().is_some_and(|peer| peer.queues.contains(queue));
+                own && !express.ahead.contains_key(&ticket)
+            }
+            _ => false,
+        }
+    }
+
     /// Does what waits and can be done on the express way, in one script; the rest stays.
     pub(super) fn express(&mut self) {
-        let Some(peer) = self.peer() else { return };
-        let queues = peer.queues.clone();
+        if self.peer().is_none() {
+            return;
+        }
         let mut round = Round::default();
         let mut rest = Vec::new();
-        for (ticket, op) in self.waiting.drain(..) {
-            let full = round.ends.len() + round.starts.len() + round.leases.len() >= MOST;
+        for (ticket, op) in std::mem::take(&mut self.waiting) {
+            let full = round.ends.len() + round.starts.len() + round.leases.len() >= EXPRESS_MOST;
+            if full || !self.is_express(ticket, &op) {
+                rest.push((ticket, op));
+                continue;
+            }
             match op {
-                op if full => rest.push((ticket, op)),
-                Op::Settle(settle) if self.express.has(&settle.id, settle.token) && is_simple(&settle) => {
-                    round.ends.push((ticket, settle));
-                }
-                Op::Start { id, token, now, takes }
-                    if self.express.has(&id, token) && takes.list.is_empty() =>
-                {
+                Op::Settle(settle) => round.ends.push((ticket, settle)),
+                Op::Start { id, token, now, takes } => {
                     if let Some(ride) = self.express.held.get_mut(&id) {
                         ride.started = Some(now);
                     }
                     round.starts.push((ticket, Op::Start { id, token, now, takes }));
                 }
-                Op::Lease { queue, credit, now, skip }
-                    if queues.contains(&queue) && !self.express.ahead.contains_key(&ticket) =>
-                {
-                    round.leases.push((ticket, Op::Lease { queue, credit, now, skip }));
-                }
-                op => rest.push((ticket, op)),
+                op => round.leases.push((ticket, op)),
             }
         }
         self.waiting.extend(rest);
@@ -223,7 +235,7 @@ impl Store {
     }
 
     fn express_done(&mut self, round: Round, settled: Reader, taken: Reader) {
-        let mut answers: Vec<Completion> = Vec::with_capacity(MOST);
+        let mut answers: Vec<Completion> = Vec::with_capacity(EXPRESS_MOST);
         let mut as_rows = Vec::new();
         for (ticket, _) in round.starts {
             answers.push((ticket, Ok(rules::applied())));

@@ -22,7 +22,7 @@ use crate::model::time::Wall;
 use crate::model::workflow::Fallout;
 
 /// Operations of one script at most: it holds up everybody else who talks to this server.
-pub(super) const MOST: usize = 64;
+const MOST: usize = 64;
 
 /// Bytes of arguments after which a script gets no further operation.
 const BYTES: usize = 256 << 10;
@@ -359,6 +359,10 @@ impl Store {
         let mut ends = false;
         let mut refused = Vec::new();
         while let Some((ticket, op)) = self.waiting.pop_front() {
+            if self.is_express(ticket, &op) {
+                self.waiting.push_front((ticket, op));
+                break;
+            }
             if let Err(fault) = sensible(&op) {
                 refused.push((ticket, Err(fault)));
                 continue;
