@@ -20,6 +20,7 @@ mod fixtures;
 #[path = "../it/harness/mod.rs"]
 mod harness;
 mod messages;
+mod names;
 mod nodes;
 mod peer;
 mod redis_server;

@@ -60,6 +60,7 @@ fn open(prefix: &str, node: &str) -> (Redis, Receiver<Completion>) {
         address,
         allow_eviction: false,
         node: node.to_owned(),
+        identity: node.to_owned(),
         lease: Duration::from_secs(30),
         peer: None,
     };

@@ -10,6 +10,7 @@ use super::args::Args;
 use super::celery::Peer;
 use super::decode::{self, No};
 use super::flows;
+use super::name::Name;
 use super::reply::Reader;
 use super::steps::fault;
 use super::{Done, Options, Shared, Wake, Woken, encode, script};
@@ -43,10 +44,12 @@ pub(super) enum Request {
 /// The thread's life.
 pub(super) struct Store {
     options: Options,
-    shared: Shared,
+    pub(super) shared: Shared,
     requests: Receiver<Request>,
     pub(super) done: Done,
-    wake: Wake,
+    pub(super) wake: Wake,
+    /// Whose this node's name is.
+    pub(super) name: Name,
     /// The connection, while there is one.
     link: Option<Link>,
     /// Before the keys of results.
@@ -55,8 +58,10 @@ pub(super) struct Store {
     laps: BTreeMap<String, u32>,
     waiting: VecDeque<(Ticket, Op)>,
     closing: bool,
-    /// When this node said last that it lives.
-    told: Option<Instant>,
+    /// When this node says next that it lives.
+    tell_at: Instant,
+    /// What an earlier life took in was looked for.
+    begun: bool,
     /// When the bindings of the queues were written last.
     bound: Option<Instant>,
     backoff: Backoff,
@@ -154,6 +159,7 @@ impl Store {
             backoff.opened(Instant::now());
         }
         Self {
+            name: Name::new(options.identity.clone()),
             options,
             shared,
             requests,
@@ -164,7 +170,8 @@ impl Store {
             laps: BTreeMap::new(),
             waiting: VecDeque::new(),
             closing: false,
-            told: None,
+            tell_at: Instant::now(),
+            begun: false,
             bound: None,
             backoff,
             next_try: Instant::now(),
@@ -174,6 +181,11 @@ impl Store {
     /// What it is to Celery.
     pub(super) fn peer(&self) -> Option<&Peer> {
         self.options.peer.as_ref()
+    }
+
+    /// How long after its last word what a node holds is given to others.
+    pub(super) fn lease(&self) -> Duration {
+        self.options.lease
     }
 
     /// This node's name.
@@ -204,8 +216,7 @@ impl Store {
             }
         }
         if self.link.is_some() {
-            // Others take over at once what this node held.
-            let _ = self.ask("gone", Args::default());
+            self.say_goodbye();
         }
     }
 
@@ -221,7 +232,7 @@ impl Store {
         if self.link.is_none() {
             return self.next_try.saturating_duration_since(now).max(Duration::from_millis(1));
         }
-        self.told.map_or(Duration::ZERO, |at| (at + ALIVE_EVERY).saturating_duration_since(now))
+        self.tell_at.saturating_duration_since(now)
     }
 
     /// Says that this node lives, where it is time to; opens the connection where there is none.
@@ -229,16 +240,14 @@ impl Store {
         if self.link.is_none() {
             self.reconnect();
         }
-        if self.link.is_none() || self.told.is_some_and(|at| at.elapsed() < ALIVE_EVERY) {
+        if self.link.is_none() || Instant::now() < self.tell_at {
             return;
         }
-        let mut args = Args::default();
-        args.num(u64::try_from(self.options.lease.as_millis()).unwrap_or(u64::MAX)).flag(self.told.is_none());
-        let first = self.told.is_none();
-        self.told = Some(Instant::now());
-        if self.ask("alive", args).is_ok_and(|mut said| said.text().is_ok_and(|word| word == "lost")) {
-            self.wake.call(Woken::Lapsed);
+        self.tell_at = self.live(ALIVE_EVERY);
+        if !self.name.is_mine() {
+            return;
         }
+        let first = !std::mem::replace(&mut self.begun, true);
         let now = wall();
         if first && self.peer().is_some() {
             self.complain(|store| store.take_in_left(now));
@@ -282,7 +291,7 @@ impl Store {
                 self.backoff.opened(Instant::now());
                 self.shared.set_trouble(None);
                 // Said at once: others may have taken over what this node held meanwhile.
-                self.told = self.told.and_then(|at| at.checked_sub(ALIVE_EVERY)).or(self.told);
+                self.tell_at = Instant::now();
                 self.wake.call(Woken::All);
             }
             Err(error) => self.lost(&error.to_string()),
@@ -293,6 +302,7 @@ impl Store {
     /// There is no connection, and why; the next attempt is planned.
     fn lost(&mut self, why: &str) {
         self.link = None;
+        self.shared.set_undecided(false);
         self.shared.set_trouble(Some(why.to_owned()));
         let now = Instant::now();
         self.next_try = now + self.backoff.wait(now);
@@ -300,7 +310,7 @@ impl Store {
 
     /// Does what waits, a script at a time.
     fn work(&mut self) {
-        if self.link.is_none() {
+        if self.link.is_none() || !self.name.is_mine() {
             // Whoever asked decides when to ask again: what waits here could not be taken back.
             let why = self.shared.trouble().unwrap_or_else(|| "Redis: not connected".to_owned());
             let none = |(ticket, _)| (ticket, Err(Fault::Again(why.clone())));
