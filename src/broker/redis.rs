@@ -10,6 +10,8 @@ pub mod celery;
 mod decode;
 mod encode;
 mod flows;
+mod full;
+mod guard;
 mod message;
 mod name;
 mod outcomes;
@@ -147,6 +149,8 @@ struct Beside {
     trouble: Mutex<Option<String>>,
     /// Whose this node's name is, is not known yet.
     undecided: AtomicBool,
+    /// What a person should know though work goes on.
+    notes: Mutex<Vec<String>>,
     /// What is held stays held when the thread ends: the next daemon goes on with it.
     stays: AtomicBool,
 }
@@ -158,6 +162,10 @@ impl Shared {
 
     fn trouble(&self) -> Option<String> {
         self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_notes(&self, notes: Vec<String>) {
+        *self.0.notes.lock().unwrap_or_else(PoisonError::into_inner) = notes;
     }
 
     fn set_undecided(&self, undecided: bool) {
@@ -235,6 +243,12 @@ impl Redis {
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.shared.trouble()
+    }
+
+    /// What was lost, or may be: a sentence each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.shared.0.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether it is still to be seen if this node's name is its own.

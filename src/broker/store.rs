@@ -24,6 +24,15 @@ impl Store {
         }
     }
 
+    /// What was lost, or may be, though work goes on: a sentence each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        match self {
+            Self::Embedded(_) => Vec::new(),
+            Self::Redis(store) => store.notes(),
+        }
+    }
+
     /// Whether it is still to be seen if this node may work at all: another process may have its name.
     #[must_use]
     pub fn undecided(&self) -> bool {

@@ -113,7 +113,7 @@ fn a_name_whose_holder_is_gone_is_free_when_its_lease_is_over() {
     let since = Instant::now();
     let mut new = Node::prepare(setup("web", &redis));
     new.spawn();
-    let status = new.notify.has("STATUS=paused: a taskd on");
+    let status = new.notify.has("STATUS=paused: a taskd");
     assert!(status.contains("did not say goodbye"), "{status}");
     assert!(!new.notify.seen.iter().any(|line| line == "READY=1"), "nothing is ready that may be refused yet");
     new.notify.has("READY=1");

@@ -21,13 +21,25 @@ const FILES: [&str; 13] = [
     include_str!("lua/run.lua"),
 ];
 
-/// The whole text. `allow_oom`: the server knows the flag (Redis 7): what is leased is settled although its memory is
-/// full.
-pub(super) fn text(allow_oom: bool) -> String {
+/// What becomes of a script while the server's memory is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// It is run all the same: what is leased ends, and that frees memory in the end.
+    Runs,
+    /// It is refused: it begins something new.
+    Refused,
+}
+
+/// The whole text. `flags`: the server knows the flags of scripts (Redis 7). An older one looks at its memory until a
+/// script has written once, and a removal of what is not there is such a write.
+pub(super) fn text(flags: bool, full: Full) -> String {
     let mut all = String::with_capacity(64 << 10);
-    if allow_oom {
-        all.push_str("#!lua flags=allow-oom\n");
-    }
+    all.push_str(match (flags, full) {
+        (true, Full::Runs) => "#!lua flags=allow-oom\n",
+        (true, Full::Refused) => "#!lua\n",
+        (false, Full::Runs) => "redis.call('DEL', ARGV[1] .. 'taskd.none')\n",
+        (false, Full::Refused) => "",
+    });
     // Writing to a text never fails.
     let _ = writeln!(all, "{}", outcomes::lua());
     for file in FILES {

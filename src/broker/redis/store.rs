@@ -10,13 +10,16 @@ use super::args::Args;
 use super::celery::Peer;
 use super::decode::{self, No};
 use super::flows;
+use super::full::{Room, begins, says_full};
+use super::guard::Guard;
 use super::name::Name;
 use super::reply::Reader;
 use super::steps::fault;
-use super::{Done, Options, Shared, Wake, Woken, encode, script};
+use super::script::{self, Full};
+use super::{Done, Options, Shared, Wake, Woken, encode};
 use crate::broker::{Completion, rules};
 use crate::link::redis::fault::Ask;
-use crate::link::redis::{Backoff, Connection, LinkError, Timeouts, classify, inspect};
+use crate::link::redis::{Backoff, Connection, LinkError, Server, Timeouts, classify, inspect, look};
 use crate::model::op::{Fault, Op, Reply, Ticket};
 use crate::model::time::Wall;
 use crate::model::workflow::Fallout;
@@ -50,6 +53,10 @@ pub(super) struct Store {
     pub(super) wake: Wake,
     /// Whose this node's name is.
     pub(super) name: Name,
+    /// Whether the server has memory left.
+    pub(super) room: Room,
+    /// What the server may have lost.
+    pub(super) guard: Guard,
     /// The connection, while there is one.
     link: Option<Link>,
     /// Before the keys of results.
@@ -71,8 +78,23 @@ pub(super) struct Store {
 /// A connection and the script that its server knows.
 pub(super) struct Link {
     c: Connection,
+    /// What is run however full the server is.
+    script: Script,
+    /// What is refused when it is full.
+    careful: Script,
+}
+
+/// A script as the server knows it.
+struct Script {
     sha: String,
     text: String,
+}
+
+impl Script {
+    fn load(text: String, c: &mut Connection) -> Result<Self, RedisError> {
+        let sha: String = redis::cmd("SCRIPT").arg("LOAD").arg(&text).query(c)?;
+        Ok(Self { sha, text })
+    }
 }
 
 /// What went wrong with a script.
@@ -99,7 +121,7 @@ impl Trouble {
         }
     }
 
-    fn fault(&self) -> Fault {
+    pub(super) fn fault(&self) -> Fault {
         match self {
             Self::Lost(text) => Fault::Reconnect(text.clone()),
             Self::Again(text) => Fault::Again(text.clone()),
@@ -118,22 +140,24 @@ impl Link {
             tracing::warn!("{}: {warning}", options.address.shown());
         }
         let major: u32 = server.version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
-        let text = script::text(major >= 7);
-        let loaded: Result<String, RedisError> = redis::cmd("SCRIPT").arg("LOAD").arg(&text).query(&mut c);
-        let sha = loaded.map_err(|e| LinkError::new(options.address.shown(), classify(&e)))?;
-        Ok(Self { c, sha, text })
+        let mut load = |full| Script::load(script::text(major >= 7, full), &mut c);
+        let loaded = load(Full::Runs).and_then(|script| Ok((script, load(Full::Refused)?)));
+        let (script, careful) =
+            loaded.map_err(|e| LinkError::new(options.address.shown(), classify(&e)))?;
+        Ok(Self { c, script, careful })
     }
 
-    fn eval(&mut self, args: &Args) -> Result<Value, RedisError> {
+    fn eval(&mut self, args: &Args, full: Full) -> Result<Value, RedisError> {
+        let script = if full == Full::Runs { &self.script } else { &self.careful };
         let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(&self.sha).arg(0);
+        cmd.arg(&script.sha).arg(0);
         for arg in args.iter() {
             cmd.arg(arg);
         }
         match self.c.req_command(&cmd) {
             Err(e) if classify(&e).ask() == Ask::NoScript => {
                 // A restarted server, or SCRIPT FLUSH: nothing took place.
-                redis::cmd("SCRIPT").arg("LOAD").arg(&self.text).exec(&mut self.c)?;
+                redis::cmd("SCRIPT").arg("LOAD").arg(&script.text).exec(&mut self.c)?;
                 self.c.req_command(&cmd)
             }
             answer => answer,
@@ -160,6 +184,8 @@ impl Store {
         }
         Self {
             name: Name::new(options.identity.clone()),
+            room: Room::default(),
+            guard: Guard::default(),
             options,
             shared,
             requests,
@@ -232,7 +258,8 @@ impl Store {
         if self.link.is_none() {
             return self.next_try.saturating_duration_since(now).max(Duration::from_millis(1));
         }
-        self.tell_at.saturating_duration_since(now)
+        let next = self.room.next().map_or(self.tell_at, |at| at.min(self.tell_at));
+        next.saturating_duration_since(now)
     }
 
     /// Says that this node lives, where it is time to; opens the connection where there is none.
@@ -240,7 +267,11 @@ impl Store {
         if self.link.is_none() {
             self.reconnect();
         }
-        if self.link.is_none() || Instant::now() < self.tell_at {
+        if self.link.is_none() {
+            return;
+        }
+        self.probe();
+        if Instant::now() < self.tell_at {
             return;
         }
         self.tell_at = self.live(ALIVE_EVERY);
@@ -256,6 +287,7 @@ impl Store {
             self.bound = Some(Instant::now());
             self.complain(Self::bind);
         }
+        self.look_for_losses();
         // What another life of this node, or one that is gone, did not tell.
         self.complain(|store| store.tell_all(now));
     }
@@ -331,13 +363,23 @@ impl Store {
             let Some((name, one)) = encode::op(&op, |name| laps.get(name).copied().unwrap_or(0)) else {
                 if batch.is_empty() {
                     self.done.call(refused);
-                    return self.in_steps(ticket, op);
+                    self.room.careful = begins(&op);
+                    self.in_steps(ticket, op);
+                    self.room.careful = false;
+                    return;
                 }
                 self.waiting.push_front((ticket, op));
                 break;
             };
+            // What a full server refuses must not hold up what it does not.
+            let alike = batch.first().is_none_or(|(_, first): &(Ticket, Op)| begins(first) == begins(&op));
+            if self.room.is_full() && !alike {
+                self.waiting.push_front((ticket, op));
+                break;
+            }
             args.op(name, one);
             ends |= may_end(&op);
+            self.room.careful |= begins(&op);
             batch.push((ticket, op));
             if batch.len() >= MOST || args.bytes() >= BYTES {
                 break;
@@ -347,8 +389,12 @@ impl Store {
         if batch.is_empty() {
             return;
         }
-        let answers = match self.eval(args) {
-            Ok(values) => self.answers(batch, values),
+        let careful = self.room.careful;
+        let result = self.eval(args);
+        self.room.careful = false;
+        let answers = match result {
+            Ok(values) => self.answers(batch, values, careful),
+            Err(trouble) if careful && says_full(&trouble.fault()) => self.without_room(batch, &trouble),
             Err(trouble) => batch.into_iter().map(|(ticket, _)| (ticket, Err(trouble.fault()))).collect(),
         };
         self.done.call(answers);
@@ -375,13 +421,37 @@ impl Store {
         }
     }
 
-    fn answers(&mut self, batch: Vec<(Ticket, Op)>, values: Reader) -> Vec<Completion> {
+    /// What a full server refused altogether: what begins something is answered so, the rest is done without it.
+    fn without_room(&mut self, batch: Vec<(Ticket, Op)>, trouble: &Trouble) -> Vec<Completion> {
+        self.became_full();
+        let (new, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|(_, op)| begins(op));
+        for entry in rest.into_iter().rev() {
+            self.waiting.push_front(entry);
+        }
+        new.into_iter().map(|(ticket, _)| (ticket, Err(trouble.fault()))).collect()
+    }
+
+    fn answers(&mut self, batch: Vec<(Ticket, Op)>, values: Reader, careful: bool) -> Vec<Completion> {
         let mut answers = Vec::with_capacity(batch.len());
-        let mut again = Vec::new();
+        let (mut again, mut full, mut lost) = (Vec::new(), false, None);
         for ((ticket, op), value) in batch.into_iter().zip(values.each()) {
             match decode::item(value) {
                 Ok(reply) => answers.push((ticket, Ok(reply))),
-                Err(No::Fault(fault)) => answers.push((ticket, Err(fault))),
+                // A server before Redis 7 says it within.
+                Err(No::Fault(fault)) if careful && says_full(&fault) => {
+                    full = true;
+                    if begins(&op) {
+                        answers.push((ticket, Err(fault)));
+                    } else {
+                        again.push((ticket, op));
+                    }
+                }
+                Err(No::Fault(fault)) => {
+                    if let Fault::Reconnect(why) = &fault {
+                        lost.get_or_insert_with(|| why.clone());
+                    }
+                    answers.push((ticket, Err(fault)));
+                }
                 Err(No::Lap(lap)) => {
                     if let Op::Tick(tick) = &op {
                         self.laps.insert(tick.schedule.clone(), lap);
@@ -393,7 +463,29 @@ impl Store {
         for entry in again.into_iter().rev() {
             self.waiting.push_front(entry);
         }
+        if full {
+            self.became_full();
+        } else if careful {
+            self.has_room();
+        }
+        if let Some(why) = lost {
+            self.lost(&why);
+            self.done.wake();
+        }
         answers
+    }
+
+    /// What the server says of itself; absent: nothing now.
+    pub(super) fn look_at_server(&mut self) -> Option<Result<Server, LinkError>> {
+        let allowed = self.options.allow_eviction;
+        let looked = look(&mut self.link.as_mut()?.c, allowed);
+        if let Err(error) = &looked
+            && error.fault.ends_connection()
+        {
+            self.lost(&error.to_string());
+            self.done.wake();
+        }
+        Some(looked)
     }
 
     /// One operation alone, its answer behind its word.
@@ -410,7 +502,7 @@ impl Store {
         let mut told = item.list().map_err(fault)?;
         let word = told.text().map_err(fault)?;
         if word == "error" {
-            return Err(Fault::Refused(told.text().map_err(fault)?));
+            return Err(decode::script_fault(&told.text().map_err(fault)?));
         }
         let beside = item.value().and_then(flows::fallout).map_err(fault)?;
         Ok((told, beside))
@@ -434,7 +526,7 @@ impl Store {
         let mut args = Args::default();
         args.text(self.options.address.prefix.as_str()).text(self.metas.as_str());
         args.text(self.options.node.as_str()).join(ops);
-        match link.eval(&args) {
+        match link.eval(&args, self.room.script()) {
             Ok(value) => Reader::of(value).map_err(|odd| Trouble::Refused(odd.0)),
             Err(e) => {
                 let trouble = Trouble::of(&e);

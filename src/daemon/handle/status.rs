@@ -62,6 +62,7 @@ fn whole(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVi
     let leased: u64 = counts.iter().map(|c| c.leased).sum();
     let mut notes: Vec<String> = trouble.into_iter().chain(d.trouble.clone()).collect();
     notes.extend(d.start.upgrade_failure.clone());
+    notes.extend(d.store.notes());
     notes.extend(pressure(d));
     notes.extend(crate::daemon::peer::notes(d));
     if d.spool.dropped() > 0 {

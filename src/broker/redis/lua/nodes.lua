@@ -75,3 +75,15 @@ function ops.node()
   table.insert(list, 1, 'nodes')
   return list
 end
+
+-- Something that needs memory: refused while there is none.
+function ops.probe()
+  call('SET', P .. 'none', '1', 'PX', 1)
+  return { 'done' }
+end
+
+-- When taskd's keys began to be here: another answer than before means that they were gone meanwhile.
+function ops.born()
+  call('HSETNX', P .. 'n', 'born', N(nodes.server_ms()))
+  return { 'born', call('HGET', P .. 'n', 'born') }
+end
