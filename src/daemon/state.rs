@@ -331,6 +331,7 @@ impl Daemon {
         match woken {
             Woken::Queues(queues, due) => self.step(Event::Woken { queues, due }),
             Woken::All => {
+                super::peer::again(self);
                 let queues = self.settings.queues.keys().cloned().collect();
                 self.step(Event::Woken { queues, due: Some(clock::now().wall) });
             }

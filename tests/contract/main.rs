@@ -18,6 +18,7 @@ mod full_disk;
 mod harness;
 mod opening;
 mod redis;
+mod redis_faults;
 mod throughput;
 
 /// Runs the same cases over each adapter, one test for each pair.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use redis::{ConnectionLike, RedisError, Value};
+use redis::{RedisError, Value};
 
 use super::args::Args;
 use super::celery::Peer;
@@ -154,11 +154,12 @@ impl Link {
         for arg in args.iter() {
             cmd.arg(arg);
         }
-        match self.c.req_command(&cmd) {
+        // `query` makes an error of an error reply; whoever takes the bare reply takes it for an answer.
+        match cmd.query(&mut self.c) {
             Err(e) if classify(&e).ask() == Ask::NoScript => {
                 // A restarted server, or SCRIPT FLUSH: nothing took place.
                 redis::cmd("SCRIPT").arg("LOAD").arg(&script.text).exec(&mut self.c)?;
-                self.c.req_command(&cmd)
+                cmd.query(&mut self.c)
             }
             answer => answer,
         }
