@@ -11,6 +11,7 @@
     reason = "a test says what is wrong by panicking"
 )]
 
+mod away;
 mod broken;
 mod canvas;
 mod clients;
