@@ -431,7 +431,8 @@ note: no cgroup v2 here
             seen,
             pools: vec![NodePoolView { name: "default".into(), processes: 2, busy: 1 }],
         };
-        view.nodes = vec![node("db1", "paused: Redis is away", 7_199_000), node("web1", "running", 7_200_000)];
+        view.nodes =
+            vec![node("db1", "paused: Redis is away", 7_199_000), node("web1", "running", 7_200_000)];
         let text = super::node(&view, 7_200_000, &TimeZone::UTC);
         assert!(fits(&text));
         assert!(

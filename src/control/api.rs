@@ -11,7 +11,8 @@ pub use super::dead::{DeadBody, DeadDone, DeadHeld, DeadKind, DeadQuery};
 pub use super::error::{Error, ErrorKind};
 pub use super::schedules::{LastFire, PlannedView, RewindBody, RunBody, ScheduleView, SchedulesView};
 pub use super::status::{
-    ChildState, ChildView, CountsView, NodePoolView, NodeView, PoolView, ReplacedView, RunningView, StatusView,
+    ChildState, ChildView, CountsView, NodePoolView, NodeView, PoolView, ReplacedView, RunningView,
+    StatusView,
 };
 pub use super::verbs::{BackupPiece, DrainBody, NotifyBody, RateBody, RateView, ReloadBody, StopBody};
 use crate::model::outcome::Outcome;

@@ -198,7 +198,8 @@ mod tests {
         let mut nodes = Nodes::default();
         let hour = 3_600_000;
         // b's clock is an hour behind, c's an hour ahead; c is dead.
-        let rows = |t: i64| vec![row("a", "running", t), row("b", "draining", t - hour), row("c", "running", hour)];
+        let rows =
+            |t: i64| vec![row("a", "running", t), row("b", "draining", t - hour), row("c", "running", hour)];
         nodes.heard(rows(1_000), at(10_000_000, 1_000));
         nodes.heard(rows(6_000), at(10_005_000, 6_000));
         let told = |name: &str, state: &str, seen| (name.to_owned(), state.to_owned(), seen);

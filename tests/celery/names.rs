@@ -115,7 +115,10 @@ fn a_name_whose_holder_is_gone_is_free_when_its_lease_is_over() {
     new.spawn();
     let status = new.notify.has("STATUS=paused: a taskd");
     assert!(status.contains("did not say goodbye"), "{status}");
-    assert!(!new.notify.seen.iter().any(|line| line == "READY=1"), "nothing is ready that may be refused yet");
+    assert!(
+        !new.notify.seen.iter().any(|line| line == "READY=1"),
+        "nothing is ready that may be refused yet"
+    );
     new.notify.has("READY=1");
     let took = since.elapsed();
     assert!(took > Duration::from_secs(20) && took < Duration::from_secs(40), "{took:?}");

@@ -172,7 +172,11 @@ fn a_connection_that_is_half_open_is_given_up() {
     server.thaw();
     rig.at_last(publish(vec![msg("b")]));
     rig.well();
-    assert_eq!(counted(&mut rig), 2, "the one that was not answered for took place once, or was asked for again");
+    assert_eq!(
+        counted(&mut rig),
+        2,
+        "the one that was not answered for took place once, or was asked for again"
+    );
 }
 
 #[test]
@@ -202,8 +206,11 @@ fn a_full_server_takes_nothing_new_and_everything_else_goes_on() {
     let trouble = rig.trouble("nothing can be enqueued");
     assert!(trouble.contains("raise maxmemory"), "{trouble}");
     // Together with what is refused: an end, and what is leased next.
-    let mut answers =
-        rig.all(vec![publish(vec![msg("d")]), Op::Settle(Box::new(settle("a", deliveries[0].token, State::Success))), lease_op(1)]);
+    let mut answers = rig.all(vec![
+        publish(vec![msg("d")]),
+        Op::Settle(Box::new(settle("a", deliveries[0].token, State::Success))),
+        lease_op(1),
+    ]);
     assert!(matches!(answers.remove(0), Err(Fault::Again(why)) if why.contains("memory")));
     assert!(answers.remove(0).is_ok(), "an end is taken");
     let Ok(Reply::Leased { deliveries, .. }) = answers.remove(0) else { panic!("work goes on") };
@@ -302,7 +309,8 @@ fn what_the_server_dropped_or_lost_is_said() {
     until("it was looked at", || server.tell::<Option<String>>("HGET taskd.n born"));
     let mut client = server.client();
     let used: String = ::redis::cmd("INFO").arg("memory").query(&mut client).unwrap();
-    let used: u64 = used.lines().find_map(|l| l.strip_prefix("used_memory:")).unwrap().trim().parse().unwrap();
+    let used: u64 =
+        used.lines().find_map(|l| l.strip_prefix("used_memory:")).unwrap().trim().parse().unwrap();
     server.tell::<()>(&format!("CONFIG SET maxmemory {}", used + (1 << 20)));
     for n in 0..500 {
         ::redis::cmd("SET").arg(format!("filler{n}")).arg("x".repeat(8_192)).exec(&mut client).unwrap();
@@ -365,7 +373,11 @@ fn names(words: &[String]) -> Vec<String> {
 }
 
 /// A server that answers like a good one until `trouble` is set, and then so to every script of an operation of ours.
-fn scripted(info: String, trouble: Arc<AtomicBool>, say: impl Fn(&str) -> Say + Send + Sync + 'static) -> Fake {
+fn scripted(
+    info: String,
+    trouble: Arc<AtomicBool>,
+    say: impl Fn(&str) -> Say + Send + Sync + 'static,
+) -> Fake {
     Fake::start(move |_, words| match words[0].as_str() {
         "INFO" => bulk(&info),
         "EVALSHA" if words.len() > 6 => {
@@ -374,7 +386,9 @@ fn scripted(info: String, trouble: Arc<AtomicBool>, say: impl Fn(&str) -> Say + 
                 _ if trouble.load(Ordering::Acquire) => say(&name),
                 "alive" => told(&["alive", "new"]),
                 "born" => told(&["born", "1"]),
-                "publish" => Say::Reply("*1\r\n*2\r\n*2\r\n$9\r\npublished\r\n*1\r\n$3\r\nnew\r\n$0\r\n\r\n".into()),
+                "publish" => {
+                    Say::Reply("*1\r\n*2\r\n*2\r\n$9\r\npublished\r\n*1\r\n$3\r\nnew\r\n$0\r\n\r\n".into())
+                }
                 _ => told(&["done"]),
             }
         }
@@ -427,7 +441,10 @@ fn a_server_before_redis_7_says_within_a_script_what_is_wrong() {
     // Its role, too.
     let on = Arc::new(AtomicBool::new(false));
     let server = scripted(info, on.clone(), move |name| {
-        told(&["error", &format!("{name}: @user_script: 9: -READONLY You can't write against a read only replica.")])
+        told(&[
+            "error",
+            &format!("{name}: @user_script: 9: -READONLY You can't write against a read only replica."),
+        ])
     });
     let mut store = plain(&server.url());
     store.at_last(publish(vec![msg("a")]));

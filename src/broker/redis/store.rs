@@ -14,8 +14,8 @@ use super::full::{Room, begins, says_full};
 use super::guard::Guard;
 use super::name::Name;
 use super::reply::Reader;
-use super::steps::fault;
 use super::script::{self, Full};
+use super::steps::fault;
 use super::{Done, Options, Shared, Wake, Woken, encode};
 use crate::broker::{Completion, rules};
 use crate::link::redis::fault::Ask;
@@ -142,8 +142,7 @@ impl Link {
         let major: u32 = server.version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
         let mut load = |full| Script::load(script::text(major >= 7, full), &mut c);
         let loaded = load(Full::Runs).and_then(|script| Ok((script, load(Full::Refused)?)));
-        let (script, careful) =
-            loaded.map_err(|e| LinkError::new(options.address.shown(), classify(&e)))?;
+        let (script, careful) = loaded.map_err(|e| LinkError::new(options.address.shown(), classify(&e)))?;
         Ok(Self { c, script, careful })
     }
 

@@ -430,8 +430,14 @@ mod tests {
     fn errors_that_a_script_caught() {
         for (text, reason) in [
             ("settle: OOM command not allowed when used memory > 'maxmemory'.", Reason::OutOfMemory),
-            ("lease: @user_script: 12: -OOM command not allowed when used memory > 'maxmemory'.", Reason::OutOfMemory),
-            ("publish: @user_script: 3: -READONLY You can't write against a read only replica.", Reason::ReadOnly),
+            (
+                "lease: @user_script: 12: -OOM command not allowed when used memory > 'maxmemory'.",
+                Reason::OutOfMemory,
+            ),
+            (
+                "publish: @user_script: 3: -READONLY You can't write against a read only replica.",
+                Reason::ReadOnly,
+            ),
             ("tick: MISCONF Redis is configured to save RDB snapshots", Reason::Disk),
             ("count: user_script:7: attempt to index a nil value", Reason::Wrong),
         ] {
