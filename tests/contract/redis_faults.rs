@@ -355,6 +355,28 @@ fn a_name_is_one_processs_and_free_when_it_is_let_go() {
     assert!(third.one(Op::Count).is_ok());
 }
 
+#[test]
+fn what_a_node_that_is_gone_did_not_tell_is_inherited() {
+    let server = Server::durable();
+    let mut rig = plain(&server.url());
+    rig.at_last(publish(vec![msg("a")]));
+    for command in [
+        "ZADD taskd.alive 1 gone",
+        "HSET taskd.names gone somebody",
+        "HSET taskd.in:gone tag q",
+        "RPUSH taskd.out:gone x y",
+        "RPUSH taskd.out:node z",
+    ] {
+        server.tell::<i64>(command);
+    }
+    rig.at_last(Op::Sweep { now: at(0), retention: keep() });
+    assert_eq!(server.tell::<Option<String>>("HGET taskd.in:node tag").as_deref(), Some("q"));
+    assert_eq!(server.tell::<Vec<String>>("LRANGE taskd.out:node 0 -1"), ["z", "x", "y"]);
+    assert_eq!(server.tell::<i64>("EXISTS taskd.in:gone taskd.out:gone"), 0);
+    assert_eq!(server.tell::<Option<f64>>("ZSCORE taskd.alive gone"), None);
+    assert_eq!(server.tell::<Option<String>>("HGET taskd.names gone"), None);
+}
+
 /// What a scripted server answers to operations: a list, with nothing done beside.
 fn told(words: &[&str]) -> Say {
     let words: String = words.iter().map(|w| format!("${}\r\n{w}\r\n", w.len())).collect();

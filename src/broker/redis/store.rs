@@ -67,8 +67,6 @@ pub(super) struct Store {
     closing: bool,
     /// When this node says next that it lives.
     tell_at: Instant,
-    /// What an earlier life took in was looked for.
-    begun: bool,
     /// When the bindings of the queues were written last.
     bound: Option<Instant>,
     backoff: Backoff,
@@ -197,7 +195,6 @@ impl Store {
             waiting: VecDeque::new(),
             closing: false,
             tell_at: Instant::now(),
-            begun: false,
             bound: None,
             backoff,
             next_try: Instant::now(),
@@ -278,9 +275,9 @@ impl Store {
         if !self.name.is_mine() {
             return;
         }
-        let first = !std::mem::replace(&mut self.begun, true);
         let now = wall();
-        if first && self.peer().is_some() {
+        if self.peer().is_some() {
+            // Of an earlier life, or of a node that is gone.
             self.complain(|store| store.take_in_left(now));
         }
         if self.peer().is_some() && self.bound.is_none_or(|at| at.elapsed() >= BIND_EVERY) {

@@ -34,6 +34,17 @@ function ops.gone()
   return { 'done' }
 end
 
+-- What a node took in of Celery's clients and did not store, and the ends that it did not tell, are this node's now.
+-- Where it lives after all, both do it: ids that are known are not stored again, and a result is written once.
+local function inherit(node)
+  local taken_in = call('HGETALL', P .. 'in:' .. node)
+  for i = 1, #taken_in, 2 do call('HSET', P .. 'in:' .. NODE, taken_in[i], taken_in[i + 1]) end
+  call('DEL', P .. 'in:' .. node)
+  for _ = 1, RULES.SWEEP do
+    if not call('LMOVE', P .. 'out:' .. node, P .. 'out:' .. NODE, 'LEFT', 'RIGHT') then break end
+  end
+end
+
 function life.take_over(queues, now, left)
   if left <= 0 then return left end
   local at_ms = nodes.server_ms()
@@ -48,7 +59,8 @@ function life.take_over(queues, now, left)
         queues[r.q] = true
       end
       left = left - #members
-      if call('EXISTS', P .. 'nl:' .. node) == 0 then
+      inherit(node)
+      if call('EXISTS', P .. 'nl:' .. node, P .. 'out:' .. node) == 0 then
         call('ZREM', P .. 'alive', node)
         call('HDEL', P .. 'names', node)
       end
