@@ -345,10 +345,10 @@ fn a_name_is_one_processs_and_free_when_it_is_let_go() {
     let Reply::Leased { deliveries, .. } = first.at_last(lease_op(1)) else { panic!() };
     assert_eq!(deliveries.len(), 1);
     first.store.hand_over();
+    assert!(server.tell::<f64>("ZSCORE taskd.alive web") > 1.0, "nobody may take it over");
     let mut next = rig(&server.url(), "web", "one", false);
     let Reply::Deliveries(held) = next.at_last(Op::Recover) else { panic!() };
     assert_eq!(held.len(), 1);
-    assert!(server.tell::<f64>("ZSCORE taskd.alive web") > 1.0);
     next.store.close();
     assert_eq!(server.tell::<f64>("ZSCORE taskd.alive web"), 0.0);
     let mut third = rig(&server.url(), "web", "three", false);
