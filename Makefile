@@ -17,7 +17,7 @@ help:
 	@echo 'make test-boot  the package in booted systems alone (a part of make test, where it may: as root)'
 	@echo 'make test-qemu  the same in an emulated machine with the stock kernel, before a release'
 	@echo 'make deb    the Debian packages, in target/deb (a slow build: the whole program is optimized at once)'
-	@echo 'make soak   the long form of the fault tests: 300 kill cycles, 100 daemon crashes, a million simulated lives and messages'
+	@echo 'make soak   the long form of the fault tests: 300 kill cycles, 100 daemon crashes, a million simulated lives and messages, 50,000 messages over killed nodes'
 	@echo 'make bench  every figure beside its baseline, with a verdict (target/bench/*.json)'
 	@echo 'make clean  remove what was built'
 
@@ -79,6 +79,7 @@ soak:
 	ATTEMPTS=$${ATTEMPTS:-200} $(CARGO) test --test runner -- bounds:: --nocapture
 	RUNS=$${RUNS:-1000000} $(CARGO) test --profile sim --test sim -- --nocapture
 	MESSAGES=$${MESSAGES:-1000000} $(CARGO) test --test it -- resident::many_messages --nocapture
+	MESSAGES=$${NODE_MESSAGES:-50000} $(CARGO) test --test celery -- nodes::nothing_is_lost --nocapture
 
 bench:
 	@bash tests/needs.sh bench

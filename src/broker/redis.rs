@@ -9,10 +9,14 @@ mod app;
 mod args;
 pub mod celery;
 mod decode;
+mod dial;
 mod encode;
 mod express;
 mod flows;
+mod full;
+mod guard;
 mod message;
+mod name;
 mod outcomes;
 mod reply;
 mod script;
@@ -21,6 +25,7 @@ mod steps;
 mod store;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -47,6 +52,8 @@ pub enum Woken {
     All,
     /// This node could not say for too long that it lives: others may have taken over what it holds.
     Lapsed,
+    /// Another process has this node's name, and lives: why nothing can be done, in a sentence.
+    Clash(String),
 }
 
 /// Takes what was made known; called on the store's threads, so it must not block.
@@ -61,6 +68,8 @@ pub struct Options {
     pub allow_eviction: bool,
     /// This node's name: no other one that talks to this server has it.
     pub node: String,
+    /// What only one process at a time can be, whatever it is called, and what it is again when it is started anew.
+    pub identity: String,
     /// How long after its last word what a node holds is given to others.
     pub lease: Duration,
     /// What it is to Celery; absent: nothing.
@@ -115,17 +124,44 @@ fn hint(error: &LinkError) -> String {
     if error.help().is_empty() { String::new() } else { format!(" ({})", error.help()) }
 }
 
-/// What the thread tells beside answers.
+/// What the thread tells beside answers, and is told beside operations.
 #[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Option<String>>>);
+struct Shared(Arc<Beside>);
+
+#[derive(Default)]
+struct Beside {
+    trouble: Mutex<Option<String>>,
+    /// Whose this node's name is, is not known yet.
+    undecided: AtomicBool,
+    /// What a person should know though work goes on.
+    notes: Mutex<Vec<String>>,
+    /// What is held stays held when the thread ends: the next daemon goes on with it.
+    stays: AtomicBool,
+}
 
 impl Shared {
     fn set_trouble(&self, trouble: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        *self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     fn trouble(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_notes(&self, notes: Vec<String>) {
+        *self.0.notes.lock().unwrap_or_else(PoisonError::into_inner) = notes;
+    }
+
+    fn set_undecided(&self, undecided: bool) {
+        self.0.undecided.store(undecided, Ordering::Release);
+    }
+
+    fn undecided(&self) -> bool {
+        self.0.undecided.load(Ordering::Acquire)
+    }
+
+    fn stays(&self) -> bool {
+        self.0.stays.load(Ordering::Acquire)
     }
 }
 
@@ -171,7 +207,7 @@ impl Redis {
         let done = Done::new(on_done);
         let wake = Wake(Arc::new(Mutex::new(on_wake)));
         let shared = Shared::default();
-        let link = match store::Link::open(&options) {
+        let link = match dial::Link::open(&options) {
             Ok(link) => Some(link),
             Err(error) if error.ask() == Ask::Refused => return Err(OpenError::Refused { error }),
             Err(error) => {
@@ -193,9 +229,26 @@ impl Redis {
         self.shared.trouble()
     }
 
-    /// Finishes what was submitted and says goodbye.
+    /// What was lost, or may be: a sentence each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.shared.0.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it is still to be seen if this node's name is its own.
+    #[must_use]
+    pub fn undecided(&self) -> bool {
+        self.shared.undecided()
+    }
+
+    /// Finishes what was submitted and says goodbye: what this node holds is given to others.
     pub fn close(self) {
         drop(self);
+    }
+
+    /// Finishes what was submitted; what this node holds stays its own, for the daemon that comes next.
+    pub fn hand_over(self) {
+        self.shared.0.stays.store(true, Ordering::Release);
     }
 }
 

@@ -24,6 +24,21 @@ impl Store {
         }
     }
 
+    /// What was lost, or may be, though work goes on: a sentence each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        match self {
+            Self::Embedded(_) => Vec::new(),
+            Self::Redis(store) => store.notes(),
+        }
+    }
+
+    /// Whether it is still to be seen if this node may work at all: another process may have its name.
+    #[must_use]
+    pub fn undecided(&self) -> bool {
+        matches!(self, Self::Redis(store) if store.undecided())
+    }
+
     /// What only a file of one's own has: backup, export, verify.
     #[must_use]
     pub fn admin(&self) -> Option<Admin> {
@@ -33,9 +48,17 @@ impl Store {
         }
     }
 
-    /// Finishes what was submitted and closes it.
+    /// Finishes what was submitted and closes it. What this node holds of a shared store is given to others.
     pub fn close(self) {
         drop(self);
+    }
+
+    /// Finishes what was submitted and closes it for the daemon that comes next, whose everything is that is held.
+    pub fn hand_over(self) {
+        match self {
+            Self::Embedded(store) => drop(store),
+            Self::Redis(store) => store.hand_over(),
+        }
     }
 }
 

@@ -31,7 +31,7 @@ EXIT CODES
   70   a fault of taskd, or a daemon that died again and again
   74   the store is damaged, missing or of a newer taskd, or cannot be read or written
   75   the store, the socket or another instance is in the way for now
-  78   the config has faults")]
+  78   the config has faults; the broker can never be one; another node of the broker has this name")]
 pub struct Args {
     /// The config.
     #[command(flatten)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use crate::control::api::{ChildView, MessageView, SchedulesView, StatusView, UniqueView};
+use crate::control::api::{ChildView, MessageView, NodeView, SchedulesView, StatusView, UniqueView};
 use crate::control::route::Method;
 use crate::model::state::State;
 use crate::model::unique::Holds;
@@ -23,6 +23,7 @@ EXAMPLES
   taskd status
   taskd status 0198f0aa-7c1e-7b5e-9f3a-2f6b1c9d8e7f
   taskd status --json | jq .counts.waiting
+  taskd status --json | jq '.nodes[] | {name, state}'
 
 EXIT CODES
   0    printed
@@ -30,7 +31,7 @@ EXIT CODES
   75   not now; try again
   77   not permitted: needs [access] read, or one's own message")]
 pub struct Args {
-    /// A message; without one, this node
+    /// A message; without one, this node and those that share its broker
     #[arg(value_name = "ID")]
     pub id: Option<String>,
 }
@@ -113,6 +114,7 @@ pub fn node(view: &StatusView, now: i64, zone: &TimeZone) -> String {
         ],
         pools.collect(),
     ));
+    text.push_str(&nodes(view, now));
     text.push_str(&children(view));
     let running: Vec<Vec<String>> = view
         .pools
@@ -149,6 +151,34 @@ fn schedules(view: &SchedulesView, now: i64, zone: &TimeZone) -> String {
         _ => ", none waits for its time".to_owned(),
     };
     format!("{}{paused}{next}", view.count)
+}
+
+/// The nodes that share the store.
+fn nodes(view: &StatusView, now: i64) -> String {
+    if view.nodes.is_empty() {
+        return String::new();
+    }
+    let row = |n: &NodeView| {
+        let pools = n.pools.iter().map(|p| format!("{} {}/{}", p.name, p.busy, p.processes));
+        let age = moment::span(u64::try_from(now.saturating_sub(n.seen)).unwrap_or(0));
+        // One word is enough here: why a node is paused is told by its own `taskd status`.
+        let state = n.state.split(':').next().unwrap_or_default().to_owned();
+        vec![
+            if n.this { format!("{} (this)", n.name) } else { n.name.clone() },
+            n.version.clone(),
+            state,
+            format!("{age} ago"),
+            pools.collect::<Vec<_>>().join(", "),
+        ]
+    };
+    let columns = [
+        Column::Text("NODE"),
+        Column::Whole("VERSION"),
+        Column::Whole("STATE"),
+        Column::Whole("SEEN"),
+        Column::Text("BUSY"),
+    ];
+    format!("\n{}", render(&columns, view.nodes.iter().map(row).collect()))
 }
 
 /// The children, the first ones where there are many.
@@ -301,7 +331,7 @@ fn arguments(view: &MessageView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::api::{ChildState, CountsView, PoolView, ReplacedView, RunningView};
+    use crate::control::api::{ChildState, CountsView, NodePoolView, PoolView, ReplacedView, RunningView};
 
     fn plain(text: &str) -> String {
         anstream::adapter::strip_str(text).to_string()
@@ -325,7 +355,7 @@ mod tests {
             memory: Some(3 << 20),
             running: vec![running],
         };
-        let view = StatusView {
+        let mut view = StatusView {
             version: "0.1.0".into(),
             node: "web1".into(),
             state: "running".into(),
@@ -344,6 +374,7 @@ mod tests {
                 next: Some(7_260_000),
                 next_name: Some("nightly".into()),
             }),
+            nodes: Vec::new(),
             pools: vec![PoolView {
                 name: "default".into(),
                 processes: 2,
@@ -389,6 +420,31 @@ RUNNING                               TASK        SLOT       FOR
 
 note: no cgroup v2 here
 "
+        );
+        let node = |name: &str, state: &str, seen| NodeView {
+            name: name.into(),
+            this: name == "web1",
+            version: "0.1.0".into(),
+            host: "h".into(),
+            state: state.into(),
+            since: 0,
+            seen,
+            pools: vec![NodePoolView { name: "default".into(), processes: 2, busy: 1 }],
+        };
+        view.nodes =
+            vec![node("db1", "paused: Redis is away", 7_199_000), node("web1", "running", 7_200_000)];
+        let text = super::node(&view, 7_200_000, &TimeZone::UTC);
+        assert!(fits(&text));
+        assert!(
+            plain(&text).contains(
+                "
+NODE         VERSION  STATE    SEEN      BUSY
+db1          0.1.0    paused   1.0s ago  default 1/2
+web1 (this)  0.1.0    running  0ms ago   default 1/2
+"
+            ),
+            "{}",
+            plain(&text)
         );
     }
 

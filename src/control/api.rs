@@ -10,7 +10,10 @@ pub use super::canvas::{LaunchedView, StepBody, StepView, WorkflowBody, Workflow
 pub use super::dead::{DeadBody, DeadDone, DeadHeld, DeadKind, DeadQuery};
 pub use super::error::{Error, ErrorKind};
 pub use super::schedules::{LastFire, PlannedView, RewindBody, RunBody, ScheduleView, SchedulesView};
-pub use super::status::{ChildState, ChildView, CountsView, PoolView, ReplacedView, RunningView, StatusView};
+pub use super::status::{
+    ChildState, ChildView, CountsView, NodePoolView, NodeView, PoolView, ReplacedView, RunningView,
+    StatusView,
+};
 pub use super::verbs::{BackupPiece, DrainBody, NotifyBody, RateBody, RateView, ReloadBody, StopBody};
 use crate::model::outcome::Outcome;
 use crate::model::state::State;

@@ -35,6 +35,10 @@ pub struct StatusView {
     pub confinement: Option<String>,
     /// Pools.
     pub pools: Vec<PoolView>,
+    /// The nodes that share the store, this one among them, in order of their names; empty where the store is this
+    /// node's own. A node that ended or vanished is among them for a day.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeView>,
     /// Schedules; absent: none is declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedules: Option<super::schedules::SchedulesView>,
@@ -43,6 +47,38 @@ pub struct StatusView {
     /// Settings that have no effect, faults that go on: a sentence each.
     #[serde(default)]
     pub notes: Vec<String>,
+}
+
+/// One node of a shared store, as it told of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeView {
+    /// Its name.
+    pub name: String,
+    /// It is the one that answers.
+    pub this: bool,
+    /// Its version of taskd.
+    pub version: String,
+    /// The name of its machine.
+    pub host: String,
+    /// As in [`StatusView::state`]; `stopped` of one that ended in order, `gone` of one that said nothing for 30 seconds.
+    pub state: String,
+    /// When its launcher started, by its own clock, milliseconds since the epoch.
+    pub since: i64,
+    /// When it was heard of last, by the clock of the node that answers, milliseconds since the epoch.
+    pub seen: i64,
+    /// Its pools.
+    pub pools: Vec<NodePoolView>,
+}
+
+/// One pool of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NodePoolView {
+    /// Its name.
+    pub name: String,
+    /// Slots.
+    pub processes: u32,
+    /// Slots that run something.
+    pub busy: u32,
 }
 
 /// One pool.

@@ -1,5 +1,7 @@
 //! The broker that the settings name: the store on it, and Celery's tools where it is one that they share.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,14 +21,15 @@ use crate::control::celery::server::{Server, Shown};
 /// Exit code when the store cannot be opened, of sysexits(3): EX_IOERR.
 const STORE: u8 = 74;
 
-/// Exit code when the server that the settings name can never be the broker, of sysexits(3): EX_CONFIG.
-const REFUSED: u8 = 78;
+/// Exit code when the server that the settings name can never be the broker, or another node of it has this one's name,
+/// of sysexits(3): EX_CONFIG.
+pub const REFUSED: u8 = 78;
 
 /// A server that does not take a connection in this time is away.
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// What a node holds is given to others when it said nothing for so long.
-const LEASE: Duration = Duration::from_secs(30);
+pub const LEASE: Duration = Duration::from_secs(30);
 
 /// Opens the store that the settings name. `on_done` gets its answers, `wake` what others make known.
 pub fn open(
@@ -44,6 +47,7 @@ pub fn open(
         address,
         allow_eviction: settings.taskd.allow_eviction,
         node: settings.taskd.node.clone(),
+        identity: identity(&settings.taskd.state_dir).map_err(|why| (STORE, why))?,
         lease: LEASE,
         peer: Some(peer(settings)),
     };
@@ -51,6 +55,14 @@ pub fn open(
     let on_wake = Box::new(move |woken| drop(wake.send(woken)));
     let opened = Redis::open(options, on_done, on_wake);
     opened.map(Store::Redis).map_err(|e| (REFUSED, format!("[taskd] broker: {e}")))
+}
+
+/// What only one process at a time is: this state directory (which a process of taskd locks) under this boot of the
+/// kernel. A copy of it elsewhere, also in a container, is another one.
+fn identity(state_dir: &Path) -> Result<String, String> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let found = std::fs::metadata(state_dir).map_err(|e| format!("{}: {e}", state_dir.display()))?;
+    Ok(format!("{} {}:{}", boot.trim(), found.dev(), found.ino()))
 }
 
 /// What this node is to Celery.

@@ -6,6 +6,7 @@ pub mod child;
 pub mod clock;
 pub mod handle;
 pub mod launcher;
+pub mod nodes;
 pub mod notes;
 pub mod notices;
 pub mod peer;

@@ -121,6 +121,7 @@ pub async fn run(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
             d.step(Event::Tick);
         }
         d.look_at_pressure(now.mono);
+        super::nodes::turn(&mut d, now);
         d.flush(now.mono);
         d.tell_late(now.mono);
         end_deaf(&mut d, now.mono);
@@ -169,6 +170,7 @@ async fn finish(mut d: Daemon, inputs: Inputs) -> ExitCode {
     let _ = inputs.serving.await;
     let spool = std::sync::Arc::clone(&d.spool);
     let _ = tokio::task::spawn_blocking(move || spool.sync()).await;
+    super::nodes::leave(&mut d);
     d.store.close();
     d.launcher.send(ToLauncher::Finished);
     // The launcher ends everything, this process included; without it there is nothing left to do.
@@ -191,7 +193,7 @@ async fn hand_over(mut d: Daemon, mut inputs: Inputs) -> ExitCode {
     let spool = std::sync::Arc::clone(&d.spool);
     let _ = tokio::task::spawn_blocking(move || spool.sync()).await;
     let whole = d.trouble.is_none();
-    d.store.close();
+    d.store.hand_over();
     if whole {
         d.launcher.send(ToLauncher::HandedOver { draining: d.draining });
     }

@@ -165,6 +165,8 @@ pub struct Daemon {
     pub failed: Option<(u8, String)>,
     /// Keeps the log; absent where it could not be started.
     pub log: Option<Log>,
+    /// The nodes of a shared store.
+    pub nodes: super::nodes::Nodes,
     /// What Celery's tools see; absent where the broker is none that they share.
     pub celery: Option<Celery>,
     ops: Vec<(Ticket, Op)>,
@@ -240,6 +242,7 @@ impl Daemon {
             recovered: false,
             failed: None,
             log: parts.log,
+            nodes: super::nodes::Nodes::default(),
             celery: parts.celery,
             ops: Vec::new(),
             under_way: 0,
@@ -328,17 +331,19 @@ impl Daemon {
         match woken {
             Woken::Queues(queues, due) => self.step(Event::Woken { queues, due }),
             Woken::All => {
+                super::peer::again(self);
                 let queues = self.settings.queues.keys().cloned().collect();
                 self.step(Event::Woken { queues, due: Some(clock::now().wall) });
             }
             Woken::Lapsed => self.step(Event::Lapsed),
+            Woken::Clash(why) => self.failed = Some((super::broker::REFUSED, why)),
         }
     }
 
     /// Whether a broker that other machines have is away: this node is ready all the same, and says so.
     #[must_use]
     pub fn waits_for_broker(&self) -> bool {
-        matches!(self.store, Store::Redis(_)) && self.trouble.is_some()
+        matches!(self.store, Store::Redis(_)) && self.trouble.is_some() && !self.store.undecided()
     }
 
     /// Says once that the store fails, and once that it does not any more. A full disk still takes small
@@ -427,7 +432,7 @@ impl Daemon {
         let workers = self.children.values().filter(|c| c.child.worker);
         let paused =
             workers.filter_map(|c| [c.deaf_until, c.printed.as_ref()?.paused()].into_iter().flatten().min());
-        let own = [self.linger, self.tell_at, self.pressure.next()];
+        let own = [self.linger, self.tell_at, self.pressure.next(), self.nodes.next()];
         own.into_iter().flatten().chain(paused).min()
     }
 }

@@ -12,6 +12,7 @@
 )]
 
 mod apps;
+mod away;
 mod broken;
 mod canvas;
 mod clients;
@@ -21,6 +22,7 @@ mod fixtures;
 #[path = "../it/harness/mod.rs"]
 mod harness;
 mod messages;
+mod names;
 mod nodes;
 mod peer;
 mod redis_server;

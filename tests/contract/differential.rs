@@ -1,4 +1,5 @@
-//! Random operations, the same answers: the embedded store against the model, with restarts in between.
+//! Random operations, the same answers: the embedded store and the one on Redis against the model, with restarts in
+//! between.
 
 use proptest::prelude::*;
 use taskd::model::letters::{LetterAct, LetterFilter, LetterStep};
@@ -419,8 +420,8 @@ fn everything() -> Filter {
     Filter { limit: 10_000, ..Filter::default() }
 }
 
-fn compare(steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let (mut model, mut store) = (InMemory::new(), Embedded::fast());
+fn compare(mut store: impl Harness, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut model = InMemory::new();
     let mut tokens = Tokens::default();
     for (now, step) in (0..).zip(steps) {
         let Some(op) = op_of(step.clone(), &tokens, now) else {
@@ -456,6 +457,11 @@ proptest! {
 
     #[test]
     fn the_store_answers_as_the_model(steps in proptest::collection::vec(step(), 1..150)) {
-        compare(steps)?;
+        compare(Embedded::fast(), steps)?;
+    }
+
+    #[test]
+    fn the_store_on_redis_answers_as_the_model(steps in proptest::collection::vec(step(), 1..150)) {
+        compare(crate::redis::Shared::new(), steps)?;
     }
 }

@@ -19,6 +19,7 @@ mod full_disk;
 mod harness;
 mod opening;
 mod redis;
+mod redis_faults;
 mod throughput;
 
 /// Runs the same cases over each adapter, one test for each pair.
@@ -198,4 +199,9 @@ suite! {
         a_workflow_is_forgotten_after_its_time,
         workflows_of_too_many_steps_go_before_their_time,
         a_step_may_wait_and_expire;
+    graphs:
+        a_diamond_meets_once_behind_both_sides,
+        a_diamond_canceled_half_way_ends_with_what_ran,
+        what_meets_may_begin_late,
+        a_large_workflow_that_was_held_begins_whole;
 }

@@ -67,7 +67,14 @@ pub fn open_as(
     let on_done =
         move |completions: Vec<Completion>| completions.into_iter().for_each(|c| drop(send.send(c)));
     let address = Address::parse(&format!("{}?global_keyprefix={prefix}", server())).unwrap();
-    let options = Options { address, allow_eviction: false, node: node.to_owned(), lease, peer };
+    let options = Options {
+        address,
+        allow_eviction: false,
+        node: node.to_owned(),
+        identity: node.to_owned(),
+        lease,
+        peer,
+    };
     let store = Redis::open(options, Box::new(on_done), Box::new(|_| {})).unwrap();
     (store, done)
 }

@@ -60,6 +60,7 @@ nspawn  nspawn  trixie    120  upgrade      --offer $newer
 nspawn  nspawn  bookworm  120  other-taskd  --offer taskd
 nspawn  nspawn  bookworm  120  reboot
 nspawn  nspawn  bookworm  120  homes
+nspawn  nspawn  bookworm  120  broker       --offer redis-server
 nspawn  nspawn  bookworm  120  journald
 nspawn  nspawn  bookworm  120  reload
 qemu    qemu    bookworm  600  reboot

@@ -8,6 +8,7 @@ use super::flows;
 use super::message;
 use super::reply::{Odd, Reader};
 use crate::broker::rules;
+use crate::link::redis::fault::{Ask, of_script};
 use crate::model::message::{Delivery, Record};
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Memo, Published, QueueCount, Reply};
@@ -114,9 +115,21 @@ pub(super) fn reply(mut list: Reader) -> Result<Reply, No> {
         "flying" => return Err(No::Flying(MessageId(list.text()?))),
         "lap" => return Err(No::Lap(list.num()?)),
         "gone" => return Err(No::Fault(rules::arguments_gone(&MessageId(list.text()?)))),
-        "refused" | "error" => return Err(No::Fault(Fault::Refused(list.text()?))),
+        "refused" => return Err(No::Fault(Fault::Refused(list.text()?))),
+        "error" => return Err(No::Fault(script_fault(&list.text()?))),
         other => return flows::reply(other, list),
     })
+}
+
+/// What the server met in the middle of a script: mostly it did not take place, and can later. A server before Redis 7
+/// looks at its memory, its disk and its role only where a script writes.
+pub(super) fn script_fault(text: &str) -> Fault {
+    let fault = of_script(text);
+    match fault.ask() {
+        Ask::Again | Ask::NoScript => Fault::Again(fault.to_string()),
+        Ask::Reconnect => Fault::Reconnect(fault.to_string()),
+        Ask::Refused | Ask::Wrong => Fault::Refused(text.to_owned()),
+    }
 }
 
 /// A record, if there is one.

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use super::app;
 use super::args::Args;
 use super::celery::{Came, RESULT_SECONDS};
+use super::dial::{Trouble, Which};
 use super::message::{self, Row};
 use super::reply::Reader;
 use super::steps::fault;
-use super::store::{Script, Store, Trouble, wall};
+use super::store::{Store, wall};
 use crate::broker::{Completion, rules};
 use crate::celery::call::Call;
 use crate::model::message::{Delivery, Message, Record, Token};
@@ -196,7 +197,7 @@ impl Store {
                 args.text(queue.as_str()).num((*credit).clamp(1, rules::MAX_CREDIT));
             }
         }
-        match self.eval_on(Script::Express, args) {
+        match self.eval_on(Which::Express, args) {
             Ok(said) => self.express_said(round, said),
             Err(trouble) => self.express_failed(round, &trouble),
         }

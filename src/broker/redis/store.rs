@@ -4,19 +4,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use redis::{ConnectionLike, RedisError, Value};
-
 use super::args::Args;
 use super::celery::Peer;
 use super::decode::{self, No};
+use super::dial::{Link, Trouble, Which};
 use super::express::Express;
 use super::flows;
+use super::full::{Room, begins, says_full};
+use super::guard::Guard;
+use super::name::Name;
 use super::reply::Reader;
 use super::steps::fault;
-use super::{Done, Options, Shared, Wake, Woken, encode, script};
+use super::{Done, Options, Shared, Wake, Woken, encode};
 use crate::broker::{Completion, rules};
-use crate::link::redis::fault::Ask;
-use crate::link::redis::{Backoff, Connection, LinkError, Timeouts, classify, inspect};
+use crate::link::redis::{Backoff, LinkError, Server, look};
 use crate::model::op::{Fault, Op, Reply, Ticket};
 use crate::model::time::Wall;
 use crate::model::workflow::Fallout;
@@ -45,10 +46,16 @@ pub(super) enum Request {
 /// The thread's life.
 pub(super) struct Store {
     pub(super) options: Options,
-    shared: Shared,
+    pub(super) shared: Shared,
     requests: Receiver<Request>,
     pub(super) done: Done,
-    wake: Wake,
+    pub(super) wake: Wake,
+    /// Whose this node's name is.
+    pub(super) name: Name,
+    /// Whether the server has memory left.
+    pub(super) room: Room,
+    /// What the server may have lost.
+    pub(super) guard: Guard,
     /// The connection, while there is one.
     link: Option<Link>,
     /// Before the keys of results.
@@ -59,100 +66,15 @@ pub(super) struct Store {
     pub(super) express: Express,
     /// Messages may have been taken off the lists of kombu that nobody has in hand.
     pub(super) left: bool,
+    /// What an earlier life of this node had in hand was not looked at yet.
+    pub(super) fresh: bool,
     closing: bool,
-    /// When this node said last that it lives.
-    told: Option<Instant>,
+    /// When this node says next that it lives.
+    tell_at: Instant,
     /// When the bindings of the queues were written last.
     bound: Option<Instant>,
     backoff: Backoff,
     next_try: Instant,
-}
-
-/// A connection and the script that its server knows.
-pub(super) struct Link {
-    c: Connection,
-    /// Of each script: what the server calls it, and its text.
-    scripts: [(String, String); 2],
-}
-
-/// Which script.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Script {
-    /// Every operation.
-    Ops,
-    /// The express way.
-    Express,
-}
-
-/// What went wrong with a script.
-pub(super) enum Trouble {
-    /// The connection: whether it took place is not known.
-    Lost(String),
-    /// The server says no, for now: it did not take place.
-    Again(String),
-    /// The server says no.
-    Refused(String),
-}
-
-impl Trouble {
-    fn of(e: &RedisError) -> Self {
-        let fault = classify(e);
-        let text = fault.to_string();
-        match fault.ask() {
-            _ if fault.ends_connection() => Self::Lost(text),
-            Ask::Reconnect => Self::Lost(text),
-            Ask::Again | Ask::NoScript => Self::Again(text),
-            // A person can mend it, and then it goes on: nothing that waits is given up for it.
-            Ask::Refused => Self::Lost(text),
-            Ask::Wrong => Self::Refused(text),
-        }
-    }
-
-    pub(super) fn fault(&self) -> Fault {
-        match self {
-            Self::Lost(text) => Fault::Reconnect(text.clone()),
-            Self::Again(text) => Fault::Again(text.clone()),
-            Self::Refused(text) => Fault::Refused(format!("Redis: {text}")),
-        }
-    }
-}
-
-impl Link {
-    /// Opens a connection, looks at the server, and makes the script known to it.
-    pub(super) fn open(options: &Options) -> Result<Self, LinkError> {
-        let mut c =
-            crate::link::redis::open(&options.address, Timeouts::of(&options.address), &options.node)?;
-        let server = inspect(&mut c, options.allow_eviction)?;
-        for warning in server.warnings() {
-            tracing::warn!("{}: {warning}", options.address.shown());
-        }
-        let major: u32 = server.version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
-        let mut load = |text: String| {
-            let loaded: Result<String, RedisError> =
-                redis::cmd("SCRIPT").arg("LOAD").arg(&text).query(&mut c);
-            loaded.map(|sha| (sha, text)).map_err(|e| LinkError::new(options.address.shown(), classify(&e)))
-        };
-        let scripts = [load(script::text(major >= 7))?, load(script::express(major >= 7))?];
-        Ok(Self { c, scripts })
-    }
-
-    fn eval(&mut self, script: Script, args: &Args) -> Result<Value, RedisError> {
-        let [ops, express] = &self.scripts;
-        let (sha, text) = if script == Script::Ops { ops } else { express };
-        let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(sha).arg(0);
-        for arg in args.iter() {
-            cmd.arg(arg);
-        }
-        match self.c.req_command(&cmd) {
-            Err(e) if classify(&e).ask() == Ask::NoScript => {
-                // A restarted server, or SCRIPT FLUSH: nothing took place.
-                redis::cmd("SCRIPT").arg("LOAD").arg(text).exec(&mut self.c)?;
-                self.c.req_command(&cmd)
-            }
-            answer => answer,
-        }
-    }
 }
 
 impl Store {
@@ -173,6 +95,9 @@ impl Store {
             backoff.opened(Instant::now());
         }
         Self {
+            name: Name::new(options.identity.clone()),
+            room: Room::default(),
+            guard: Guard::default(),
             options,
             shared,
             requests,
@@ -184,8 +109,9 @@ impl Store {
             waiting: VecDeque::new(),
             express: Express::default(),
             left: false,
+            fresh: false,
             closing: false,
-            told: None,
+            tell_at: Instant::now(),
             bound: None,
             backoff,
             next_try: Instant::now(),
@@ -195,6 +121,11 @@ impl Store {
     /// What it is to Celery.
     pub(super) fn peer(&self) -> Option<&Peer> {
         self.options.peer.as_ref()
+    }
+
+    /// How long after its last word what a node holds is given to others.
+    pub(super) fn lease(&self) -> Duration {
+        self.options.lease
     }
 
     /// This node's name.
@@ -225,8 +156,7 @@ impl Store {
             }
         }
         if self.link.is_some() {
-            // Others take over at once what this node held.
-            let _ = self.ask("gone", Args::default());
+            self.say_goodbye();
         }
     }
 
@@ -242,7 +172,8 @@ impl Store {
         if self.link.is_none() {
             return self.next_try.saturating_duration_since(now).max(Duration::from_millis(1));
         }
-        self.told.map_or(Duration::ZERO, |at| (at + ALIVE_EVERY).saturating_duration_since(now))
+        let next = self.room.next().map_or(self.tell_at, |at| at.min(self.tell_at));
+        next.saturating_duration_since(now)
     }
 
     /// Says that this node lives, where it is time to; opens the connection where there is none.
@@ -250,34 +181,39 @@ impl Store {
         if self.link.is_none() {
             self.reconnect();
         }
-        if self.link.is_none() || self.told.is_some_and(|at| at.elapsed() < ALIVE_EVERY) {
+        if self.link.is_none() {
             return;
         }
-        let mut args = Args::default();
-        args.num(u64::try_from(self.options.lease.as_millis()).unwrap_or(u64::MAX)).flag(self.told.is_none());
-        let first = self.told.is_none();
-        self.told = Some(Instant::now());
-        if self.ask("alive", args).is_ok_and(|mut said| said.text().is_ok_and(|word| word == "lost")) {
-            self.express.forget();
-            self.left = true;
-            self.wake.call(Woken::Lapsed);
+        self.probe();
+        if Instant::now() < self.tell_at {
+            return;
+        }
+        self.tell_at = self.live(ALIVE_EVERY);
+        if !self.name.is_mine() {
+            return;
         }
         let now = wall();
-        if first && self.peer().is_some() {
-            self.complain(|store| store.unfold("all", None));
+        if self.peer().is_some() {
+            if std::mem::take(&mut self.fresh) {
+                // Of an earlier life: its runs go on, and end as rows.
+                self.complain(|store| store.unfold("all", None));
+            }
+            self.left = true;
+            self.take_in_lost();
         }
         if self.peer().is_some() && self.bound.is_none_or(|at| at.elapsed() >= BIND_EVERY) {
             self.bound = Some(Instant::now());
             self.complain(Self::bind);
             self.complain(Self::give_back_stale);
         }
+        self.look_for_losses();
         // What another life of this node, or one that is gone, did not tell.
         self.complain(|store| store.tell_all(now));
     }
 
     /// Others took over what this node held: it looks what is left.
     pub(super) fn lapsed(&mut self) {
-        self.told = self.told.and_then(|at| at.checked_sub(ALIVE_EVERY)).or(self.told);
+        self.tell_at = Instant::now();
         self.express.forget();
         self.alive();
     }
@@ -324,7 +260,7 @@ impl Store {
                 self.backoff.opened(Instant::now());
                 self.shared.set_trouble(None);
                 // Said at once: others may have taken over what this node held meanwhile.
-                self.told = self.told.and_then(|at| at.checked_sub(ALIVE_EVERY)).or(self.told);
+                self.tell_at = Instant::now();
                 self.wake.call(Woken::All);
             }
             Err(error) => self.lost(&error.to_string()),
@@ -335,6 +271,7 @@ impl Store {
     /// There is no connection, and why; the next attempt is planned.
     fn lost(&mut self, why: &str) {
         self.link = None;
+        self.shared.set_undecided(false);
         self.shared.set_trouble(Some(why.to_owned()));
         let now = Instant::now();
         self.next_try = now + self.backoff.wait(now);
@@ -342,7 +279,7 @@ impl Store {
 
     /// Does what waits, a script at a time.
     fn work(&mut self) {
-        if self.link.is_none() {
+        if self.link.is_none() || !self.name.is_mine() {
             // Whoever asked decides when to ask again: what waits here could not be taken back.
             let why = self.shared.trouble().unwrap_or_else(|| "Redis: not connected".to_owned());
             let none = |(ticket, _)| (ticket, Err(Fault::Again(why.clone())));
@@ -375,14 +312,23 @@ impl Store {
             let Some((name, one)) = encode::op(&op, |name| laps.get(name).copied().unwrap_or(0)) else {
                 if batch.is_empty() {
                     self.done.call(refused);
+                    self.room.careful = begins(&op);
                     self.in_steps(ticket, op);
+                    self.room.careful = false;
                     return self.complain(|store| store.tell_all(wall()));
                 }
                 self.waiting.push_front((ticket, op));
                 break;
             };
+            // What a full server refuses must not hold up what it does not.
+            let alike = batch.first().is_none_or(|(_, first): &(Ticket, Op)| begins(first) == begins(&op));
+            if self.room.is_full() && !alike {
+                self.waiting.push_front((ticket, op));
+                break;
+            }
             args.op(name, one);
             ends |= may_end(&op);
+            self.room.careful |= begins(&op);
             batch.push((ticket, op));
             if batch.len() >= MOST || args.bytes() >= BYTES {
                 break;
@@ -392,8 +338,12 @@ impl Store {
         if batch.is_empty() {
             return;
         }
-        let answers = match self.eval(args) {
-            Ok(values) => self.answers(batch, values),
+        let careful = self.room.careful;
+        let result = self.eval(args);
+        self.room.careful = false;
+        let answers = match result {
+            Ok(values) => self.answers(batch, values, careful),
+            Err(trouble) if careful && says_full(&trouble.fault()) => self.without_room(batch, &trouble),
             Err(trouble) => {
                 let fail = |(ticket, _)| (ticket, self.express.ahead(ticket, Err(trouble.fault())));
                 batch.into_iter().map(fail).collect()
@@ -405,9 +355,19 @@ impl Store {
         }
     }
 
-    fn answers(&mut self, batch: Vec<(Ticket, Op)>, values: Reader) -> Vec<Completion> {
+    /// What a full server refused altogether: what begins something is answered so, the rest is done without it.
+    fn without_room(&mut self, batch: Vec<(Ticket, Op)>, trouble: &Trouble) -> Vec<Completion> {
+        self.became_full();
+        let (new, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|(_, op)| begins(op));
+        for entry in rest.into_iter().rev() {
+            self.waiting.push_front(entry);
+        }
+        new.into_iter().map(|(ticket, _)| (ticket, Err(trouble.fault()))).collect()
+    }
+
+    fn answers(&mut self, batch: Vec<(Ticket, Op)>, values: Reader, careful: bool) -> Vec<Completion> {
         let mut answers = Vec::with_capacity(batch.len());
-        let mut again = Vec::new();
+        let (mut again, mut full, mut lost) = (Vec::new(), false, None);
         for ((ticket, op), value) in batch.into_iter().zip(values.each()) {
             match decode::item(value) {
                 // It may be on the express way of another node: then it is looked for as a row once more.
@@ -426,7 +386,21 @@ impl Store {
                         again.push((ticket, op));
                     }
                 }
-                Err(No::Fault(fault)) => answers.push((ticket, self.express.ahead(ticket, Err(fault)))),
+                // A server before Redis 7 says it within.
+                Err(No::Fault(fault)) if careful && says_full(&fault) => {
+                    full = true;
+                    if begins(&op) {
+                        answers.push((ticket, Err(fault)));
+                    } else {
+                        again.push((ticket, op));
+                    }
+                }
+                Err(No::Fault(fault)) => {
+                    if let Fault::Reconnect(why) = &fault {
+                        lost.get_or_insert_with(|| why.clone());
+                    }
+                    answers.push((ticket, self.express.ahead(ticket, Err(fault))));
+                }
                 Err(No::Lap(lap)) => {
                     if let Op::Tick(tick) = &op {
                         self.laps.insert(tick.schedule.clone(), lap);
@@ -438,7 +412,29 @@ impl Store {
         for entry in again.into_iter().rev() {
             self.waiting.push_front(entry);
         }
+        if full {
+            self.became_full();
+        } else if careful {
+            self.has_room();
+        }
+        if let Some(why) = lost {
+            self.lost(&why);
+            self.done.wake();
+        }
         answers
+    }
+
+    /// What the server says of itself; absent: nothing now.
+    pub(super) fn look_at_server(&mut self) -> Option<Result<Server, LinkError>> {
+        let allowed = self.options.allow_eviction;
+        let looked = look(&mut self.link.as_mut()?.c, allowed);
+        if let Err(error) = &looked
+            && error.fault.ends_connection()
+        {
+            self.lost(&error.to_string());
+            self.done.wake();
+        }
+        Some(looked)
     }
 
     /// One operation alone, its answer behind its word.
@@ -455,7 +451,7 @@ impl Store {
         let mut told = item.list().map_err(fault)?;
         let word = told.text().map_err(fault)?;
         if word == "error" {
-            return Err(Fault::Refused(told.text().map_err(fault)?));
+            return Err(decode::script_fault(&told.text().map_err(fault)?));
         }
         let beside = item.value().and_then(flows::fallout).map_err(fault)?;
         Ok((told, beside))
@@ -475,16 +471,16 @@ impl Store {
     }
 
     fn eval(&mut self, ops: Args) -> Result<Reader, Trouble> {
-        self.eval_on(Script::Ops, ops)
+        self.eval_on(Which::Ops(self.room.script()), ops)
     }
 
     /// Runs a script with what stands before the arguments of both.
-    pub(super) fn eval_on(&mut self, script: Script, ops: Args) -> Result<Reader, Trouble> {
+    pub(super) fn eval_on(&mut self, which: Which, ops: Args) -> Result<Reader, Trouble> {
         let Some(link) = &mut self.link else { return Err(Trouble::Again("not connected".to_owned())) };
         let mut args = Args::default();
         args.text(self.options.address.prefix.as_str()).text(self.metas.as_str());
         args.text(self.options.node.as_str()).join(ops);
-        match link.eval(script, &args) {
+        match link.eval(which, &args) {
             Ok(value) => Reader::of(value).map_err(|odd| Trouble::Refused(odd.0)),
             Err(e) => {
                 let trouble = Trouble::of(&e);

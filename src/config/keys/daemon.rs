@@ -43,7 +43,7 @@ const STORES: &[&str] = &[
 ];
 
 pub(super) const TASKD: &[Key] = keys! {
-    "node": Kind::Name, Now, "", "This node's name; by default the host name.";
+    "node": Kind::Name, Now, "", "This node's name; by default the host name. Two nodes of one broker cannot have the same one: the second is refused.";
     "broker": Kind::Address(&["embedded"], BROKERS), Now,
         "\"embedded\"", "Where messages wait: the embedded store, or a broker that nodes share. Its password may be ${credential:NAME}, or stand in the file that ?password_file= names.";
     "results": Kind::Address(&["broker", "none"], STORES), Now,

@@ -6,6 +6,7 @@ use crate::control::api::{
     ChildState, ChildView, CountsView, PoolView, ReplacedView, RunningView, StatusView,
 };
 use crate::daemon::clock;
+use crate::daemon::nodes;
 use crate::daemon::state::Daemon;
 use crate::engine::event::{ChildKey, Event};
 use crate::engine::view;
@@ -20,11 +21,16 @@ pub fn handle(d: &mut Daemon, asker: Asker) {
     d.read(
         Op::Count,
         Box::new(move |d, reply| match reply {
-            Ok(Reply::Counts(counts)) => asker.json(&whole(d, &counts, None)),
+            Ok(Reply::Counts(counts)) => answer(d, asker, counts, None),
             Ok(_) => asker.error(mismatch()),
-            Err(fault) => asker.json(&whole(d, &[], Some(format!("the store cannot be read: {fault}")))),
+            Err(fault) => answer(d, asker, Vec::new(), Some(format!("the store cannot be read: {fault}"))),
         }),
     );
+}
+
+/// With the nodes as they are now, or as they were known last.
+fn answer(d: &mut Daemon, asker: Asker, counts: Vec<QueueCount>, trouble: Option<String>) {
+    nodes::ask(d, move |d, nodes| asker.json(&StatusView { nodes, ..whole(d, &counts, trouble) }));
 }
 
 /// `running`, `draining`, `stopping`, or why it is paused.
@@ -56,6 +62,7 @@ fn whole(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVi
     let leased: u64 = counts.iter().map(|c| c.leased).sum();
     let mut notes: Vec<String> = trouble.into_iter().chain(d.trouble.clone()).collect();
     notes.extend(d.start.upgrade_failure.clone());
+    notes.extend(d.store.notes());
     notes.extend(pressure(d));
     notes.extend(crate::daemon::peer::notes(d));
     if d.spool.dropped() > 0 {
@@ -89,6 +96,7 @@ fn whole(d: &Daemon, counts: &[QueueCount], trouble: Option<String>) -> StatusVi
         users: d.start.users.clone(),
         confinement: d.confinement.clone(),
         pools: pools(d),
+        nodes: Vec::new(),
         schedules: super::schedules::summary(d),
         counts: CountsView {
             waiting: counts.iter().map(|c| c.waiting).sum::<u64>() + leased.saturating_sub(running),

@@ -53,6 +53,8 @@ pub struct Celery {
     started: BTreeMap<String, u64>,
     /// All of them.
     processed: u64,
+    /// What was revoked before this start could not be read behind this key: the store was away.
+    unread: Option<String>,
     /// Records that are being looked up for an event.
     looking: usize,
     /// Time limits in milliseconds of tasks that were given others than the config's: hard, soft.
@@ -90,6 +92,7 @@ pub fn open(settings: &Settings, server: Server) -> Result<(Celery, Receiver<Hea
         started: BTreeMap::new(),
         processed: 0,
         looking: 0,
+        unread: None,
         limits: BTreeMap::new(),
     };
     Ok((celery, hears))
@@ -99,6 +102,13 @@ pub fn open(settings: &Settings, server: Server) -> Result<(Celery, Receiver<Hea
 pub fn begin(d: &mut Daemon) {
     if d.celery.is_some() {
         revokes::load(d, String::new());
+    }
+}
+
+/// To be called when the store is back.
+pub fn again(d: &mut Daemon) {
+    if let Some(after) = d.celery.as_mut().and_then(|celery| celery.unread.take()) {
+        revokes::load(d, after);
     }
 }
 

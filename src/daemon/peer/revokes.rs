@@ -4,7 +4,7 @@ use crate::celery::json::{Fields, Raw};
 use crate::control::celery::revoked::KEPT_MS;
 use crate::daemon::clock;
 use crate::daemon::state::Daemon;
-use crate::model::op::{MAX_MEMOS, Memo, Op, Reply};
+use crate::model::op::{Fault, MAX_MEMOS, Memo, Op, Reply};
 use crate::model::time::Wall;
 
 /// What the keys of ids begin with.
@@ -16,10 +16,16 @@ const STAMPS: &str = "revoked:=";
 /// Reads what is kept, a part at a time, and drops what is too old.
 pub(super) fn load(d: &mut Daemon, after: String) {
     d.read(
-        Op::Recall { prefix: IDS.to_owned(), after },
+        Op::Recall { prefix: IDS.to_owned(), after: after.clone() },
         Box::new(|d, reply| match reply {
             Ok(Reply::Memos(memos)) => take_in(d, memos),
             Ok(_) => {}
+            Err(Fault::Again(_) | Fault::Reconnect(_)) => {
+                // A broker that is away is told of elsewhere; it is read on when that is back.
+                if let Some(celery) = &mut d.celery {
+                    celery.unread = Some(after);
+                }
+            }
             Err(fault) => {
                 tracing::warn!("what Celery's tools revoked before this start is not known: {fault}")
             }

@@ -308,6 +308,13 @@ pub(super) fn of_server(code: &str, detail: &str) -> Fault {
     Fault::new(reason, said())
 }
 
+/// Understands what a script caught of an error inside it.
+#[must_use]
+pub fn of_script(text: &str) -> Fault {
+    let fault = of_server("ERR", &format!("@user_script: {text}"));
+    Fault::new(fault.reason, first_line(text))
+}
+
 fn of_code(code: &str) -> Option<Reason> {
     Some(match code {
         "LOADING" => Reason::Loading,
@@ -416,6 +423,26 @@ mod tests {
             let fault = told(reply);
             assert_eq!((fault.ask(), fault.reason), (ask, reason), "{reply}");
             assert!(fault.to_string().starts_with(reason.sentence()), "{fault}");
+        }
+    }
+
+    #[test]
+    fn errors_that_a_script_caught() {
+        for (text, reason) in [
+            ("settle: OOM command not allowed when used memory > 'maxmemory'.", Reason::OutOfMemory),
+            (
+                "lease: @user_script: 12: -OOM command not allowed when used memory > 'maxmemory'.",
+                Reason::OutOfMemory,
+            ),
+            (
+                "publish: @user_script: 3: -READONLY You can't write against a read only replica.",
+                Reason::ReadOnly,
+            ),
+            ("tick: MISCONF Redis is configured to save RDB snapshots", Reason::Disk),
+            ("count: user_script:7: attempt to index a nil value", Reason::Wrong),
+        ] {
+            let fault = of_script(text);
+            assert_eq!(fault.reason, reason, "{text}");
         }
     }
 

@@ -18,5 +18,5 @@ pub use connection::Connection;
 pub use error::LinkError;
 pub use fault::{Fault, classify};
 pub use open::{Timeouts, open, password_of};
-pub use server::{Server, inspect};
+pub use server::{Server, inspect, look};
 pub use watch::{Told, Watch};

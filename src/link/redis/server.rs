@@ -95,8 +95,7 @@ impl fmt::Display for Server {
 pub fn inspect(connection: &mut Connection, allow_eviction: bool) -> Result<Server, LinkError> {
     let shown = connection.server().to_owned();
     let because = |fault: Fault| LinkError::new(&shown, fault);
-    let info: String = redis::cmd("INFO").query(connection).map_err(|e| because(denied(&e, "info")))?;
-    let server = judge(&read(&info), allow_eviction).map_err(because)?;
+    let server = look(connection, allow_eviction)?;
     // As the scripts are run: loaded, by their digest, and whole where they are gone.
     let script = "return 1";
     let loaded: Result<String, RedisError> = redis::cmd("SCRIPT").arg("LOAD").arg(script).query(connection);
@@ -112,6 +111,17 @@ pub fn inspect(connection: &mut Connection, allow_eviction: bool) -> Result<Serv
         }
     }
     Ok(server)
+}
+
+/// Looks at the server alone, not at what it permits.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn look(connection: &mut Connection, allow_eviction: bool) -> Result<Server, LinkError> {
+    let shown = connection.server().to_owned();
+    let because = |fault: Fault| LinkError::new(&shown, fault);
+    let info: String = redis::cmd("INFO").query(connection).map_err(|e| because(denied(&e, "info")))?;
+    judge(&read(&info), allow_eviction).map_err(because)
 }
 
 /// Why a command that everything hangs on failed.

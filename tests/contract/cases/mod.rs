@@ -3,6 +3,7 @@
 pub mod claims;
 pub mod fired;
 pub mod flow;
+pub mod graphs;
 pub mod lease;
 pub mod letters;
 pub mod life;

@@ -290,24 +290,3 @@ function ops.recall()
   end
   return list
 end
-
-function ops.node()
-  local name, announce, now = take(), take(), taken()
-  call('HSET', P .. 'nodes', name, N(now) .. ' ' .. announce)
-  local list = { 'nodes' }
-  local all = call('HGETALL', P .. 'nodes')
-  for i = 1, #all, 2 do
-    local seen, told = string.match(all[i + 1], '^(%-?%d+) (.*)$')
-    if now - tonumber(seen) > RULES.NODE_KEPT then
-      call('HDEL', P .. 'nodes', all[i])
-    else
-      list[#list + 1] = { all[i], told, seen }
-    end
-  end
-  table.sort(list, function(a, b)
-    if type(a) == 'string' then return type(b) ~= 'string' end
-    if type(b) == 'string' then return false end
-    return a[1] < b[1]
-  end)
-  return list
-end
