@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bench::messages::{QUEUE, Template, all_have_results, let_go, wait, withdraw};
 use bench::redis::Redis;
-use bench::{Better, Figure, Node, figure, procs, pss_of_tree, redis_node, setting};
+use bench::{Better, Figure, Node, cpu_of_tree, figure, procs, pss_of_tree, redis_node, setting};
 
 /// A node with its Redis, on which nothing waits between rounds: the backlog is put in the queue's place at once, and
 /// taken away from it again.
@@ -38,9 +38,9 @@ impl Side {
         Self { redis, node, template, _dir: dir }
     }
 
-    /// Lets the staged messages go, whose next is `ids[0]`; tasks per second between the results of the twentieth and of
-    /// the last twentieth of them.
-    fn rate(&self, ids: &[String]) -> f64 {
+    /// Lets the staged messages go, whose next is `ids[0]`; tasks per second between the results of the first and of the
+    /// last twentieth of them, and CPU time of everybody, Redis included, in microseconds a task.
+    fn rate(&self, ids: &[String]) -> (f64, f64) {
         let mut to = self.redis.connection();
         let (early, late) = (ids.len() / 20, ids.len() * 19 / 20);
         let mut when = |n: usize| {
@@ -49,12 +49,13 @@ impl Side {
                 assert!(begun.elapsed().as_secs() < 600, "the queue is not drained");
                 std::thread::sleep(Duration::from_millis(2));
             }
-            Instant::now()
+            (Instant::now(), cpu_of_tree(self.node.launcher()) + self.redis.cpu_ns())
         };
         let_go(&mut self.redis.connection());
-        let first = when(early);
-        let last = when(late);
-        (late - early) as f64 / (last - first).as_secs_f64()
+        let (first, before) = when(early);
+        let (last, after) = when(late);
+        let n = (late - early) as f64;
+        (n / (last - first).as_secs_f64(), (after - before) as f64 / 1000.0 / n)
     }
 
     /// Waits until nothing of what was let go is under way.
@@ -74,7 +75,7 @@ impl Side {
 }
 
 fn main() -> std::process::ExitCode {
-    let (rounds, backlog, n) = (setting("ROUNDS", 3), setting("BACKLOG", 1_000_000), setting("N", 10_000));
+    let (rounds, backlog, n) = (setting("ROUNDS", 5), setting("BACKLOG", 1_000_000), setting("N", 10_000));
     bench::peers::install();
     let (full, small) = (Side::start(), Side::start());
     // Both have worked as long: what a rate needs of memory is there before the backlog is.
@@ -94,17 +95,20 @@ fn main() -> std::process::ExitCode {
         "10,000 waiting",
         limit,
     );
+    let what = "what it costs with 1,000,000 waiting on Redis";
+    let mut cost = Figure::new("redis_backlog_cpu", what, "µs CPU a task, all", "10,000 waiting", None);
     let mut most = 0.0_f64;
     for _ in 0..rounds {
         let few = small.template.stage(&small.redis, n);
-        let beside = small.rate(&few);
+        let (beside, little) = small.rate(&few);
         small.settle();
         let next = &ids[backlog - left..];
-        let rate = full.rate(&next[..n.min(next.len())]);
+        let (rate, much) = full.rate(&next[..n.min(next.len())]);
         most = most.max(full.pss());
         left = withdraw(&mut full.redis.connection());
         full.settle();
         speed.round(beside, rate);
+        cost.round(little, much);
     }
     let mebi = f64::from(1 << 20);
     let limit = Some((Better::Lower, 1.0));
@@ -112,5 +116,6 @@ fn main() -> std::process::ExitCode {
     let mut memory = Figure::new("redis_backlog_memory", what, "MiB", "20 MB", limit);
     memory.round(20e6 / mebi, (most - empty) / mebi);
     println!("  Redis held {:.0} MiB with the backlog", held / mebi);
+    cost.end();
     figure::exit(&[memory.end(), speed.end()])
 }
