@@ -28,7 +28,10 @@ fn taskd(dir: &Path, capacity: u32, n: usize) -> Drained {
     let node = redis_node(&redis, capacity, "");
     template.warm(&redis, 200);
     let ids = template.stage(&redis, n);
-    drained(&redis, &ids, || cpu_of_tree(node.launcher()))
+    redis.count();
+    let figures = drained(&redis, &ids, || cpu_of_tree(node.launcher()));
+    redis.print_commands(n);
+    figures
 }
 
 fn main() -> std::process::ExitCode {

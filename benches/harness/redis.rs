@@ -89,6 +89,35 @@ impl Redis {
         procs::cpu_ns(self.pid())
     }
 
+    /// Counts its commands from now on.
+    pub fn count(&self) {
+        redis::cmd("CONFIG").arg("RESETSTAT").exec(&mut self.connection()).unwrap();
+    }
+
+    /// Prints which commands took it longest since [`Redis::count`], for each of `n` tasks: what a script calls is
+    /// counted by itself, and in the script's time too.
+    pub fn print_commands(&self, n: usize) {
+        let said: String = redis::cmd("INFO").arg("commandstats").query(&mut self.connection()).unwrap();
+        let mut all = Vec::new();
+        for line in said.lines() {
+            let Some((name, rest)) = line.strip_prefix("cmdstat_").and_then(|line| line.split_once(':'))
+            else {
+                continue;
+            };
+            let mut figures = rest.split(',').filter_map(|f| f.split_once('=')?.1.parse::<f64>().ok());
+            if let (Some(calls), Some(time)) = (figures.next(), figures.next()) {
+                all.push((time / n as f64, calls / n as f64, name));
+            }
+        }
+        all.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let shown: Vec<String> = all
+            .iter()
+            .take(10)
+            .map(|(time, calls, name)| format!("{name} {calls:.2} calls, {time:.1} µs"))
+            .collect();
+        println!("  Redis, a task: {}", shown.join("; "));
+    }
+
     /// A number that it answers.
     pub fn number(&self, words: &[&str]) -> u64 {
         let out = Command::new("redis-cli").args(["-s", &self.socket]).args(words).output().unwrap();
