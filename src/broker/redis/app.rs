@@ -43,9 +43,10 @@ pub(super) fn without_called<'a>(call: &'a Call, outcome: &Outcome) -> Cow<'a, C
     }
     let mut left = call.clone();
     if let Some(errbacks) = left.errbacks.take() {
-        let kept = errbacks.into_iter().enumerate().filter(|(place, _)| {
-            !u32::try_from(*place).is_ok_and(|place| called.contains(&place))
-        });
+        let kept = errbacks
+            .into_iter()
+            .enumerate()
+            .filter(|(place, _)| !u32::try_from(*place).is_ok_and(|place| called.contains(&place)));
         left.errbacks = Some(kept.map(|(_, errback)| errback).collect());
     }
     Cow::Owned(left)

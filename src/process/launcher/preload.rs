@@ -190,9 +190,11 @@ impl Parent {
 impl Core<'_> {
     /// Whether a child of this place is on its way out of a parent.
     pub(super) fn is_unborn(&self, slot: &Slot, user: &str) -> bool {
-        self.parents.0.values().filter(|p| p.user == user).any(|p| {
-            p.waiting.contains(slot) || p.unborn.values().any(|u| u.child.slot == *slot)
-        })
+        self.parents
+            .0
+            .values()
+            .filter(|p| p.user == user)
+            .any(|p| p.waiting.contains(slot) || p.unborn.values().any(|u| u.child.slot == *slot))
     }
 
     /// Has a child of this place forked; the daemon is told once it is there.
@@ -280,15 +282,7 @@ impl Core<'_> {
             return Err(error);
         }
         let unborn = Unborn {
-            child: Child {
-                child,
-                slot: slot.clone(),
-                user,
-                generation,
-                pid: 0,
-                age_ms: 0,
-                worker: true,
-            },
+            child: Child { child, slot: slot.clone(), user, generation, pid: 0, age_ms: 0, worker: true },
             descriptors: [ours, out, err].map(Rc::new).to_vec(),
             cell,
             pid: None,
@@ -404,7 +398,8 @@ impl Core<'_> {
                 return Err(format!("process {pid} is not what was asked for"));
             }
             if let Some(cell) = &cell {
-                let moved = cell.door().and_then(|door| File::from(door).write_all(pid.to_string().as_bytes()));
+                let moved =
+                    cell.door().and_then(|door| File::from(door).write_all(pid.to_string().as_bytes()));
                 moved.map_err(|e| format!("its control group: {e}"))?;
             }
             Ok(pid)
@@ -477,7 +472,8 @@ impl Core<'_> {
         for (id, parent) in &mut self.parents.0 {
             if parent.generation != generation {
                 let user = &parent.user;
-                again.extend(std::mem::take(&mut parent.waiting).into_iter().map(|slot| (slot, user.clone())));
+                again
+                    .extend(std::mem::take(&mut parent.waiting).into_iter().map(|slot| (slot, user.clone())));
             }
             let used = !parent.unborn.is_empty()
                 || !parent.waiting.is_empty()
