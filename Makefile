@@ -5,10 +5,11 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TASKD := target/release/taskd
 QUICK := target/quickstart
+REDIS := redis_noop redis_latency redis_backlog redis_restart celery_app
 FIGURES := exec_true enqueue_cli enqueue_concurrent latency backlog idle \
-	resident recycle sleepers cron chord limits
+	resident recycle sleepers cron chord limits $(REDIS)
 
-.PHONY: help run test test-boot test-qemu check package deb reproducible soak bench bench-boot bench-chord bench-cron bench-limits bench-schedules clean
+.PHONY: help run test test-boot test-qemu check package deb reproducible soak bench bench-boot bench-chord bench-cron bench-limits bench-redis bench-schedules clean
 
 help:
 	@echo 'make run    build taskd and start it with config/quickstart.toml (Ctrl-C stops it)'
@@ -107,6 +108,12 @@ bench-limits:
 	@bash tests/needs.sh bench
 	$(CARGO) build --release --bins
 	$(CARGO) bench --quiet --bench limits
+
+# What taskd does on Redis, beside Celery, BullMQ and bare clients: some twenty minutes.
+bench-redis:
+	@bash tests/needs.sh bench
+	$(CARGO) build --release --bins --benches --examples
+	@for figure in $(REDIS); do $(CARGO) bench --quiet --bench $$figure || echo "$$figure ended with $$?"; done
 
 # Figures of the installed package, in a container.
 bench-boot: package

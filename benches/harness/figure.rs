@@ -51,6 +51,12 @@ pub fn directory() -> PathBuf {
     target
 }
 
+/// The machine's load over the last minute: above the number of its cores, rates say little.
+fn load() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
+}
+
 impl Figure {
     /// A figure with a limit.
     pub fn new(
@@ -96,7 +102,7 @@ impl Figure {
         let record = json!({
             "name": self.name, "what": self.what, "unit": self.unit, "beside": self.beside,
             "baseline": baseline, "taskd": taskd, "ratio": ratio, "limit": limit, "verdict": verdict,
-            "rounds": self.rounds,
+            "rounds": self.rounds, "load": load(),
         });
         std::fs::write(directory().join(format!("{}.json", self.name)), format!("{record:#}\n")).unwrap();
         holds

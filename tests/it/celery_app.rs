@@ -448,6 +448,49 @@ fn what_runs_in_a_forked_child_goes_on_when_the_program_is_replaced() {
     assert_eq!(node.stop(), 0);
 }
 
+/// A parent that names a process which is not its child's; `victim` has the number.
+const LIAR: &str = "#!/usr/bin/env python3
+import json, os, socket
+sock = socket.socket(fileno=int(os.environ['TASKD_FD']))
+sock.setblocking(True)
+say = lambda **said: sock.sendall(json.dumps(said).encode())
+say(op='ready')
+while True:
+    packet, fds, _, _ = socket.recv_fds(sock, 65536, 3)
+    if not packet:
+        break
+    said = json.loads(packet)
+    if said['op'] == 'fork':
+        say(op='forked', child=said['child'], pid=int(open('victim').read()))
+    else:
+        say(op='born', child=said['child'])
+";
+
+#[test]
+fn a_parent_that_lies_about_its_children_harms_nobody() {
+    let mut node = preloaded("", "");
+    let mut victim = Command::new("sleep").arg("1000").spawn().unwrap();
+    std::fs::write(node.path().join("victim"), victim.id().to_string()).unwrap();
+    let liar = node.path().join("liar");
+    std::fs::write(&liar, LIAR).unwrap();
+    std::fs::set_permissions(&liar, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let text = std::fs::read_to_string(node.config_file()).unwrap();
+    let python = python();
+    std::fs::write(node.config_file(), text.replace(python.to_str().unwrap(), liar.to_str().unwrap()))
+        .unwrap();
+    node.launch();
+    let why = until("the reason", || {
+        let children = pool(&node);
+        let text = children.to_string();
+        text.contains("is no child of taskd's").then_some(text)
+    });
+    assert!(why.contains(&victim.id().to_string()), "{why}");
+    assert_eq!(node.stop(), 0);
+    assert!(victim.try_wait().unwrap().is_none(), "it was nobody's to end");
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+}
+
 #[test]
 fn a_preloaded_app_that_cannot_be_loaded_is_told_in_the_status() {
     let mut node = preloaded("", "");

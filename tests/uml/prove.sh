@@ -1,6 +1,6 @@
 #!/bin/bash
-# Proves what only a kernel with control groups can: runs the launcher's tests of them, and tests/uml/limits.sh, each in a
-# kernel of its own. Part of `make test`. Where User Mode Linux is not to be had (other processors, no apt-get), says so
+# Proves what only a kernel with control groups can: runs the launcher's tests of them, tests/uml/limits.sh and
+# tests/uml/preload.sh, each in a kernel of its own. Part of `make test`. Where User Mode Linux is not to be had (other processors, no apt-get), says so
 # and fails nobody.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -16,3 +16,4 @@ boot() {
 }
 boot "$PWD/$launcher" cgroup:: --test-threads=2
 boot bash tests/uml/limits.sh target/debug/taskd
+boot bash tests/uml/preload.sh target/debug/taskd
