@@ -33,6 +33,14 @@ impl Store {
         }
     }
 
+    /// What this node is to Celery from now on; nothing where Celery cannot reach the store.
+    pub fn know(&self, peer: super::redis::celery::Peer) {
+        match self {
+            Self::Embedded(_) => {}
+            Self::Redis(store) => store.know(peer),
+        }
+    }
+
     /// Finishes what was submitted and closes it.
     pub fn close(self) {
         drop(self);

@@ -33,6 +33,9 @@ impl<'a> Builder<'a, '_> {
             {
                 self.worker_task(section, &pool.name);
             }
+            if task.external {
+                self.external(section, &at, &task, settings);
+            }
             task.throttle = self.throttle(section, &at, &task);
             self.task_notes(section, &at, &task);
             self.task_origins(section, &at, &task, settings);
@@ -42,6 +45,7 @@ impl<'a> Builder<'a, '_> {
         if let Some(base) = base
             && let Some(queue) = base.get("queue").and_then(Set::text)
             && !settings.queues.contains_key(queue)
+            && !settings.tasks.values().any(|task| task.external)
         {
             self.missing(base, "queue", "queue", queue, settings.queues.keys());
         }
@@ -53,6 +57,7 @@ impl<'a> Builder<'a, '_> {
         let queue = at.text("queue");
         if let Some(name) = section.get("queue").and_then(Set::text)
             && !settings.queues.contains_key(name)
+            && !at.flag("external")
         {
             self.missing(section, "queue", "queue", name, settings.queues.keys());
         }
@@ -77,7 +82,7 @@ impl<'a> Builder<'a, '_> {
             time_limit_ms: hard,
             soft_signal: at.number("soft_signal").and_then(|n| i32::try_from(n).ok())?,
             acks: if at.text("acks").as_deref() == Some("early") { Acks::Early } else { Acks::Late },
-            ignore_result: at.flag("ignore_result"),
+            ignore_result: at.flag("ignore_result") || settings.taskd.results == "none",
             result: match at.text("result").as_deref() {
                 Some("json") => ResultKind::Json,
                 Some("none") => ResultKind::None,
@@ -239,6 +244,9 @@ impl<'a> Builder<'a, '_> {
         if in_a_worker && task.program == Program::Worker {
             self.origins.without(&header, POOL_TOO);
             self.origins.without(&header, &OF_A_PROCESS);
+        }
+        if task.external {
+            self.origins.without_but(&header, super::external::SENT);
         }
         if !environment.is_empty() {
             self.origins.replace(&header, "environment", format!("{{ {} }}", environment.join(", ")));

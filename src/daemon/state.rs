@@ -332,6 +332,9 @@ impl Daemon {
                 self.step(Event::Woken { queues, due: Some(clock::now().wall) });
             }
             Woken::Lapsed => self.step(Event::Lapsed),
+            Woken::Over(ended, fallout) => {
+                self.step(Event::Over { ended, fallout: Box::new(fallout) });
+            }
         }
     }
 

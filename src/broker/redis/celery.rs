@@ -57,6 +57,8 @@ pub struct Peer {
     pub result_seconds: u64,
     /// Results are written at all.
     pub results: bool,
+    /// What is left to Celery workers.
+    pub outside: super::outside::Outside,
 }
 
 impl std::fmt::Debug for Peer {
@@ -78,6 +80,9 @@ impl Store {
     /// Takes messages of clients into the store, at most so many: before a lease of this queue.
     pub(super) fn take_in(&mut self, queue: &str, most: u32, now: Wall) -> Result<(), Fault> {
         if !self.peer().is_some_and(|peer| peer.queues.iter().any(|q| q == queue)) {
+            return Ok(());
+        }
+        if self.rests(queue) {
             return Ok(());
         }
         let mut args = Args::default();
@@ -113,7 +118,7 @@ impl Store {
         now: Wall,
     ) -> Result<(), Fault> {
         let taking = Taking { max_body: MAX_BODY, zone: jiff::tz::TimeZone::system() };
-        let mut good = Vec::new();
+        let (mut good, mut back, all) = (Vec::new(), Vec::new(), entries.len());
         for (tag, envelope, raw) in entries {
             let read = envelope.and_then(|envelope| {
                 let call = Call::read(&envelope, &taking)?;
@@ -121,10 +126,14 @@ impl Store {
                 call.model(queue, now, Order::LowFirst)
             });
             match read {
-                Ok(modeled) => good.push((tag, modeled.message, raw)),
+                Ok(modeled) => match self.belongs(queue, &modeled.message.task) {
+                    Some(to) => back.push((tag, to, raw)),
+                    None => good.push((tag, modeled.message, raw)),
+                },
                 Err(unfit) => self.refuse_in(queue, &tag, &unfit, &raw, now)?,
             }
         }
+        self.put_back(queue, &back, back.len() == all)?;
         if good.is_empty() {
             return Ok(());
         }

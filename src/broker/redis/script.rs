@@ -5,13 +5,14 @@ use std::fmt::Write as _;
 use super::outcomes;
 
 /// The files, in the order in which they stand in the script.
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     include_str!("lua/base.lua"),
     include_str!("lua/claims.lua"),
     include_str!("lua/lanes.lua"),
     include_str!("lua/lives.lua"),
     include_str!("lua/sweep.lua"),
     include_str!("lua/celery.lua"),
+    include_str!("lua/outside.lua"),
     include_str!("lua/letters.lua"),
     include_str!("lua/ticks.lua"),
     include_str!("lua/flows.lua"),

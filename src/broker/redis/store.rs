@@ -8,6 +8,7 @@ use redis::{ConnectionLike, RedisError, Value};
 
 use super::args::Args;
 use super::celery::Peer;
+use super::outside::Progress;
 use super::decode::{self, No};
 use super::flows;
 use super::reply::Reader;
@@ -36,6 +37,10 @@ const BIND_EVERY: Duration = Duration::from_secs(60);
 pub(super) enum Request {
     /// Operations.
     Ops(Vec<(Ticket, Op)>),
+    /// A result of this id was published.
+    Result(String),
+    /// What this node is to Celery from now on.
+    Peer(Box<Peer>),
     /// Finish.
     Close,
 }
@@ -46,7 +51,9 @@ pub(super) struct Store {
     shared: Shared,
     requests: Receiver<Request>,
     pub(super) done: Done,
-    wake: Wake,
+    pub(super) wake: Wake,
+    /// Where it is with what Celery workers run.
+    pub(super) progress: Progress,
     /// The connection, while there is one.
     link: Option<Link>,
     /// Before the keys of results.
@@ -145,10 +152,7 @@ impl Store {
         wake: Wake,
         shared: Shared,
     ) -> Self {
-        let prefix = &options.address.prefix;
-        // Celery's result store puts a mark between its prefix and what follows, where the prefix has none.
-        let marked = prefix.is_empty() || prefix.ends_with([':', '_', '-', '.']);
-        let metas = if marked { prefix.clone() } else { format!("{prefix}_") };
+        let metas = metas(&options);
         let mut backoff = Backoff::default();
         if link.is_some() {
             backoff.opened(Instant::now());
@@ -159,6 +163,7 @@ impl Store {
             requests,
             done,
             wake,
+            progress: Progress::default(),
             link,
             metas,
             laps: BTreeMap::new(),
@@ -181,6 +186,12 @@ impl Store {
         &self.options.node
     }
 
+    /// The channel of Celery's remote control.
+    pub(super) fn pidbox(&self) -> String {
+        let address = &self.options.address;
+        format!("{}/{}.{}", address.prefix, address.db, crate::celery::control::EXCHANGE)
+    }
+
     /// Until it is closed.
     pub(super) fn run(mut self) {
         self.alive();
@@ -199,6 +210,8 @@ impl Store {
                 self.take(request);
             }
             self.alive();
+            self.complain(|store| store.take_results(wall()));
+            self.rested();
             if !self.waiting.is_empty() {
                 self.work();
             }
@@ -212,6 +225,8 @@ impl Store {
     fn take(&mut self, request: Request) {
         match request {
             Request::Ops(ops) => self.waiting.extend(ops),
+            Request::Result(id) => self.progress.hear(id),
+            Request::Peer(peer) => self.options.peer = Some(*peer),
             Request::Close => self.closing = true,
         }
     }
@@ -221,7 +236,8 @@ impl Store {
         if self.link.is_none() {
             return self.next_try.saturating_duration_since(now).max(Duration::from_millis(1));
         }
-        self.told.map_or(Duration::ZERO, |at| (at + ALIVE_EVERY).saturating_duration_since(now))
+        let next = self.told.map(|at| at + ALIVE_EVERY).into_iter().chain(self.progress.next()).min();
+        next.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
     }
 
     /// Says that this node lives, where it is time to; opens the connection where there is none.
@@ -249,6 +265,8 @@ impl Store {
         }
         // What another life of this node, or one that is gone, did not tell.
         self.complain(|store| store.tell_all(now));
+        self.complain(|store| store.send_out(now));
+        self.complain(|store| store.look_outside(now));
     }
 
     /// What nobody asked for is not answered to anybody: a fault of it is said, and it is done again later.
@@ -344,6 +362,7 @@ impl Store {
         self.done.call(answers);
         if ends {
             self.complain(|store| store.tell_all(wall()));
+            self.complain(|store| store.send_out(wall()));
         }
     }
 
@@ -436,6 +455,14 @@ impl Store {
             }
         }
     }
+}
+
+/// What keys of results begin with. Celery's result store puts a mark between its prefix and what follows, where the
+/// prefix has none.
+pub(super) fn metas(options: &Options) -> String {
+    let prefix = &options.address.prefix;
+    let marked = prefix.is_empty() || prefix.ends_with([':', '_', '-', '.']);
+    if marked { prefix.clone() } else { format!("{prefix}_") }
 }
 
 /// Whether a message may be over after it.

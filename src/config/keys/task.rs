@@ -62,7 +62,7 @@ pub(super) const TASK: &[Key] = keys! {
     "on_dead": Kind::TableOrFalse(TELL), Now, "", "Who is told when a message of it is DEAD; in place of that of [notify]. By default it is told as a failure.";
     "expected_by": Kind::TimesOfDay, Now, "", "A time of day in [taskd] timezone, or a list of some: whom on_failure names is told when the task had no success since the time before, which for a single one is that of the day before.";
     "credentials": Kind::Credentials, Now, "", "systemd credentials (LoadCredential= of the unit) that it sees, and nobody else, as files in $CREDENTIALS_DIRECTORY while it runs. systemd reads them when the unit starts: a changed one needs a restart, not a reload.";
-    "external": Kind::Bool, Later, "", "It is run by Celery workers, not here.";
+    "external": Kind::Bool, Now, "false", "Celery workers run it, not taskd: what is enqueued, scheduled or follows in a workflow is sent to its queue as a message of Celery, and its result is read where they write it. Needs a broker on Redis. Without `queue` and routes it goes to `celery`. time_limit and soft_time_limit go with the call; retries, rate limits and the rest are the Celery app's. `taskd cancel` takes a waiting message back and has a running one ended by remote control.";
     "no_new_privileges": Kind::Bool, Now, "", "Its processes can gain no privileges: no setuid program, so no sudo and no ping. Implied by the keys below where it does not run as root.";
     "private_tmp": Kind::Bool, Now, "", "It has an empty /tmp and /var/tmp of its own, gone with the attempt.";
     "protect_system": Kind::BoolOr(&["full", "strict"]), Now, "", "Read-only for it: true /usr and /boot, \"full\" also /etc, \"strict\" everything but /dev, /proc, /sys and read_write_paths.";

@@ -286,7 +286,11 @@ pub(super) fn step_message(
     if [eta, expires].into_iter().flatten().any(|t| t.0 < 0 || t.0 > LATEST) {
         return Err(bad("eta and expires must be between the years 1970 and 9999".into()));
     }
-    let known_queue = |q: &String| d.settings.queues.contains_key(q) && !q.starts_with(RESERVED);
+    let known_queue = |q: &String| {
+        let known =
+            if task.external { d.settings.takes_outside(q) } else { d.settings.queues.contains_key(q) };
+        known && !q.starts_with(RESERVED)
+    };
     let queue = match asked.queue {
         Some(queue) if known_queue(&queue) => {
             same_user(&d.settings, task, &queue)?;

@@ -63,6 +63,10 @@ function ops.store_in()
     local there = row.read(m.id)
     if not there then
       claim.store(entry, now)
+      -- Its revoke came before it did.
+      if call('HEXISTS', P .. 'memos', 'revoked:' .. m.id) == 1 then life.revoke(m.id, now) end
+    elseif there.nd == life.OUTSIDE then
+      life.came_home(there, entry.fields)
     elseif FINAL[there.s] then
       -- It came again: its result is told again.
       life.out(there)
