@@ -166,7 +166,6 @@ impl<'a> Builder<'a, '_> {
         let node = at.text("node").unwrap_or_else(|| self.check.env.node.clone());
         let user = users.daemon.as_deref().map(quote).unwrap_or_default();
         self.origins.table("[taskd]", &at, &[("node", quote(&node)), ("user", user)]);
-        self.results_place(&at);
         Some(Taskd {
             node,
             broker: at.text("broker")?,
@@ -180,20 +179,6 @@ impl<'a> Builder<'a, '_> {
             log_level: at.text("log_level")?,
             user: users.daemon.clone(),
         })
-    }
-
-    /// Results are kept where messages are, or nowhere.
-    fn results_place(&mut self, at: &Layers<'_>) {
-        let broker = at.text("broker");
-        let Some((set, section)) = at.set("results").zip(at.own) else { return };
-        let place = set.text().unwrap_or_default();
-        if place == "broker" || place == "none" || Some(place) == broker.as_deref() {
-            return;
-        }
-        let message = "results are kept in the broker's own store, and nowhere else".to_owned();
-        let help = "leave `results` out (Celery's clients then read them with result_backend set to the address of the broker), or set it to \"none\" to keep none";
-        let fault = Fault::new(FaultKind::Reference, &set.at, section.path("results"), message);
-        self.check.fault(fault.help(help));
     }
 
     fn results(&mut self) -> Option<Results> {

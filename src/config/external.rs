@@ -36,7 +36,13 @@ pub(super) fn is_shared(broker: &str) -> bool {
 
 impl<'a> Builder<'a, '_> {
     /// What does not fit a task that Celery workers run.
-    pub(super) fn external(&mut self, section: &'a Section, at: &Layers<'a>, task: &Task, settings: &Settings) {
+    pub(super) fn external(
+        &mut self,
+        section: &'a Section,
+        at: &Layers<'a>,
+        task: &Task,
+        settings: &Settings,
+    ) {
         let said = at.set("external").map_or(&section.at, |set| &set.key_at).clone();
         let path = at.path("external");
         if !is_shared(&settings.taskd.broker) {
@@ -53,6 +59,14 @@ impl<'a> Builder<'a, '_> {
         if let Some(drained) = settings.queues.get(queue).filter(|q| !q.shared) {
             let own = section.get("queue").map_or(&said, |set| &set.at).clone();
             self.drained(&own, section.path("queue"), &task.name, drained);
+        }
+        // What a pattern declares goes where the routes of its names lead.
+        for route in settings.routes.iter().filter(|_| task.queue.is_none()) {
+            if glob_matches(&task.name, &route.task)
+                && let Some(drained) = settings.queues.get(&route.queue).filter(|q| !q.shared)
+            {
+                self.drained(&said, section.path("queue"), &route.task, drained);
+            }
         }
         for (key, set) in &section.values {
             // Two of them have a sentence of their own.
@@ -94,8 +108,10 @@ impl<'a> Builder<'a, '_> {
         }
         for section in self.all("queues").filter(|s| queues.get(&s.name).is_some_and(|q| q.shared)) {
             let message = "a shared queue needs a broker that Celery workers read".to_owned();
-            let help = "remove `shared`, or set `broker` in [taskd] to the Redis server that the Celery workers use";
-            let fault = Fault::new(FaultKind::Reference, section.place("shared"), section.path("shared"), message);
+            let help =
+                "remove `shared`, or set `broker` in [taskd] to the Redis server that the Celery workers use";
+            let fault =
+                Fault::new(FaultKind::Reference, section.place("shared"), section.path("shared"), message);
             self.check.fault(fault.help(help));
         }
     }

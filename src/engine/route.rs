@@ -30,7 +30,9 @@ mod tests {
         p.tasks.insert("far".into(), crate::model::task::Task { external: true, ..task("far") });
         p.tasks.insert("own".into(), crate::model::task::Task { queue: Some("mine".into()), ..task("own") });
         p.routes = vec![("pay.*".into(), "high".into()), ("p*".into(), "low".into())];
-        for (name, queue) in [("own", "mine"), ("pay.card", "high"), ("print", "low"), ("other", "default"), ("far", "celery")] {
+        for (name, queue) in
+            [("own", "mine"), ("pay.card", "high"), ("print", "low"), ("other", "default"), ("far", "celery")]
+        {
             assert_eq!(route(&p, name), queue, "{name}");
         }
     }

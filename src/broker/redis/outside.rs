@@ -15,8 +15,8 @@ use super::store::Store;
 use crate::celery::call::{Call, Order, Sending};
 use crate::celery::control::EXCHANGE;
 use crate::celery::envelope::{Address, Envelope};
-use crate::celery::json::{Fields, Raw};
 use crate::celery::json::build::Object;
+use crate::celery::json::{Fields, Raw};
 use crate::celery::result::Meta;
 use crate::model::message::Message;
 use crate::model::name::MessageId;
@@ -403,7 +403,10 @@ mod tests {
         let failure = r#"{"status": "FAILURE", "result": {"exc_type": "ValueError", "exc_message": ["no"], "exc_module": "builtins"}, "traceback": "T", "task_id": "i"}"#;
         let (state, outcome) = meta(failure).unwrap();
         let failure = outcome.failure.unwrap();
-        assert_eq!((state, failure.message.as_str(), failure.traceback.as_str()), (State::Failure, "no", "T"));
+        assert_eq!(
+            (state, failure.message.as_str(), failure.traceback.as_str()),
+            (State::Failure, "no", "T")
+        );
         for word in ["STARTED", "RETRY", "PROGRESS"] {
             let text = format!(r#"{{"status": "{word}", "result": null, "task_id": "i"}}"#);
             assert_eq!(meta(&text), None, "{word}");

@@ -8,9 +8,9 @@ use redis::{ConnectionLike, RedisError, Value};
 
 use super::args::Args;
 use super::celery::Peer;
-use super::outside::Progress;
 use super::decode::{self, No};
 use super::flows;
+use super::outside::Progress;
 use super::reply::Reader;
 use super::steps::fault;
 use super::{Done, Options, Shared, Wake, Woken, encode, script};

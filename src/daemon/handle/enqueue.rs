@@ -273,11 +273,16 @@ pub(super) fn step_message(
     if priority > MAX_PRIORITY {
         return Err(bad(format!("priority {priority} is not between 0 and {MAX_PRIORITY} (9 goes first)")));
     }
-    match given {
-        Given::Nothing => params::bind(task, &asked.args, &asked.kwargs).map(drop),
-        Given::Something => handed::bind_later(task, &asked.args, &asked.kwargs),
+    let typed = match given {
+        Given::Nothing => params::bind(task, &asked.args, &asked.kwargs).map(Some),
+        Given::Something => handed::bind_later(task, &asked.args, &asked.kwargs).map(|()| None),
     }
     .map_err(|faults| arguments(task, faults))?;
+    // A Celery worker knows nothing of declared types: it gets values of them.
+    let (args, kwargs) = match typed.filter(|_| task.external) {
+        Some(bound) => (bound.args, bound.kwargs),
+        None => (asked.args, asked.kwargs),
+    };
     let eta = match (asked.eta, asked.delay_ms) {
         (Some(_), Some(_)) => return Err(bad("give eta or delay_ms, not both".into())),
         (eta, delay) => eta.map(Wall).or_else(|| delay.filter(|ms| *ms > 0).map(|ms| now.plus(ms))),
@@ -308,8 +313,8 @@ pub(super) fn step_message(
         id: MessageId::default(),
         task: asked.task,
         queue,
-        args: asked.args,
-        kwargs: asked.kwargs,
+        args,
+        kwargs,
         priority,
         eta,
         expires,
