@@ -5,6 +5,7 @@
 use crate::model::op::{Caps, Fault, Op, Reply, Ticket};
 
 pub mod admission;
+mod done;
 pub mod joins;
 pub mod model;
 pub mod redis;

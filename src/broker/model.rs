@@ -153,15 +153,7 @@ impl Model {
 
     fn list(&self, filter: &Filter) -> Reply {
         let limit = filter.limit.clamp(1, rules::MAX_LIST) as usize;
-        let fits = |r: &Record| {
-            (filter.states.is_empty() || filter.states.contains(&r.state))
-                && filter.task.as_ref().is_none_or(|t| *t == r.message.task)
-                && filter.queue.as_ref().is_none_or(|q| *q == r.message.queue)
-                && filter.since.is_none_or(|s| r.message.enqueued >= s)
-                && filter.uid.is_none_or(|u| r.message.uid == Some(u))
-                && filter.letters.as_ref().is_none_or(|l| l.fits(r))
-        };
-        let rows = self.shelf.rows().rev().filter(|row| !row.slim && fits(&row.record));
+        let rows = self.shelf.rows().rev().filter(|row| !row.slim && filter.fits(&row.record));
         Reply::Records(rows.take(limit).map(|row| row.record.clone()).collect())
     }
 

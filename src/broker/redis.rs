@@ -9,12 +9,14 @@ mod args;
 pub mod celery;
 mod decode;
 mod encode;
+mod express;
 mod flows;
 mod message;
 mod outcomes;
 pub mod outside;
 mod reply;
 mod script;
+mod stale;
 mod steps;
 mod store;
 
@@ -24,11 +26,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{Broker, Completion};
+use super::Broker;
+use super::done::Done;
+pub use super::done::OnDone;
 use crate::link::redis::fault::Ask;
 use crate::link::redis::{Address, LinkError, Timeouts, Told, Watch};
 use crate::model::name::MessageId;
-use crate::model::op::{Caps, Fault, Op, Ticket};
+use crate::model::op::{Caps, Op, Ticket};
 use crate::model::state::State;
 use crate::model::time::Wall;
 use crate::model::workflow::Fallout;
@@ -36,9 +40,6 @@ use store::Request;
 
 /// What this store can do.
 pub const CAPS: Caps = Caps { atomic_settle: true, permits: true, ticks: true, listing: true, shared: true };
-
-/// Takes completions; called on the store's thread, so it must not block. Without any where [`Redis::trouble`] changed.
-pub type OnDone = Box<dyn Fn(Vec<Completion>) + Send>;
 
 /// What other nodes, clients of Celery and the server make known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,25 +86,6 @@ pub struct Redis {
 
 /// The keys of kombu's lists, and the queues that they are of.
 type Lists = Arc<Mutex<BTreeMap<String, String>>>;
-
-/// Where completions go.
-#[derive(Clone)]
-struct Done(Arc<Mutex<OnDone>>);
-
-impl Done {
-    fn wake(&self) {
-        let done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (*done)(Vec::new());
-    }
-
-    fn call(&self, completions: Vec<Completion>) {
-        if !completions.is_empty() {
-            // A callback that panicked once is called again: losing answers would be worse.
-            let done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            (*done)(completions);
-        }
-    }
-}
 
 /// Where it goes what others make known.
 #[derive(Clone)]
@@ -202,7 +184,7 @@ impl Redis {
     /// # Errors
     /// Why this server can never be the broker; or there can be no further thread.
     pub fn open(options: Options, on_done: OnDone, on_wake: OnWake) -> Result<Self, OpenError> {
-        let done = Done(Arc::new(Mutex::new(on_done)));
+        let done = Done::new(on_done);
         let wake = Wake(Arc::new(Mutex::new(on_wake)));
         let shared = Shared::default();
         let link = match store::Link::open(&options) {
@@ -274,8 +256,7 @@ impl Drop for Redis {
 impl Broker for Redis {
     fn submit(&mut self, ops: Vec<(Ticket, Op)>) {
         if let Err(mpsc::SendError(Request::Ops(ops))) = self.requests.send(Request::Ops(ops)) {
-            let gone = || Err(Fault::Refused("the store's thread has ended; restart taskd".to_owned()));
-            self.done.call(ops.into_iter().map(|(ticket, _)| (ticket, gone())).collect());
+            self.done.gone(ops);
         }
     }
 

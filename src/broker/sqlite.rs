@@ -34,8 +34,10 @@ use std::thread::JoinHandle;
 
 pub use admin::Admin;
 
+use super::Broker;
+use super::done::Done;
+pub use super::done::OnDone;
 use super::model::CAPS;
-use super::{Broker, Completion};
 pub use crate::link::sqlite::OpenError;
 use crate::model::op::{Caps, Fault, Op, Ticket};
 use writer::Request;
@@ -91,30 +93,6 @@ fn raise(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }
 
-/// Takes completions; called on the store's threads, so it must not block. Without any where
-/// [`Sqlite::trouble`] changed.
-pub type OnDone = Box<dyn Fn(Vec<Completion>) + Send>;
-
-/// Where completions go.
-#[derive(Clone)]
-struct Done(Arc<Mutex<OnDone>>);
-
-impl Done {
-    /// Says that something beside answers changed.
-    fn wake(&self) {
-        let done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (*done)(Vec::new());
-    }
-
-    fn call(&self, completions: Vec<Completion>) {
-        if !completions.is_empty() {
-            // A callback that panicked once is called again: losing answers would be worse.
-            let done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            (*done)(completions);
-        }
-    }
-}
-
 /// The embedded store. Dropping it closes it in order.
 pub struct Sqlite {
     requests: Sender<Request>,
@@ -140,7 +118,7 @@ impl Sqlite {
         let (dir, shelf) = open::open(dir)?;
         let file = dir.file();
         let spawn_failed = |error| OpenError::Io { path: file.clone(), what: "start a thread for", error };
-        let done = Done(Arc::new(Mutex::new(on_done)));
+        let done = Done::new(on_done);
         let counters = Arc::new(Counters::default());
         let (requests, received) = mpsc::channel();
         let (lists, lists_received) = mpsc::channel();
@@ -226,8 +204,7 @@ impl Drop for Sqlite {
 impl Broker for Sqlite {
     fn submit(&mut self, ops: Vec<(Ticket, Op)>) {
         if let Err(mpsc::SendError(Request::Ops(ops))) = self.requests.send(Request::Ops(ops)) {
-            let gone = || Err(Fault::Refused("the store's thread has ended; restart taskd".to_owned()));
-            self.done.call(ops.into_iter().map(|(ticket, _)| (ticket, gone())).collect());
+            self.done.gone(ops);
         }
     }
 

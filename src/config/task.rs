@@ -76,7 +76,11 @@ impl<'a> Builder<'a, '_> {
             params,
             unique,
             queue,
-            priority: at.number("priority").and_then(|n| u8::try_from(n).ok())?,
+            priority: match at.set("priority") {
+                // What a Celery client sends without a priority goes first on Redis: no later than that.
+                None if at.flag("external") => crate::model::message::MAX_PRIORITY,
+                _ => at.number("priority").and_then(|n| u8::try_from(n).ok())?,
+            },
             retry,
             soft_time_limit_ms: soft,
             time_limit_ms: hard,
@@ -232,6 +236,7 @@ impl<'a> Builder<'a, '_> {
         let environment: Vec<String> =
             environment(at).iter().map(|(k, v)| format!("{} = {}", quote_key(k), quote(v))).collect();
         let dynamic = [
+            ("priority", task.priority.to_string()),
             ("queue", quote(settings.route(task))),
             ("user", user.as_deref().map(quote).unwrap_or_default()),
             ("allow", allow),

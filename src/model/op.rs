@@ -385,6 +385,20 @@ pub struct Filter {
     pub limit: u32,
 }
 
+impl Filter {
+    /// Whether it means this record; how many it wants is another matter.
+    #[must_use]
+    pub fn fits(&self, record: &Record) -> bool {
+        let message = &record.message;
+        (self.states.is_empty() || self.states.contains(&record.state))
+            && self.task.as_ref().is_none_or(|task| *task == message.task)
+            && self.queue.as_ref().is_none_or(|queue| *queue == message.queue)
+            && self.since.is_none_or(|since| message.enqueued >= since)
+            && self.uid.is_none_or(|uid| message.uid == Some(uid))
+            && self.letters.as_ref().is_none_or(|letters| letters.fits(record))
+    }
+}
+
 /// Per queue counts, of the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueCount {

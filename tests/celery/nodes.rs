@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use taskd::celery::call::{Call, Sending};
+use taskd::celery::envelope::Address;
 
 use crate::harness::{Node, Setup, until};
 use crate::redis_server::Redis;
@@ -105,6 +107,57 @@ fn nothing_is_lost_or_run_twice_while_nodes_and_redis_are_killed() {
         *planned.entry(at).or_insert(0) += 1;
     }
     assert!(planned.values().all(|n| *n == 1), "{planned:?}");
+}
+
+/// Messages as Celery's clients send them: handed out without being rows. Nodes are killed; Redis is not, since what
+/// sends here does not wait for its disk.
+#[test]
+fn nothing_that_clients_sent_is_lost_or_run_twice_while_nodes_are_killed() {
+    let total: usize = std::env::var("MESSAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000);
+    let redis = Redis::durable();
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = dir.path().join("ledger");
+    let names = ["n1", "n2", "n3"];
+    let mut nodes: Vec<Node> = names.iter().map(|name| start(name, &redis, &ledger)).collect();
+    let mut beside = ::redis::Client::open(redis.url(0)).unwrap().get_connection().unwrap();
+    let ids: Vec<String> = (0..total).map(|n| format!("c-{n}")).collect();
+    let mut kills = 0_usize;
+    for (round, part) in ids.chunks(total.div_ceil(10).max(1)).enumerate() {
+        let mut send = ::redis::pipe();
+        for id in part {
+            let mut call = Call::new("note", id);
+            call.address = Address::queue("default");
+            let envelope =
+                call.write(Sending { tag: &format!("tag-{id}"), origin: "gen@h", expiration_ms: None });
+            send.lpush("default", envelope.write().text());
+        }
+        send.exec(&mut beside).unwrap();
+        let victim = &mut nodes[round % 3];
+        let before = runs(&ledger).len();
+        until("some of it runs", || (runs(&ledger).len() > before).then_some(()));
+        victim.kill_launcher();
+        victim.launch();
+        kills += 1;
+    }
+    until("every message has ended", || {
+        let runs = runs(&ledger);
+        ids.iter().all(|id| runs.contains_key(id)).then_some(())
+    });
+    for id in &ids {
+        assert_eq!(nodes[0].in_state(id, "SUCCESS")["state"], "SUCCESS");
+        let meta: String =
+            ::redis::cmd("GET").arg(format!("celery-task-meta-{id}")).query(&mut beside).unwrap();
+        assert!(meta.contains("SUCCESS"), "{meta}");
+    }
+    let twice = runs(&ledger).values().filter(|n| **n > 1).count();
+    println!("{twice} of {total} of clients ran twice, with {kills} kills of nodes");
+    assert!(twice <= kills * UNRECORDED, "{twice} of {total} ran twice, with {kills} kills of nodes");
+    let hands =
+        ["unacked", "unacked_index", "default", "taskd.flying", "taskd.in:n1", "taskd.in:n2", "taskd.in:n3"];
+    until("nothing is in anybody's hand", || {
+        let left: usize = ::redis::cmd("EXISTS").arg(&hands).query(&mut beside).unwrap();
+        (left == 0).then_some(())
+    });
 }
 
 #[test]

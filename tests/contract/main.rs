@@ -13,6 +13,7 @@
 mod admin;
 mod cases;
 mod differential;
+mod express;
 mod faults;
 mod full_disk;
 mod harness;

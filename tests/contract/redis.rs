@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
+use taskd::broker::redis::celery::Peer;
 use taskd::broker::redis::{Options, Redis};
 use taskd::broker::{Broker, Completion};
 use taskd::config::redis::Address;
@@ -14,7 +15,7 @@ use taskd::model::op::Op;
 use crate::harness::{Answer, Harness, collect, ticketed};
 
 /// Where the server listens: a socket in a directory that goes with this process.
-fn server() -> &'static str {
+pub fn server() -> &'static str {
     static SERVER: OnceLock<String> = OnceLock::new();
     SERVER.get_or_init(|| {
         let (send, ready) = mpsc::channel();
@@ -52,17 +53,21 @@ pub struct Shared {
 }
 
 fn open(prefix: &str, node: &str) -> (Redis, Receiver<Completion>) {
+    open_as(prefix, node, Duration::from_secs(30), None)
+}
+
+/// A store of a node that is a peer of Celery's, or is not.
+pub fn open_as(
+    prefix: &str,
+    node: &str,
+    lease: Duration,
+    peer: Option<Peer>,
+) -> (Redis, Receiver<Completion>) {
     let (send, done) = mpsc::channel();
     let on_done =
         move |completions: Vec<Completion>| completions.into_iter().for_each(|c| drop(send.send(c)));
     let address = Address::parse(&format!("{}?global_keyprefix={prefix}", server())).unwrap();
-    let options = Options {
-        address,
-        allow_eviction: false,
-        node: node.to_owned(),
-        lease: Duration::from_secs(30),
-        peer: None,
-    };
+    let options = Options { address, allow_eviction: false, node: node.to_owned(), lease, peer };
     let store = Redis::open(options, Box::new(on_done), Box::new(|_| {})).unwrap();
     (store, done)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use redis::Value;
 
 use super::args::Args;
+use super::express::is_plain;
 use super::message::{self, Row, messages};
 use super::reply::Reader;
 use super::steps::fault;
@@ -34,6 +35,9 @@ const MAX_KEPT: usize = 16 << 10;
 
 /// How long results are kept where the settings say nothing, in seconds: Celery's own.
 pub const RESULT_SECONDS: u64 = 86_400;
+
+/// Messages that are stored in one go.
+const TAKEN: usize = 200;
 
 /// Ends told in one go.
 const OUT: usize = 32;
@@ -67,85 +71,150 @@ impl std::fmt::Debug for Peer {
     }
 }
 
+/// A message that was taken off a list of kombu.
+pub(super) struct Came {
+    /// kombu's name for it.
+    pub(super) tag: String,
+    queue: String,
+    /// The node that has it; empty: this one.
+    node: String,
+    /// Under which token it has that, `lost` if that node is gone, or nothing.
+    token: String,
+    /// When it started there, in milliseconds, or nothing.
+    started: String,
+    read: Result<(Call, Message), Unfit>,
+    raw: Vec<u8>,
+}
+
+impl Came {
+    /// Reads it.
+    pub(super) fn read(tag: String, queue: &str, raw: Vec<u8>, now: Wall) -> Self {
+        Self::of(tag, queue, Envelope::read(&raw), raw, now)
+    }
+
+    fn of(tag: String, queue: &str, envelope: Result<Envelope, Unfit>, raw: Vec<u8>, now: Wall) -> Self {
+        let read = envelope.and_then(|envelope| {
+            let call = Call::read(&envelope, &taking())?;
+            canvas::check(&call).map_err(|wrong| wrong.of(&call.known()))?;
+            let message = call.model(queue, now, Order::LowFirst)?.message;
+            Ok((call, message))
+        });
+        let (node, token, started) = (String::new(), String::new(), String::new());
+        Self { tag, queue: queue.to_owned(), node, token, started, read, raw }
+    }
+
+    /// The call and its message, where nothing but its result follows it.
+    pub(super) fn plain(&self) -> Option<&(Call, Message)> {
+        self.read.as_ref().ok().filter(|(call, _)| is_plain(call))
+    }
+}
+
+fn taking() -> Taking {
+    Taking { max_body: MAX_BODY, zone: jiff::tz::TimeZone::system() }
+}
+
 /// What is written because of an end.
 #[derive(Default)]
-struct Told {
-    metas: Vec<(String, Raw)>,
+pub(super) struct Told {
+    pub(super) metas: Vec<(String, Raw)>,
     chords: Vec<(String, usize)>,
     calls: Vec<Call>,
     members: Vec<(Member, Status, Raw)>,
 }
 
 impl Store {
-    /// Takes messages of clients into the store, at most so many: before a lease of this queue.
-    pub(super) fn take_in(&mut self, queue: &str, most: u32, now: Wall) -> Result<(), Fault> {
+    /// Takes all that waits in the lists of a queue into the store: it is to be ended there.
+    pub(super) fn take_in_all(&mut self, queue: &str, now: Wall) -> Result<(), Fault> {
         if !self.peer().is_some_and(|peer| peer.queues.iter().any(|q| q == queue)) {
             return Ok(());
         }
-        if self.rests(queue) {
-            return Ok(());
+        loop {
+            let mut args = Args::default();
+            args.text(queue).num(TAKEN);
+            let list = self.ask("take_in", args)?;
+            if list.is_empty() {
+                return Ok(());
+            }
+            let mut came = Vec::with_capacity(list.len());
+            for value in list.each() {
+                let mut entry = Reader::of(value).map_err(fault)?;
+                let (tag, raw) = (entry.text().map_err(fault)?, entry.bytes().map_err(fault)?);
+                came.push(Came::read(tag, queue, raw, now));
+            }
+            let own =
+                |one: &Came| one.read.as_ref().map_or(true, |(_, m)| self.belongs(queue, &m.task).is_none());
+            let some = came.iter().any(own);
+            self.store_in(came, now)?;
+            if !some {
+                // Only what is not for this node is left, and goes round.
+                return Ok(());
+            }
         }
-        let mut args = Args::default();
-        args.text(queue).num(most);
-        let list = self.ask("take_in", args)?;
-        let mut entries = Vec::with_capacity(list.len());
-        for value in list.each() {
-            let mut entry = Reader::of(value).map_err(fault)?;
-            let (tag, raw) = (entry.text().map_err(fault)?, entry.bytes().map_err(fault)?);
-            entries.push((tag, Envelope::read(&raw), raw));
-        }
-        self.store_in(queue, entries, now)
     }
 
-    /// Stores what was taken off the lists by an earlier life of this node.
-    pub(super) fn take_in_left(&mut self, now: Wall) -> Result<(), Fault> {
-        let list = self.ask("taken_in", Args::default())?;
+    /// Stores what was taken off the lists and did not end: what nobody has in hand (`left`), or what is on the express
+    /// way, `all` of this node's or of all `nodes`; only this id, if one is given. Answers how many there were.
+    pub(super) fn take_in_left(
+        &mut self,
+        what: &str,
+        id: Option<&MessageId>,
+        now: Wall,
+    ) -> Result<usize, Fault> {
+        let mut args = Args::default();
+        args.text(what).opt(id.map(MessageId::as_str));
+        let list = self.ask("taken_in", args)?;
+        let mut came = Vec::with_capacity(list.len());
         for value in list.each() {
             let mut entry = Reader::of(value).map_err(fault)?;
+            let node = entry.text().map_err(fault)?;
             let (tag, queue) = (entry.text().map_err(fault)?, entry.text().map_err(fault)?);
+            let (token, started) = (entry.text().map_err(fault)?, entry.text().map_err(fault)?);
             let raw = entry.bytes().map_err(fault)?;
             let read = Unacked::read(&raw).map(|unacked| unacked.envelope);
             let raw = read.as_ref().map_or(raw, |envelope| envelope.write().text().as_bytes().to_vec());
-            self.store_in(&queue, vec![(tag, read, raw)], now)?;
+            came.push(Came { node, token, started, ..Came::of(tag, &queue, read, raw, now) });
         }
-        Ok(())
+        let found = came.len();
+        self.store_in(came, now).map(|()| found)
     }
 
-    fn store_in(
-        &mut self,
-        queue: &str,
-        entries: Vec<(String, Result<Envelope, Unfit>, Vec<u8>)>,
-        now: Wall,
-    ) -> Result<(), Fault> {
-        let taking = Taking { max_body: MAX_BODY, zone: jiff::tz::TimeZone::system() };
-        let (mut good, mut back, all) = (Vec::new(), Vec::new(), entries.len());
-        for (tag, envelope, raw) in entries {
-            let read = envelope.and_then(|envelope| {
-                let call = Call::read(&envelope, &taking)?;
-                canvas::check(&call).map_err(|wrong| wrong.of(&call.known()))?;
-                call.model(queue, now, Order::LowFirst)
-            });
-            match read {
-                Ok(modeled) => match self.belongs(queue, &modeled.message.task) {
-                    Some(to) => back.push((tag, to, raw)),
-                    None => good.push((tag, modeled.message, raw)),
-                },
-                Err(unfit) => self.refuse_in(queue, &tag, &unfit, &raw, now)?,
+    /// Makes rows of these.
+    pub(super) fn store_in(&mut self, came: Vec<Came>, now: Wall) -> Result<(), Fault> {
+        let (mut good, mut back, all) = (Vec::with_capacity(came.len()), Vec::new(), came.len());
+        let queue = came.first().map(|one| one.queue.clone()).unwrap_or_default();
+        for one in came {
+            // What somebody has in hand is not for others.
+            let free = one.token.is_empty();
+            let to = one.read.as_ref().ok().and_then(|(_, m)| self.belongs(&one.queue, &m.task));
+            if let Some(to) = to.filter(|_| free) {
+                back.push((one.tag, to, one.raw));
+                continue;
+            }
+            match one.read {
+                Ok((_, message)) => good.push((one.tag, one.node, one.token, one.started, message, one.raw)),
+                Err(unfit) => self.refuse_in(&one.queue, &one.tag, &unfit, &one.raw, now)?,
             }
         }
-        self.put_back(queue, &back, back.len() == all)?;
-        if good.is_empty() {
-            return Ok(());
+        self.put_back(&queue, &back, back.len() == all)?;
+        let own = self.node().to_owned();
+        while !good.is_empty() {
+            let rest = good.split_off(good.len().min(TAKEN));
+            let mut args = Args::default();
+            args.num(now.0).num(good.len());
+            for (tag, node, token, started, message, raw) in good {
+                args.text(if node.is_empty() { own.clone() } else { node })
+                    .text(tag)
+                    .text(token)
+                    .text(started);
+                args.num(1).text(message.id.as_str()).text("");
+                let mut fields = message::fields(&message);
+                fields.extend([b"ce".to_vec(), raw, b"cf".to_vec(), b"1".to_vec()]);
+                args.list(fields.into_iter());
+            }
+            self.ask("store_in", args)?;
+            good = rest;
         }
-        let mut args = Args::default();
-        args.num(now.0).num(good.len());
-        for (tag, message, raw) in good {
-            args.text(tag).num(1).text(message.id.as_str()).text("");
-            let mut fields = message::fields(&message);
-            fields.extend([b"ce".to_vec(), raw, b"cf".to_vec(), b"1".to_vec()]);
-            args.list(fields.into_iter());
-        }
-        self.ask("store_in", args).map(drop)
+        Ok(())
     }
 
     /// A message that cannot be taken is answered with a FAILURE where it says whose it is, and is a dead letter where
@@ -216,11 +285,10 @@ impl Store {
     }
 
     fn tell_one(&mut self, id: &str, value: Value, now: Wall) -> Result<(), Fault> {
-        let taking = Taking { max_body: MAX_BODY, zone: jiff::tz::TimeZone::system() };
         let row = message::row(value).map_err(fault)?;
         let call = row.as_ref().and_then(|row| {
             let envelope = Envelope::read(row.envelope.as_deref()?).ok()?;
-            Call::read(&envelope, &taking).ok()
+            Call::read(&envelope, &taking()).ok()
         });
         let (Some(row), Some(call)) = (row, call) else {
             // It was forgotten since, and with it whoever could ask.
@@ -237,7 +305,7 @@ impl Store {
     }
 
     /// What an end comes to.
-    fn told_of(&self, row: &Row, call: &Call, now: Wall) -> Result<Told, Wrong> {
+    pub(super) fn told_of(&self, row: &Row, call: &Call, now: Wall) -> Result<Told, Wrong> {
         let record = &row.record;
         let Some(outcome) = &record.outcome else { return Ok(Told::default()) };
         let at = record.finished.unwrap_or(now);

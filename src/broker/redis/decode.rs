@@ -22,6 +22,8 @@ pub(super) enum No {
     Fault(Fault),
     /// A schedule was rewound since: the tick is to be asked with this lap.
     Lap(u32),
+    /// This message is on the express way: it is to be made a row first.
+    Flying(MessageId),
 }
 
 impl From<Odd> for No {
@@ -109,6 +111,7 @@ pub(super) fn reply(mut list: Reader) -> Result<Reply, No> {
             Reply::Nodes(nodes)
         }
         "done" => Reply::Done,
+        "flying" => return Err(No::Flying(MessageId(list.text()?))),
         "lap" => return Err(No::Lap(list.num()?)),
         "gone" => return Err(No::Fault(rules::arguments_gone(&MessageId(list.text()?)))),
         "refused" | "error" => return Err(No::Fault(Fault::Refused(list.text()?))),
@@ -159,9 +162,9 @@ fn counts(mut list: Reader, paused: Vec<String>) -> Result<Reply, Odd> {
         }
         let count = all.entry(queue.to_owned()).or_insert_with(|| empty(queue));
         match kind {
-            "w" => count.waiting = n,
+            "w" => count.waiting += n,
             "s" => count.scheduled = n,
-            "l" => count.leased = n,
+            "l" => count.leased += n,
             "u" => count.unknown = n,
             _ => count.dead = n,
         }

@@ -67,7 +67,6 @@ pub(super) fn op(op: &Op, laps: impl Fn(&str) -> u32) -> Option<(&'static str, A
             args.text(id.as_str());
             "get"
         }
-        Op::Count => "count",
         Op::Move { id, token, unknown, now: _ } => {
             args.text(id.as_str()).opt_num(token.map(|t| t.0)).flag(*unknown);
             "move"
@@ -128,7 +127,7 @@ pub(super) fn op(op: &Op, laps: impl Fn(&str) -> u32) -> Option<(&'static str, A
             "retry_flow"
         }
         Op::Launch { .. } => return None,
-        Op::Letters(_) | Op::List(_) | Op::Purge { .. } | Op::Known { .. } => return None,
+        Op::Letters(_) | Op::List(_) | Op::Purge { .. } | Op::Known { .. } | Op::Count => return None,
     };
     Some((name, args))
 }

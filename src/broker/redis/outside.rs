@@ -96,6 +96,16 @@ impl Progress {
         }
     }
 
+    /// Whether a queue had nothing for this node when it was read last, a moment ago.
+    pub(super) fn rests(&self, queue: &str) -> bool {
+        self.rests.get(queue).is_some_and(|(until, _)| until.is_some_and(|at| Instant::now() < at))
+    }
+
+    /// Something for this node was in a queue.
+    pub(super) fn found(&mut self, queue: &str) {
+        self.rests.remove(queue);
+    }
+
     /// When a queue is to be read again.
     pub(super) fn next(&self) -> Option<Instant> {
         self.rests.values().filter_map(|(until, _)| *until).min()
@@ -274,7 +284,7 @@ impl Store {
     }
 
     /// Puts messages back that are not for this node: each its key, where it belongs, and itself. `all`: nothing else
-    /// was in the queue, so it is not read again at once.
+    /// was read of the queue, so it is not read again at once.
     pub(super) fn put_back(
         &mut self,
         queue: &str,
@@ -282,7 +292,7 @@ impl Store {
         all: bool,
     ) -> Result<(), Fault> {
         if !all {
-            self.progress.rests.remove(queue);
+            self.progress.found(queue);
         }
         if list.is_empty() {
             return Ok(());
@@ -299,11 +309,6 @@ impl Store {
             args.text(tag.as_str()).text(to.as_str()).num(step(priority)).text(raw.as_slice());
         }
         self.ask("put_back", args).map(drop)
-    }
-
-    /// Whether a queue had nothing for this node when it was read last, a moment ago.
-    pub(super) fn rests(&self, queue: &str) -> bool {
-        self.progress.rests.get(queue).is_some_and(|(until, _)| until.is_some_and(|at| Instant::now() < at))
     }
 
     /// Has queues read again whose rest is over.

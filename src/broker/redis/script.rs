@@ -21,20 +21,40 @@ const FILES: [&str; 13] = [
     include_str!("lua/run.lua"),
 ];
 
+/// The script of the express way, which stands alone: it is run far more often than the other one.
+const EXPRESS: &str = include_str!("lua/express.lua");
+
+/// The script of the express way; as [`text`].
+pub(super) fn express(allow_oom: bool) -> String {
+    let mut all = String::with_capacity(8 << 10);
+    head(&mut all, allow_oom);
+    file(&mut all, EXPRESS);
+    all
+}
+
+fn head(all: &mut String, allow_oom: bool) {
+    if allow_oom {
+        all.push_str("#!lua flags=allow-oom\n");
+    }
+}
+
+fn file(all: &mut String, text: &str) {
+    // Comments and the indentation are for people: the script is sent once to each server, and kept there.
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("--")) {
+        // Writing to a text never fails.
+        let _ = writeln!(all, "{line}");
+    }
+}
+
 /// The whole text. `allow_oom`: the server knows the flag (Redis 7): what is leased is settled although its memory is
 /// full.
 pub(super) fn text(allow_oom: bool) -> String {
     let mut all = String::with_capacity(64 << 10);
-    if allow_oom {
-        all.push_str("#!lua flags=allow-oom\n");
-    }
+    head(&mut all, allow_oom);
     // Writing to a text never fails.
     let _ = writeln!(all, "{}", outcomes::lua());
-    for file in FILES {
-        // Comments and the indentation are for people: the script is sent once to each server, and kept there.
-        for line in file.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("--")) {
-            let _ = writeln!(all, "{line}");
-        }
+    for text in FILES {
+        file(&mut all, text);
     }
     all
 }

@@ -10,7 +10,6 @@ use super::reply::Reader;
 use super::store::Store;
 use crate::broker::rules;
 use crate::model::letters::{LETTER_ROWS, LetterAct, LetterGroup, LetterPlace, LetterStep, LetterTally};
-use crate::model::message::Record;
 use crate::model::name::{MessageId, glob_matches};
 use crate::model::op::{Fault, Filter, Op, Reply, Ticket};
 use crate::model::time::Wall;
@@ -23,6 +22,7 @@ impl Store {
         let answer = match op {
             Op::List(filter) => self.list(&filter),
             Op::Letters(step) => self.letters(&step).map(|tally| Reply::Letters(Box::new(tally))),
+            Op::Count => self.count(),
             Op::Purge { queue, now } => self.purge(&queue, now),
             Op::Known { tasks, now: _ } => self.known(&tasks),
             Op::Launch { workflow, max_length, now } => flows::upload(self, &workflow, &max_length, now),
@@ -33,14 +33,6 @@ impl Store {
 
     fn list(&mut self, filter: &Filter) -> Result<Reply, Fault> {
         let limit = filter.limit.clamp(1, rules::MAX_LIST) as usize;
-        let fits = |r: &Record| {
-            (filter.states.is_empty() || filter.states.contains(&r.state))
-                && filter.task.as_ref().is_none_or(|t| *t == r.message.task)
-                && filter.queue.as_ref().is_none_or(|q| *q == r.message.queue)
-                && filter.since.is_none_or(|s| r.message.enqueued >= s)
-                && filter.uid.is_none_or(|u| r.message.uid == Some(u))
-                && filter.letters.as_ref().is_none_or(|l| l.fits(r))
-        };
         let (mut all, mut bytes, mut before) = (Vec::new(), 0, None);
         while all.len() < limit && bytes < rules::LIST_BYTES {
             let mut args = Args::default();
@@ -49,7 +41,7 @@ impl Store {
             let done = rows.len() < PAGE;
             before = rows.last().map(|row| row.seq).or(before);
             for row in rows {
-                if all.len() < limit && bytes < rules::LIST_BYTES && fits(&row.record) {
+                if all.len() < limit && bytes < rules::LIST_BYTES && filter.fits(&row.record) {
                     bytes += row.record.message.size();
                     all.push(row.record);
                 }
@@ -59,6 +51,13 @@ impl Store {
             }
         }
         Ok(Reply::Records(all))
+    }
+
+    fn count(&mut self) -> Result<Reply, Fault> {
+        let queues = self.peer().map(|peer| peer.queues.clone()).unwrap_or_default();
+        let mut args = Args::default();
+        args.list(queues.iter().map(String::as_str));
+        self.answer("count", args)
     }
 
     fn purge(&mut self, queue: &str, now: Wall) -> Result<Reply, Fault> {
@@ -235,6 +234,6 @@ fn rows(list: Reader) -> Result<Vec<Row>, Fault> {
 pub(super) fn fault(odd: super::reply::Odd) -> Fault {
     match No::from(odd) {
         No::Fault(fault) => fault,
-        No::Lap(_) => Fault::Again("a schedule was rewound".to_owned()),
+        No::Lap(_) | No::Flying(_) => Fault::Again("it changed meanwhile".to_owned()),
     }
 }

@@ -9,6 +9,7 @@ use redis::{ConnectionLike, RedisError, Value};
 use super::args::Args;
 use super::celery::Peer;
 use super::decode::{self, No};
+use super::express::Express;
 use super::flows;
 use super::outside::Progress;
 use super::reply::Reader;
@@ -22,7 +23,7 @@ use crate::model::time::Wall;
 use crate::model::workflow::Fallout;
 
 /// Operations of one script at most: it holds up everybody else who talks to this server.
-const MOST: usize = 64;
+pub(super) const MOST: usize = 64;
 
 /// Bytes of arguments after which a script gets no further operation.
 const BYTES: usize = 256 << 10;
@@ -30,7 +31,8 @@ const BYTES: usize = 256 << 10;
 /// How often this node says that it lives.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
-/// How often the bindings of the queues are written: a server that was emptied has none.
+/// How often the bindings of the queues are written (a server that was emptied has none), and how often it is looked
+/// for messages that a Celery worker never acknowledged.
 const BIND_EVERY: Duration = Duration::from_secs(60);
 
 /// What is asked of the thread.
@@ -47,7 +49,7 @@ pub(super) enum Request {
 
 /// The thread's life.
 pub(super) struct Store {
-    options: Options,
+    pub(super) options: Options,
     shared: Shared,
     requests: Receiver<Request>,
     pub(super) done: Done,
@@ -60,7 +62,10 @@ pub(super) struct Store {
     metas: String,
     /// Laps of schedules that were rewound.
     laps: BTreeMap<String, u32>,
-    waiting: VecDeque<(Ticket, Op)>,
+    pub(super) waiting: VecDeque<(Ticket, Op)>,
+    pub(super) express: Express,
+    /// Messages may have been taken off the lists of kombu that nobody has in hand.
+    pub(super) left: bool,
     closing: bool,
     /// When this node said last that it lives.
     told: Option<Instant>,
@@ -73,8 +78,17 @@ pub(super) struct Store {
 /// A connection and the script that its server knows.
 pub(super) struct Link {
     c: Connection,
-    sha: String,
-    text: String,
+    /// Of each script: what the server calls it, and its text.
+    scripts: [(String, String); 2],
+}
+
+/// Which script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Script {
+    /// Every operation.
+    Ops,
+    /// The express way.
+    Express,
 }
 
 /// What went wrong with a script.
@@ -101,7 +115,7 @@ impl Trouble {
         }
     }
 
-    fn fault(&self) -> Fault {
+    pub(super) fn fault(&self) -> Fault {
         match self {
             Self::Lost(text) => Fault::Reconnect(text.clone()),
             Self::Again(text) => Fault::Again(text.clone()),
@@ -120,22 +134,27 @@ impl Link {
             tracing::warn!("{}: {warning}", options.address.shown());
         }
         let major: u32 = server.version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
-        let text = script::text(major >= 7);
-        let loaded: Result<String, RedisError> = redis::cmd("SCRIPT").arg("LOAD").arg(&text).query(&mut c);
-        let sha = loaded.map_err(|e| LinkError::new(options.address.shown(), classify(&e)))?;
-        Ok(Self { c, sha, text })
+        let mut load = |text: String| {
+            let loaded: Result<String, RedisError> =
+                redis::cmd("SCRIPT").arg("LOAD").arg(&text).query(&mut c);
+            loaded.map(|sha| (sha, text)).map_err(|e| LinkError::new(options.address.shown(), classify(&e)))
+        };
+        let scripts = [load(script::text(major >= 7))?, load(script::express(major >= 7))?];
+        Ok(Self { c, scripts })
     }
 
-    fn eval(&mut self, args: &Args) -> Result<Value, RedisError> {
+    fn eval(&mut self, script: Script, args: &Args) -> Result<Value, RedisError> {
+        let [ops, express] = &self.scripts;
+        let (sha, text) = if script == Script::Ops { ops } else { express };
         let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(&self.sha).arg(0);
+        cmd.arg(sha).arg(0);
         for arg in args.iter() {
             cmd.arg(arg);
         }
         match self.c.req_command(&cmd) {
             Err(e) if classify(&e).ask() == Ask::NoScript => {
                 // A restarted server, or SCRIPT FLUSH: nothing took place.
-                redis::cmd("SCRIPT").arg("LOAD").arg(&self.text).exec(&mut self.c)?;
+                redis::cmd("SCRIPT").arg("LOAD").arg(text).exec(&mut self.c)?;
                 self.c.req_command(&cmd)
             }
             answer => answer,
@@ -168,6 +187,8 @@ impl Store {
             metas,
             laps: BTreeMap::new(),
             waiting: VecDeque::new(),
+            express: Express::default(),
+            left: false,
             closing: false,
             told: None,
             bound: None,
@@ -253,20 +274,41 @@ impl Store {
         let first = self.told.is_none();
         self.told = Some(Instant::now());
         if self.ask("alive", args).is_ok_and(|mut said| said.text().is_ok_and(|word| word == "lost")) {
+            self.express.forget();
+            self.left = true;
             self.wake.call(Woken::Lapsed);
         }
         let now = wall();
         if first && self.peer().is_some() {
-            self.complain(|store| store.take_in_left(now));
+            self.complain(|store| store.unfold("all", None));
         }
         if self.peer().is_some() && self.bound.is_none_or(|at| at.elapsed() >= BIND_EVERY) {
             self.bound = Some(Instant::now());
             self.complain(Self::bind);
+            self.complain(Self::give_back_stale);
         }
         // What another life of this node, or one that is gone, did not tell.
         self.complain(|store| store.tell_all(now));
         self.complain(|store| store.send_out(now));
         self.complain(|store| store.look_outside(now));
+    }
+
+    /// Others took over what this node held: it looks what is left.
+    pub(super) fn lapsed(&mut self) {
+        self.told = self.told.and_then(|at| at.checked_sub(ALIVE_EVERY)).or(self.told);
+        self.express.forget();
+        self.alive();
+    }
+
+    /// Makes rows of what was taken off the lists and is in nobody's hand.
+    fn take_in_lost(&mut self) {
+        if self.left && self.peer().is_some() && self.link.is_some() {
+            self.left = false;
+            if let Err(fault) = self.take_in_left("left", None, wall()) {
+                self.left = true;
+                tracing::warn!("{fault}");
+            }
+        }
     }
 
     /// What nobody asked for is not answered to anybody: a fault of it is said, and it is done again later.
@@ -325,7 +367,11 @@ impl Store {
             let answers = self.waiting.drain(..).map(none).collect();
             return self.done.call(answers);
         }
-        self.take_in_first();
+        self.take_in_lost();
+        self.express();
+        if self.waiting.is_empty() || self.link.is_none() {
+            return;
+        }
         let mut args = Args::default();
         let mut batch = Vec::new();
         let mut ends = false;
@@ -335,11 +381,16 @@ impl Store {
                 refused.push((ticket, Err(fault)));
                 continue;
             }
+            if let Err(fault) = self.unfold_for(&op) {
+                refused.push((ticket, Err(fault)));
+                continue;
+            }
             let laps = &self.laps;
             let Some((name, one)) = encode::op(&op, |name| laps.get(name).copied().unwrap_or(0)) else {
                 if batch.is_empty() {
                     self.done.call(refused);
-                    return self.in_steps(ticket, op);
+                    self.in_steps(ticket, op);
+                    return self.complain(|store| store.tell_all(wall()));
                 }
                 self.waiting.push_front((ticket, op));
                 break;
@@ -357,7 +408,10 @@ impl Store {
         }
         let answers = match self.eval(args) {
             Ok(values) => self.answers(batch, values),
-            Err(trouble) => batch.into_iter().map(|(ticket, _)| (ticket, Err(trouble.fault()))).collect(),
+            Err(trouble) => {
+                let fail = |(ticket, _)| (ticket, self.express.ahead(ticket, Err(trouble.fault())));
+                batch.into_iter().map(fail).collect()
+            }
         };
         self.done.call(answers);
         if ends {
@@ -366,31 +420,28 @@ impl Store {
         }
     }
 
-    /// Messages of Celery's clients are taken in before what waits of their queues is handed out.
-    fn take_in_first(&mut self) {
-        if self.peer().is_none() {
-            return;
-        }
-        let mut wanted: Vec<(String, u32, Wall)> = Vec::new();
-        for (_, op) in self.waiting.iter().take(MOST) {
-            if let Op::Lease { queue, credit, now, .. } = op
-                && !wanted.iter().any(|(q, ..)| q == queue)
-            {
-                wanted.push((queue.clone(), *credit, *now));
-            }
-        }
-        for (queue, credit, now) in wanted {
-            self.complain(|store| store.take_in(&queue, credit, now));
-        }
-    }
-
     fn answers(&mut self, batch: Vec<(Ticket, Op)>, values: Reader) -> Vec<Completion> {
         let mut answers = Vec::with_capacity(batch.len());
         let mut again = Vec::new();
         for ((ticket, op), value) in batch.into_iter().zip(values.each()) {
             match decode::item(value) {
-                Ok(reply) => answers.push((ticket, Ok(reply))),
-                Err(No::Fault(fault)) => answers.push((ticket, Err(fault))),
+                // It may be on the express way of another node: then it is looked for as a row once more.
+                Ok(Reply::Record(None)) if self.peer().is_some() && self.unfold_named(&op) => {
+                    again.push((ticket, op));
+                }
+                Ok(reply) => {
+                    // What a sweep took over is not a row yet.
+                    self.left |= matches!(op, Op::Sweep { .. });
+                    answers.push((ticket, self.express.ahead(ticket, Ok(reply))));
+                }
+                Err(No::Flying(id)) => {
+                    if let Err(fault) = self.unfold("nodes", Some(&id)) {
+                        answers.push((ticket, Err(fault)));
+                    } else {
+                        again.push((ticket, op));
+                    }
+                }
+                Err(No::Fault(fault)) => answers.push((ticket, self.express.ahead(ticket, Err(fault)))),
                 Err(No::Lap(lap)) => {
                     if let Op::Tick(tick) = &op {
                         self.laps.insert(tick.schedule.clone(), lap);
@@ -434,16 +485,21 @@ impl Store {
         match value.and_then(decode::item) {
             Ok(reply) => Ok(reply),
             Err(No::Fault(fault)) => Err(fault),
-            Err(No::Lap(_)) => Err(Fault::Again("the schedule was rewound".to_owned())),
+            Err(No::Lap(_) | No::Flying(_)) => Err(Fault::Again("it changed meanwhile".to_owned())),
         }
     }
 
     fn eval(&mut self, ops: Args) -> Result<Reader, Trouble> {
+        self.eval_on(Script::Ops, ops)
+    }
+
+    /// Runs a script with what stands before the arguments of both.
+    pub(super) fn eval_on(&mut self, script: Script, ops: Args) -> Result<Reader, Trouble> {
         let Some(link) = &mut self.link else { return Err(Trouble::Again("not connected".to_owned())) };
         let mut args = Args::default();
         args.text(self.options.address.prefix.as_str()).text(self.metas.as_str());
         args.text(self.options.node.as_str()).join(ops);
-        match link.eval(&args) {
+        match link.eval(script, &args) {
             Ok(value) => Reader::of(value).map_err(|odd| Trouble::Refused(odd.0)),
             Err(e) => {
                 let trouble = Trouble::of(&e);
@@ -470,7 +526,7 @@ const fn may_end(op: &Op) -> bool {
     !matches!(op, Op::Lease { .. } | Op::Start { .. } | Op::Get { .. } | Op::Extend { .. } | Op::Count)
 }
 
-fn wall() -> Wall {
+pub(super) fn wall() -> Wall {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Wall(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

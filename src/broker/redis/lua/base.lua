@@ -44,6 +44,7 @@ end
 -- rules.rs
 local RULES = {
   AGEING = 60000, SWEEP = 1000, ID_KEPT = 86400000, IDS = 10, PASSES = 16, CREDIT = 1000,
+  PAYLOAD = { a = true, k = true, h = true, o = true, u = true, ce = true, cr = true, xa = true, eta = true, ex = true },
   TICKS = 1024, WRONG_CLOCK = 86400000, NODE_KEPT = 86400000, HELD = 100, RUNNING = 100,
 }
 function RULES.rank(ready, priority) return ready - (tonumber(priority) or 0) * RULES.AGEING end
@@ -67,7 +68,7 @@ function row.key(id) return P .. 'm:' .. id end
 
 function row.read(id)
   local values = call('HMGET', row.key(id), unpack(CORE))
-  if not values[1] then return nil end
+  if not values[1] then return row.unpacked(id) end
   local r, old = { id = id }, { id = id }
   for i, name in ipairs(CORE) do
     local value = values[i]
@@ -77,6 +78,50 @@ function row.read(id)
     end
   end
   r.old = old
+  return r
+end
+
+-- Whether an id is known: as a row, as a packed record, or of a message on the express way (express.lua).
+function row.exists(id)
+  return call('EXISTS', row.key(id), P .. 'd:' .. id) > 0 or call('SISMEMBER', P .. 'flying', id) == 1
+end
+
+-- The fields of a packed record (express.rs): texts in a row, each behind its length. What is past its time is not
+-- given: only that the id was known.
+function row.packed(id)
+  local text = call('GET', P .. 'd:' .. id)
+  if not text then return nil end
+  local list, from, past = {}, 1, false
+  while from <= #text do
+    local colon = string.find(text, ':', from, true)
+    local last = colon + tonumber(string.sub(text, from, colon - 1))
+    list[#list + 1] = string.sub(text, colon + 1, last)
+    from = last + 1
+  end
+  for i = 1, #list, 2 do
+    if list[i] == 'xa' then past = tonumber(list[i + 1]) <= tonumber(call('TIME')[1]) * 1000 end
+  end
+  if not past then return list end
+  local slim = { 'sl', '1' }
+  for i = 1, #list, 2 do
+    if not RULES.PAYLOAD[list[i]] then
+      slim[#slim + 1] = list[i]
+      slim[#slim + 1] = list[i + 1]
+    end
+  end
+  return slim
+end
+
+-- Makes a row of a packed record.
+function row.unpacked(id)
+  local list = row.packed(id)
+  if not list then return nil end
+  call('DEL', P .. 'd:' .. id)
+  call('HSET', row.key(id), unpack(list))
+  local all, r = row.fields(list), { id = id }
+  for _, name in ipairs(CORE) do r[name] = all[name] end
+  call('ZREM', P .. 'recent', row.member(r))
+  row.save(r)
   return r
 end
 
@@ -263,6 +308,7 @@ end
 -- The record of an id as Rust reads it: every field, or an empty list.
 function row.record(id)
   local list = call('HGETALL', row.key(id))
+  if #list == 0 then list = row.packed(id) or list end
   if #list > 0 then
     list[#list + 1] = 'id'
     list[#list + 1] = id

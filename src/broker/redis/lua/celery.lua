@@ -34,47 +34,153 @@ function ops.take_in()
   return list
 end
 
--- What was taken off the lists and not stored: after a restart of this node, or the end of another one.
+-- What of in:NODE says of a message: its queue, its id, its token ('lost': its node is gone) and when it started.
+function life.whose(value)
+  local queue, id, token, started = string.match(value, '^([^%z]*)%z([^%z]*)%z([^%z]*)%z(.*)$')
+  if not queue then return value, '', '', '' end
+  return queue, id, token, started
+end
+
+-- What was taken off the lists and did not end: of this node (all of it, or what nobody has in hand), or of others.
+-- Each with its node, and what is in kombu's unacked.
 function ops.taken_in()
-  local list = { 'taken_in' }
-  local all = call('HGETALL', P .. 'in:' .. NODE)
+  local what, id = take(), given()
+  local list, nodes = { 'taken_in' }, { NODE }
+  if id and call('SISMEMBER', P .. 'flying', id) == 0 then return list end
+  if what == 'nodes' then nodes = call('ZRANGE', P .. 'alive', 0, -1) end
+  for _, node in ipairs(nodes) do
+    local all = call('HGETALL', P .. 'in:' .. node)
+    for i = 1, #all, 2 do
+      local queue, its, token, started = life.whose(all[i + 1])
+      local meant = not id or id == its
+      if what == 'left' then meant = token == '' or token == 'lost' elseif what == 'nodes' then meant = meant and its ~= '' end
+      if meant then
+        local entry = call('HGET', K .. 'unacked', all[i])
+        if entry then list[#list + 1] = { node, all[i], queue, token, started, entry }
+        else
+          call('HDEL', P .. 'in:' .. node, all[i])
+          if its ~= '' then call('SREM', P .. 'flying', its) end
+        end
+      end
+    end
+  end
+  -- Nobody has it.
+  if id and #list == 1 and what == 'nodes' then call('SREM', P .. 'flying', id) end
+  return list
+end
+
+local function acked(node, tag)
+  call('ZREM', K .. 'unacked_index', tag)
+  call('HDEL', K .. 'unacked', tag)
+  call('HDEL', P .. 'in:' .. node, tag)
+end
+
+-- A row that was just stored is one that a node has in hand, or had.
+function life.in_hand(id, node, token, started, now)
+  local r = row.read(id)
+  if not r or r.s ~= 'WAITING' or r.tk then return end
+  r.n = 1
+  if token == 'lost' then
+    r.lo, r.rk = 1, RULES.rank(row.ready_again(now), r.p)
+  else
+    r.tk, r.nd = tonumber(token), node
+    if started then r.s, r.st = 'RUNNING', tonumber(started) end
+  end
+  row.save(r)
+end
+
+-- Stores messages that were taken off the lists: node, tag, token (or 'lost', or nothing), when it started, and the
+-- message, each.
+function ops.store_in()
+  local now = taken()
+  local stored = 0
+  for _ = 1, taken() do
+    local node, tag, token, started = take(), take(), given(), given()
+    local entry = claim.messages()[1]
+    local m = entry.m
+    local value = call('HGET', P .. 'in:' .. node, tag)
+    if value then
+      local _, its = life.whose(value)
+      if its ~= '' then call('SREM', P .. 'flying', its) end
+      -- A copy of one that is on the express way is dropped as one of a row is.
+      if call('SISMEMBER', P .. 'flying', m.id) == 0 then
+        local there = row.read(m.id)
+        if not there then
+          claim.store(entry, now)
+          -- Its revoke came before it did.
+          if not token and call('HEXISTS', P .. 'memos', 'revoked:' .. m.id) == 1 then life.revoke(m.id, now) end
+          if token then life.in_hand(m.id, node, token, started, now) end
+        elseif there.nd == life.OUTSIDE then
+          life.came_home(there, entry.fields)
+        elseif FINAL[there.s] then
+          -- It came again: its result is told again.
+          life.out(there)
+        end
+      end
+      acked(node, tag)
+      stored = stored + 1
+    end
+  end
+  return { 'stored_in', stored }
+end
+
+-- Takes over what a node that is gone had taken off the lists; Rust makes rows of it.
+function life.take_over_in(node, left)
+  local all = call('HGETALL', P .. 'in:' .. node)
   for i = 1, #all, 2 do
-    local entry = call('HGET', K .. 'unacked', all[i])
-    if entry then list[#list + 1] = { all[i], all[i + 1], entry }
-    else call('HDEL', P .. 'in:' .. NODE, all[i]) end
+    if left > 0 then
+      local queue, id, token, started = life.whose(all[i + 1])
+      local value = queue
+      if id ~= '' then value = queue .. '\0' .. id .. '\0' .. (started ~= '' and 'lost' or '') .. '\0' end
+      if token == 'lost' then value = all[i + 1] end
+      call('HSET', P .. 'in:' .. NODE, all[i], value)
+      call('HDEL', P .. 'in:' .. node, all[i])
+      left = left - 1
+    end
+  end
+  return left
+end
+
+-- Celery's workers take back what nobody renewed for an hour.
+function life.renew()
+  local tags = call('HKEYS', P .. 'in:' .. NODE)
+  if #tags == 0 then return end
+  local time = call('TIME')
+  local score = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
+  for _, tag in ipairs(tags) do call('ZADD', K .. 'unacked_index', 'XX', score, tag) end
+end
+
+-- Whether nobody renewed this one for so many seconds, and no node of taskd has it.
+function life.is_stale(tag, seconds)
+  local score = call('ZSCORE', K .. 'unacked_index', tag)
+  if not score or tonumber(score) > tonumber(call('TIME')[1]) - seconds then return false end
+  for _, node in ipairs(call('ZRANGE', P .. 'alive', 0, -1)) do
+    if call('HEXISTS', P .. 'in:' .. node, tag) == 1 then return false end
+  end
+  return true
+end
+
+-- What stands in kombu's unacked for too long, behind so many others: tag and entry each.
+function ops.stale()
+  local seconds, past, most = taken(), taken(), taken()
+  local list = { 'stale' }
+  local upto = tonumber(call('TIME')[1]) - seconds
+  for _, tag in ipairs(call('ZRANGEBYSCORE', K .. 'unacked_index', '-inf', N(upto), 'LIMIT', past, most)) do
+    list[#list + 1] = { tag, call('HGET', K .. 'unacked', tag) or '' }
   end
   return list
 end
 
-local function acked(tag)
+-- Gives one of them back, to the front of its list. Answers whether it is gone from here.
+function ops.give_back()
+  local tag, seconds, queue, step, raw = take(), taken(), take(), taken(), take()
+  if not life.is_stale(tag, seconds) then return { 'given', 0 } end
   call('ZREM', K .. 'unacked_index', tag)
-  call('HDEL', K .. 'unacked', tag)
-  call('HDEL', P .. 'in:' .. NODE, tag)
-end
-
--- Stores messages that were taken off the lists: tag and message each.
-function ops.store_in()
-  local now = taken()
-  local queues = 0
-  for _ = 1, taken() do
-    local tag = take()
-    local entry = claim.messages()[1]
-    local m = entry.m
-    local there = row.read(m.id)
-    if not there then
-      claim.store(entry, now)
-      -- Its revoke came before it did.
-      if call('HEXISTS', P .. 'memos', 'revoked:' .. m.id) == 1 then life.revoke(m.id, now) end
-    elseif there.nd == life.OUTSIDE then
-      life.came_home(there, entry.fields)
-    elseif FINAL[there.s] then
-      -- It came again: its result is told again.
-      life.out(there)
-    end
-    acked(tag)
-    queues = queues + 1
+  if call('HDEL', K .. 'unacked', tag) == 1 then
+    call('RPUSH', life.lists(queue)[step], raw)
+    woken[queue] = true
   end
-  return { 'stored_in', queues }
+  return { 'given', 1 }
 end
 
 -- Stores the end of one that cannot be read: a record of a failure, its meta, and what is to be published with it.
@@ -82,13 +188,16 @@ function ops.refuse_in()
   local now, tag, state, outcome, keep = taken(), take(), take(), take(), taken()
   local entry = claim.messages()[1]
   local m = entry.m
-  if call('EXISTS', row.key(m.id)) == 0 then
+  -- The one on its way under this id is this one, or it is another one's business.
+  local _, its = life.whose(call('HGET', P .. 'in:' .. NODE, tag) or '')
+  if its ~= '' then call('SREM', P .. 'flying', its) end
+  if not row.exists(m.id) then
     row.begin(m, entry.fields, 'WAITING', nil, now, false)
     row.finish(m, state, outcome, now, state ~= 'DEAD' and keep or nil)
     row.save(m)
   end
   life.metas()
-  acked(tag)
+  acked(NODE, tag)
   return { 'done' }
 end
 

@@ -92,7 +92,9 @@ function claim.admit(list, now)
   for i, entry in ipairs(list) do
     local m = entry.m
     local verdict
-    if ids[m.id] or call('EXISTS', row.key(m.id)) == 1 then
+    if ids[m.id] or row.exists(m.id) then
+      -- Whoever asks makes it a row first.
+      if call('SISMEMBER', P .. 'flying', m.id) == 1 then return nil, { 'flying', m.id } end
       verdict = { 'known' }
     elseif joins.by_id(m.id) then
       verdict = { 'workflow' }
@@ -170,7 +172,7 @@ end
 -- key it is stored as ended, so that its id tells what became of it.
 function claim.store(entry, now)
   local m = entry.m
-  if call('EXISTS', row.key(m.id)) == 1 then return end
+  if row.exists(m.id) then return end
   local what, id = 'free', nil
   if m.uk then what, id = claim.judge(m, claim.holder(m.uk, now)) end
   if what == 'free' or what == 'replaces' then

@@ -135,7 +135,7 @@ function joins.no_room(w, bounds)
   if not passes then return nil end
   for _, no in ipairs(joins.fours(w.roots)) do
     local m = joins.message(joins.root_plan(w, no), 0).m
-    if most[m.q] and call('EXISTS', row.key(m.id)) == 0 then
+    if most[m.q] and not row.exists(m.id) then
       added[m.q] = (added[m.q] or 0) + 1
       if row.length(m.q) + added[m.q] > most[m.q] then return { 'full', m.q, N(most[m.q]) } end
     end
@@ -164,7 +164,7 @@ function joins.launched(w, now, unfit, linked, bounds)
   end
   local there = joins.head(w.id)
   if there then return { 'launched', there } end
-  if call('EXISTS', row.key(w.id)) == 1 then return { 'record', row.record(w.id) } end
+  if row.exists(w.id) then return { 'record', row.record(w.id) } end
   local full = joins.no_room(w, bounds)
   if full then return full end
   if unfit then return { 'refused', unfit } end

@@ -344,7 +344,7 @@ function joins.store(entry, now)
     joins.put_ended(entry, 'REVOKED', OUTCOME.key_held(holder), now, RULES.ID_KEPT)
     return false
   end
-  if call('EXISTS', row.key(entry.m.id)) == 1 then return false end
+  if row.exists(entry.m.id) then return false end
   claim.store(entry, now)
   return true
 end
@@ -352,7 +352,7 @@ end
 -- Records the end of a message that never was published, unless its id is known.
 function joins.put_ended(entry, state, outcome, now, keep)
   local m = entry.m
-  if call('EXISTS', row.key(m.id)) == 1 then return end
+  if row.exists(m.id) then return end
   call('HSET', row.key(m.id), unpack(entry.fields))
   m.old = nil
   m.sq, m.rk, m.n, m.lo, m.c = row.next('seq'), 0, 0, 0, '1'

@@ -24,9 +24,25 @@ end
 function ops.page()
   local before, most = given(), taken()
   local list = { 'page' }
-  local high = before and '(' .. before or '+inf'
-  for _, member in ipairs(call('ZREVRANGEBYSCORE', P .. 'all', high, '-inf', 'LIMIT', 0, most)) do
-    list[#list + 1] = row.record(row.id_of(member))
+  while #list <= most do
+    -- Rows and packed records, merged: their numbers are of one sequence.
+    local high = before and '(' .. before or '+inf'
+    local all = call('ZREVRANGEBYSCORE', P .. 'all', high, '-inf', 'LIMIT', 0, most)
+    local n = #all
+    local recent = call('ZREVRANGEBYSCORE', P .. 'recent', high, '-inf', 'LIMIT', 0, most)
+    for _, member in ipairs(recent) do all[#all + 1] = member end
+    table.sort(all, function(a, b) return a > b end)
+    local seen = 0
+    for _, member in ipairs(all) do
+      if #list <= most and seen < most then
+        seen = seen + 1
+        before = N(tonumber(string.sub(member, 1, 16), 16))
+        local record = row.record(row.id_of(member))
+        -- One that was forgotten by itself.
+        if #record > 0 then list[#list + 1] = record else call('ZREM', P .. 'recent', member) end
+      end
+    end
+    if n < most and #recent < most and seen == #all then break end
   end
   return list
 end

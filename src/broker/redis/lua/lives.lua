@@ -220,8 +220,22 @@ function ops.queue_state()
   return { 'done' }
 end
 
+-- With what waits in kombu's lists of these queues, and what is on the express way.
 function ops.count()
-  return { 'counts', call('HGETALL', P .. 'counts'), call('SMEMBERS', P .. 'paused') }
+  local counts = call('HGETALL', P .. 'counts')
+  for _, queue in ipairs(many()) do
+    local waiting = 0
+    for _, key in ipairs(life.lists(queue)) do waiting = waiting + call('LLEN', key) end
+    counts[#counts + 1] = queue .. '\0w'
+    counts[#counts + 1] = waiting
+  end
+  for _, node in ipairs(call('ZRANGE', P .. 'alive', 0, -1)) do
+    for _, value in ipairs(call('HVALS', P .. 'in:' .. node)) do
+      counts[#counts + 1] = life.whose(value) .. '\0l'
+      counts[#counts + 1] = 1
+    end
+  end
+  return { 'counts', counts, call('SMEMBERS', P .. 'paused') }
 end
 
 -- A part of a purge: what was accepted after 'from' up to 'upto' (absent: what is there now).

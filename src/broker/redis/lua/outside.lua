@@ -155,6 +155,9 @@ function ops.put_back()
     call('LPUSH', life.lists(queue)[step], raw)
     call('ZREM', K .. 'unacked_index', tag)
     call('HDEL', K .. 'unacked', tag)
+    local value = call('HGET', P .. 'in:' .. NODE, tag)
+    local _, id = life.whose(value or '')
+    if id ~= '' then call('SREM', P .. 'flying', id) end
     call('HDEL', P .. 'in:' .. NODE, tag)
   end
   return { 'done' }

@@ -129,6 +129,7 @@ function ops.alive()
   end
   if first then call('HDEL', P .. 'taken_over', NODE) end
   call('ZADD', P .. 'alive', N(at_ms + life_ms), NODE)
+  life.renew()
   return { 'alive', told and 'known' or 'new', N(at_ms) }
 end
 
@@ -152,7 +153,11 @@ function life.take_over(queues, now, left)
         queues[r.q] = true
       end
       left = left - #members
-      if call('EXISTS', P .. 'nl:' .. node) == 0 then call('ZREM', P .. 'alive', node) end
+      if call('EXISTS', P .. 'in:' .. node) == 1 then
+        call('HSET', P .. 'taken_over', node, N(at_ms))
+        left = life.take_over_in(node, left)
+      end
+      if call('EXISTS', P .. 'nl:' .. node, P .. 'in:' .. node) == 0 then call('ZREM', P .. 'alive', node) end
     end
   end
   return left
