@@ -103,8 +103,9 @@ fn celery_workers_run_what_is_external_and_its_end_is_known_here() {
     assert_eq!(node.json(&["status", &early])["state"], "WAITING");
     let worker = Worker::start(&redis, "celery");
     assert_eq!(node.in_state(&early, "SUCCESS")["outcome"]["result"], json!(42));
-    node.taskd(&["enqueue", "shop.add", "--json-args", "[2, 3]", "--wait"]).code(0).says(&["5"]);
-    node.taskd(&["enqueue", "shop.fail", "--wait", "--", "no bread"]).code(1).says(&["no bread"]);
+    let ran = node.taskd(&["enqueue", "shop.add", "--json-args", "[2, 3]", "--wait"]).code(0);
+    assert_eq!(ran.out.trim(), "5", "{ran:?}");
+    node.taskd(&["enqueue", "shop.fail", "--wait", "--", "no bread"]).fails().says(&["no bread"]);
     // Its own limits and priority reach it, and its retries are its own.
     let limits = waited(&node, &["shop.limits", "--priority", "3"]);
     assert_eq!(limits["outcome"]["result"]["timelimit"], json!([50, 40]), "{limits}");
