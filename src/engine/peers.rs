@@ -105,20 +105,6 @@ mod tests {
     }
 
     #[test]
-    fn a_cancel_of_what_celery_workers_hold_is_answered_at_once() {
-        use crate::engine::command::Told;
-        use crate::engine::event::Ask;
-        let mut bed = Bed::with(|p| p.tasks.get_mut("t").unwrap().external = true);
-        bed.enqueue("a");
-        // It is leased, and not to this node.
-        bed.taken_over = vec![MessageId("a".into())];
-        bed.step(Event::Lapsed);
-        bed.take();
-        let told = bed.ask(Ask::Cancel(MessageId("a".into())));
-        assert!(matches!(told, Some(Told::Canceled { ending: true, .. })), "{told:?}");
-    }
-
-    #[test]
     fn what_others_took_over_is_ended_and_the_slot_is_free() {
         let mut bed = Bed::live();
         bed.enqueue("a");
