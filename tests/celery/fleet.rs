@@ -83,11 +83,9 @@ fn node(redis: &Redis, tasks: &str) -> Node {
     Node::start_with(Setup::new(&format!("[taskd]\nbroker = \"{}\"\n{tasks}", redis.url(0))))
 }
 
+/// How a call ended.
 fn waited(node: &Node, args: &[&str]) -> Value {
-    let mut all = vec!["enqueue"];
-    all.extend(args);
-    all.extend(["--wait", "--json"]);
-    node.json(&all)
+    node.finished(&node.enqueue(args))
 }
 
 #[test]
