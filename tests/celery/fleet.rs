@@ -114,10 +114,8 @@ fn celery_workers_run_what_is_external_and_its_end_is_known_here() {
     node.taskd(&["enqueue", "shop.typed", "n=x"]).fails();
     // A result beyond the bound is said to be one.
     let big = waited(&node, &["shop.big", "n:=60000"]);
-    assert_eq!(
-        (big["state"].as_str(), big["outcome"]["failure"]["kind"].as_str()),
-        (Some("FAILURE"), Some("ResultTooLarge"))
-    );
+    assert_eq!(big["state"], "FAILURE");
+    assert!(big["outcome"]["failure"].to_string().contains("ResultTooLarge"), "{big}");
     // Nobody waits for what keeps no result.
     assert_eq!(waited(&node, &["shop.quiet"])["state"], "SUCCESS");
     until("it ran", || worker.lines().contains(&"quiet".to_owned()).then_some(()));
