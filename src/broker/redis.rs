@@ -18,6 +18,7 @@ mod guard;
 mod message;
 mod name;
 mod outcomes;
+pub mod outside;
 mod reply;
 mod script;
 mod stale;
@@ -36,8 +37,11 @@ use super::done::Done;
 pub use super::done::OnDone;
 use crate::link::redis::fault::Ask;
 use crate::link::redis::{Address, LinkError, Timeouts, Told, Watch};
+use crate::model::name::MessageId;
 use crate::model::op::{Caps, Op, Ticket};
+use crate::model::state::State;
 use crate::model::time::Wall;
+use crate::model::workflow::Fallout;
 use store::Request;
 
 /// What this store can do.
@@ -48,6 +52,8 @@ pub const CAPS: Caps = Caps { atomic_settle: true, permits: true, ticks: true, l
 pub enum Woken {
     /// Messages may wait in these queues, and something may be due at this time.
     Queues(Vec<String>, Option<Wall>),
+    /// These ended, which Celery workers ran; what else that did.
+    Over(Vec<(MessageId, State)>, Fallout),
     /// Whatever was said may have been missed.
     All,
     /// This node could not say for too long that it lives: others may have taken over what it holds.
@@ -82,8 +88,14 @@ pub struct Redis {
     done: Done,
     shared: Shared,
     thread: Option<JoinHandle<()>>,
-    _watch: Watch,
+    watch: Watch,
+    prefix: String,
+    metas: String,
+    lists: Lists,
 }
+
+/// The keys of kombu's lists, and the queues that they are of.
+type Lists = Arc<Mutex<BTreeMap<String, String>>>;
 
 /// Where it goes what others make known.
 #[derive(Clone)]
@@ -166,29 +178,34 @@ impl Shared {
 }
 
 /// Watches the lists of kombu and what other nodes say.
-fn watch(options: &Options, wake: Wake) -> std::io::Result<Watch> {
+fn watch(options: &Options, lists: &Lists, wake: Wake, requests: Sender<Request>) -> std::io::Result<Watch> {
     let prefix = options.address.prefix.clone();
     let (node, channel) = (options.node.clone(), format!("{prefix}taskd.wake"));
-    let queues = options.peer.as_ref().map(|peer| peer.queues.clone()).unwrap_or_default();
-    let lists: BTreeMap<String, String> = queues
-        .iter()
-        .flat_map(|queue| celery::lists(queue).map(|list| (format!("{prefix}{list}"), queue.clone())))
-        .collect();
-    let keys: Vec<String> = lists.keys().cloned().collect();
+    let (over, metas) = (format!("{prefix}taskd.over"), store::metas(options));
+    let ends = over.clone();
+    let lists = lists.clone();
     let timeouts = Timeouts::of(&options.address);
     let tell = move |told: Told| match told {
         Told::Key { key, length } if length > 0 => {
-            let queue = lists.get(&key).cloned();
+            let queue = lists.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
             wake.call(Woken::Queues(queue.into_iter().collect(), None));
         }
-        Told::Message { payload, .. } => wake.call_for(&node, &payload),
+        Told::Message { channel, payload } if channel == ends => {
+            outside::told(&node, &payload).into_iter().for_each(|woken| wake.call(woken));
+        }
+        Told::Message { channel, payload } => match outside::ended(&metas, &channel, &payload) {
+            // The thread is gone only when the store is.
+            Some(id) => drop(requests.send(Request::Result(id))),
+            None if channel.ends_with("taskd.wake") => wake.call_for(&node, &payload),
+            None => {}
+        },
         // What was said while nobody listened is not said again.
         Told::Up(_) => wake.call(Woken::All),
         Told::Key { .. } | Told::Down(_) => {}
     };
     let watch = Watch::start(options.address.clone(), timeouts, &options.node, tell)?;
-    watch.add_keys(keys.iter().map(String::as_str));
     watch.subscribe(&channel);
+    watch.subscribe(&over);
     Ok(watch)
 }
 
@@ -216,11 +233,39 @@ impl Redis {
             }
         };
         let (requests, received) = mpsc::channel();
-        let watch = watch(&options, wake.clone()).map_err(OpenError::Thread)?;
+        let lists = Lists::default();
+        let watch = watch(&options, &lists, wake.clone(), requests.clone()).map_err(OpenError::Thread)?;
+        let (prefix, metas) = (options.address.prefix.clone(), store::metas(&options));
+        let peer = options.peer.clone();
         let store = store::Store::new(options, link, received, done.clone(), wake, shared.clone());
         let thread = std::thread::Builder::new().name("taskd-store".to_owned());
         let thread = thread.spawn(move || store.run()).map_err(OpenError::Thread)?;
-        Ok(Self { requests, done, shared, thread: Some(thread), _watch: watch })
+        let store = Self { requests, done, shared, thread: Some(thread), watch, prefix, metas, lists };
+        if let Some(peer) = peer {
+            store.listen(&peer);
+        }
+        Ok(store)
+    }
+
+    /// What this node is to Celery from now on: its settings were replaced.
+    pub fn know(&self, peer: celery::Peer) {
+        self.listen(&peer);
+        // The thread is gone only where every answer says so.
+        let _ = self.requests.send(Request::Peer(Box::new(peer)));
+    }
+
+    /// Hears of the lists of these queues, and of results where there are any of others to wait for.
+    fn listen(&self, peer: &celery::Peer) {
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        for queue in &peer.queues {
+            for list in celery::lists(queue) {
+                lists.insert(format!("{}{list}", self.prefix), queue.clone());
+            }
+        }
+        self.watch.add_keys(lists.keys().map(String::as_str));
+        if !peer.outside.queues.is_empty() {
+            self.watch.subscribe_pattern(&outside::results(&self.metas));
+        }
     }
 
     /// Why nothing can be done now, in a sentence; `None` while all is well.

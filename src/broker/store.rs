@@ -48,6 +48,14 @@ impl Store {
         }
     }
 
+    /// What this node is to Celery from now on; nothing where Celery cannot reach the store.
+    pub fn know(&self, peer: super::redis::celery::Peer) {
+        match self {
+            Self::Embedded(_) => {}
+            Self::Redis(store) => store.know(peer),
+        }
+    }
+
     /// Finishes what was submitted and closes it. What this node holds of a shared store is given to others.
     pub fn close(self) {
         drop(self);

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::control::api::{Enqueue, Enqueued, StepBody};
+use crate::control::api::{Enqueue, Enqueued, MessageView, StepBody};
 use crate::control::client::{Client, ClientError};
 use crate::control::route::Method;
 use crate::model::message::MAX_BYTES;
+use crate::model::state::State;
 
 use super::arguments::Arguments;
 use super::ndjson::Source;
@@ -31,7 +32,7 @@ It prints the message's id once taskd has stored the message durably. The id is 
 request whose connection breaks is repeated safely; repeating a command with its --id is as safe: the answer
 is the message that has the id, and a remark on stderr says where that is another call. Where the task is unique
 and another message holds its key, that one's id is printed (on_conflict = \"return\"), and --wait waits for it.
-With --wait the task's output comes to stdout and stderr as it is printed, and the exit code is the task's.
+With --wait the task's output (of one that a Celery worker runs its result) comes to stdout and stderr as it is printed, and the exit code is the task's.
 
 EXIT CODES
   0        stored
@@ -257,10 +258,19 @@ pub(super) async fn wait_for(client: &mut Client, id: &str, context: &Context) -
     }
     if context.json {
         output::json(&answer)?;
+    } else if is_elsewhere(&view) {
+        // It printed nothing here: what there is of it is its result.
+        super::result::show(&answer, &view, context)?;
     } else if let Some(sentence) = ending::sentence(&view) {
         output::note(sentence);
     }
     Ok(ending::exit_code(&view))
+}
+
+/// Whether it ended without having been started by taskd: a Celery worker ran it.
+fn is_elsewhere(view: &MessageView) -> bool {
+    let ran = matches!(view.state, State::Success | State::Failure);
+    ran && view.attempt > 0 && view.outcome.as_ref().is_some_and(|outcome| outcome.started.is_none())
 }
 
 /// The end of a wait, within `--timeout` if it was given.

@@ -137,6 +137,7 @@ impl<'a> Builder<'a, '_> {
         let access = self.access(&taskd)?;
         let pools = self.pools(&users)?;
         let queues = self.queues(&pools)?;
+        self.shared_queues(&queues, &taskd.broker);
         let routes = self.routes(&queues)?;
         let mut settings = Settings {
             generation: 1,
@@ -271,7 +272,7 @@ impl<'a> Builder<'a, '_> {
             let at = Layers { own: Some(section), base: None, built_in };
             self.origins.table("[[routes]]", &at, &[]);
             let (Some(task), Some(queue)) = (at.text("task"), at.text("queue")) else { continue };
-            if !queues.contains_key(&queue) {
+            if !queues.contains_key(&queue) && !self.leads_outside(&task) {
                 self.missing(section, "queue", "queue", &queue, queues.keys());
             }
             if let Some(earlier) = routes.iter().find(|r| r.task == task || r.task == "*") {

@@ -12,6 +12,7 @@ pub mod credential;
 mod credential_places;
 mod credential_source;
 mod env;
+mod external;
 mod home;
 pub mod keys;
 mod kind;

@@ -71,6 +71,11 @@ impl Origins<'_> {
         self.list.retain(|o| o.table != header || !keys.contains(&o.key.as_str()));
     }
 
+    /// Leaves out all keys of a table that was just added but these.
+    pub(super) fn without_but(&mut self, header: &str, keys: &[&str]) {
+        self.list.retain(|o| o.table != header || keys.contains(&o.key.as_str()));
+    }
+
     /// Another value for a key that was just added.
     pub(super) fn replace(&mut self, header: &str, key: &str, value: String) {
         if let Some(origin) = self.list.iter_mut().rev().find(|o| o.table == header && o.key == key) {

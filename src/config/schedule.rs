@@ -178,7 +178,7 @@ impl<'a> Builder<'a, '_> {
             }
         }
         if let Some(queue) = section.get("queue").and_then(Set::text) {
-            if !settings.queues.contains_key(queue) {
+            if !Self::is_queue(settings, Some(task), queue) {
                 self.missing(section, "queue", "queue", queue, settings.queues.keys());
             } else if !settings.runs_alike(task, queue) {
                 let home = settings.route(task);

@@ -1,7 +1,7 @@
 //! The checked config with every default filled in: immutable, handed by the launcher to the daemon and
 //! (in parts) to the runners through sealed memfds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::cron::{Expr, SolarEvent, Timing, Wrong, Zone};
 use crate::model::name;
 use crate::model::schedule::{CatchUp, Overlap};
-use crate::model::task::{IoClass, Limits, Surroundings, Task};
+use crate::model::task::{IoClass, Limits, OUTSIDE, Surroundings, Task};
 use crate::model::workflow::Declared;
 
 /// The name of the pool and of the queue that exist when the config names none.
@@ -417,7 +417,22 @@ impl Settings {
         self.routes
             .iter()
             .find(|r| name::glob_matches(&r.task, &task.name))
-            .map_or(DEFAULT, |r| r.queue.as_str())
+            .map_or(if task.external { OUTSIDE } else { DEFAULT }, |r| r.queue.as_str())
+    }
+
+    /// Queues from which Celery workers take what taskd sends: those of external tasks, and shared ones.
+    #[must_use]
+    pub fn outside(&self) -> BTreeSet<String> {
+        let shared = self.queues.values().filter(|q| q.shared).map(|q| q.name.clone());
+        let external = self.tasks.values().filter(|task| task.external);
+        let routed = self.routes.iter().map(|r| &r.queue).filter(|q| !self.queues.contains_key(*q)).cloned();
+        shared.chain(external.map(|task| self.route(task).to_owned())).chain(routed).collect()
+    }
+
+    /// Whether an external task may go to this queue: Celery workers take from it.
+    #[must_use]
+    pub fn takes_outside(&self, queue: &str) -> bool {
+        self.queues.get(queue).is_none_or(|q| q.shared) && self.outside().contains(queue)
     }
 
     /// Who this task's attempts run as in this pool; without a task: who its tasks run as that name nobody.
@@ -460,7 +475,7 @@ impl Settings {
     #[must_use]
     pub fn runs_alike(&self, task: &Task, queue: &str) -> bool {
         let key = |queue: &str| self.pool_of(queue).map(|pool| self.runner_key(pool, task));
-        key(queue) == key(self.route(task))
+        task.external || key(queue) == key(self.route(task))
     }
 
     /// The pool that drains this queue.

@@ -36,6 +36,9 @@ impl<'a> Builder<'a, '_> {
             {
                 self.worker_task(section, &pool.name);
             }
+            if task.external {
+                self.external(section, &at, &task, settings);
+            }
             task.throttle = self.throttle(section, &at, &task);
             self.task_notes(section, &at, &task);
             self.task_origins(section, &at, &task, settings);
@@ -46,6 +49,7 @@ impl<'a> Builder<'a, '_> {
         if let Some(base) = base
             && let Some(queue) = base.get("queue").and_then(Set::text)
             && !settings.queues.contains_key(queue)
+            && !settings.tasks.values().any(|task| task.external)
         {
             self.missing(base, "queue", "queue", queue, settings.queues.keys());
         }
@@ -75,6 +79,7 @@ impl<'a> Builder<'a, '_> {
         let queue = at.text("queue");
         if let Some(name) = section.get("queue").and_then(Set::text)
             && !settings.queues.contains_key(name)
+            && !at.flag("external")
         {
             self.missing(section, "queue", "queue", name, settings.queues.keys());
         }
@@ -93,13 +98,17 @@ impl<'a> Builder<'a, '_> {
             params,
             unique,
             queue,
-            priority: at.number("priority").and_then(|n| u8::try_from(n).ok())?,
+            priority: match at.set("priority") {
+                // What a Celery client sends without a priority goes first on Redis: no later than that.
+                None if at.flag("external") => crate::model::message::MAX_PRIORITY,
+                _ => at.number("priority").and_then(|n| u8::try_from(n).ok())?,
+            },
             retry,
             soft_time_limit_ms: soft,
             time_limit_ms: hard,
             soft_signal: at.number("soft_signal").and_then(|n| i32::try_from(n).ok())?,
             acks: if at.text("acks").as_deref() == Some("early") { Acks::Early } else { Acks::Late },
-            ignore_result: at.flag("ignore_result"),
+            ignore_result: at.flag("ignore_result") || settings.taskd.results == "none",
             result: match at.text("result").as_deref() {
                 Some("json") => ResultKind::Json,
                 Some("none") => ResultKind::None,
@@ -249,6 +258,7 @@ impl<'a> Builder<'a, '_> {
         let environment: Vec<String> =
             environment(at).iter().map(|(k, v)| format!("{} = {}", quote_key(k), quote(v))).collect();
         let dynamic = [
+            ("priority", task.priority.to_string()),
             ("queue", quote(settings.route(task))),
             ("user", user.as_deref().map(quote).unwrap_or_default()),
             ("allow", allow),
@@ -261,6 +271,9 @@ impl<'a> Builder<'a, '_> {
         if in_a_worker && task.program == Program::Worker {
             self.origins.without(&header, POOL_TOO);
             self.origins.without(&header, &OF_A_PROCESS);
+        }
+        if task.external {
+            self.origins.without_but(&header, super::external::SENT);
         }
         if !environment.is_empty() {
             self.origins.replace(&header, "environment", format!("{{ {} }}", environment.join(", ")));

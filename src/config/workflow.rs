@@ -245,7 +245,9 @@ impl Builder<'_, '_> {
             };
             return fault(set.place("task"), format!("there is no task `{name}`"), help);
         };
-        if let Some(queue) = set.text("queue").filter(|q| !settings.queues.contains_key(*q)) {
+        if let Some(queue) =
+            set.text("queue").filter(|q| !Self::is_queue(settings, settings.task(set.task()), q))
+        {
             let help = format!("declare it with [queues.{}]", quote_key(queue));
             fault(set.place("queue"), format!("there is no queue `{queue}`"), help);
         }

@@ -1,5 +1,6 @@
 //! The broker that the settings name: the store on it, and Celery's tools where it is one that they share.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,13 +11,16 @@ use tokio::sync::mpsc;
 
 use super::peer::Celery;
 use crate::broker::Completion;
+use crate::broker::redis::outside::{Outside, Terms, TermsOf};
 use crate::broker::redis::{self, Redis, Woken};
 use crate::broker::sqlite::{Options, Sqlite};
 use crate::broker::store::Store;
 use crate::config::redis::{Address, Place};
-use crate::config::settings::Settings;
+use crate::config::settings::{DEFAULT, Settings};
 use crate::control::celery::asked::Heard;
 use crate::control::celery::server::{Server, Shown};
+use crate::model::name::{glob_matches, longest_pattern};
+use crate::model::task::OUTSIDE;
 
 /// Exit code when the store cannot be opened, of sysexits(3): EX_IOERR.
 const STORE: u8 = 74;
@@ -66,23 +70,22 @@ fn identity(state_dir: &Path) -> Result<String, String> {
 }
 
 /// What this node is to Celery.
-fn peer(settings: &Settings) -> redis::celery::Peer {
-    let routes: Vec<(String, String)> =
-        settings.routes.iter().map(|r| (r.task.clone(), r.queue.clone())).collect();
-    let own: std::collections::BTreeMap<String, Option<String>> =
-        settings.tasks.iter().map(|(name, task)| (name.clone(), task.queue.clone())).collect();
-    let route = move |task: &str| {
-        let (_, declared) =
-            own.iter().find(|(name, _)| *name == task || crate::model::name::glob_matches(name, task))?;
-        let routed = || routes.iter().find(|(glob, _)| crate::model::name::glob_matches(glob, task));
-        Some(declared.clone().or_else(|| Some(routed()?.1.clone())).unwrap_or_else(|| "default".to_owned()))
+pub fn peer(settings: &Settings) -> redis::celery::Peer {
+    let terms = terms(settings);
+    let route = {
+        let terms = terms.clone();
+        move |task: &str| terms(task).map(|terms| terms.queue)
     };
+    let shared = settings.queues.values().filter(|q| q.shared).map(|q| q.name.clone());
+    let outside =
+        Outside { queues: settings.outside().into_iter().collect(), shared: shared.collect(), terms };
     redis::celery::Peer {
         queues: settings.queues.keys().cloned().collect(),
         route: Arc::new(route),
         result_seconds: settings.results.expires_ms.div_ceil(1_000),
         results: settings.taskd.results != "none",
         apps: settings.queues.keys().filter(|queue| has_app(settings, queue)).cloned().collect(),
+        outside,
     }
 }
 
@@ -90,6 +93,35 @@ fn peer(settings: &Settings) -> redis::celery::Peer {
 pub(super) fn has_app(settings: &Settings, queue: &str) -> bool {
     let worker = settings.pool_of(queue).and_then(|pool| pool.worker.as_ref());
     worker.is_some_and(|worker| worker.celery_app.is_some())
+}
+
+/// What tasks say of their calls: all of it is looked up by the name of the task, which a pattern may declare.
+fn terms(settings: &Settings) -> TermsOf {
+    let routes: Vec<(String, String)> =
+        settings.routes.iter().map(|r| (r.task.clone(), r.queue.clone())).collect();
+    let own: BTreeMap<String, (Option<String>, Terms)> = settings
+        .tasks
+        .iter()
+        .map(|(name, task)| {
+            let terms = Terms {
+                queue: (if task.external { OUTSIDE } else { DEFAULT }).to_owned(),
+                external: task.external,
+                ignore_result: task.ignore_result && task.external,
+                result_max_size: task.result_max_size,
+                result_expires_ms: task.result_expires_ms,
+                time_limit_ms: task.time_limit_ms,
+                soft_time_limit_ms: task.soft_time_limit_ms,
+            };
+            (name.clone(), (task.queue.clone(), terms))
+        })
+        .collect();
+    Arc::new(move |task| {
+        let pattern = || longest_pattern(own.keys().map(String::as_str), task);
+        let (queue, terms) = own.get(task).or_else(|| own.get(pattern()?))?;
+        let routed = || Some(routes.iter().find(|(glob, _)| glob_matches(glob, task))?.1.clone());
+        let queue = queue.clone().or_else(routed).unwrap_or_else(|| terms.queue.clone());
+        Some(Terms { queue, ..terms.clone() })
+    })
 }
 
 /// What Celery's tools see of this node, where its broker is one that they share.

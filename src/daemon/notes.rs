@@ -69,6 +69,24 @@ pub fn log(note: &Note) {
             TASKD_STATE = state.name(),
             "{id} {state} before it started"
         ),
+        Note::Over { id, state: state @ (State::Success | State::Revoked | State::Expired) } => {
+            tracing::info!(
+                MESSAGE_ID = match state {
+                    State::Success => fields::SUCCEEDED,
+                    State::Expired => fields::EXPIRED,
+                    _ => fields::REVOKED,
+                },
+                TASKD_ID = %id,
+                TASKD_STATE = state.name(),
+                "{id} is over: {state}, says its Celery worker"
+            )
+        }
+        Note::Over { id, state } => tracing::warn!(
+            MESSAGE_ID = fields::FAILED,
+            TASKD_ID = %id,
+            TASKD_STATE = state.name(),
+            "{id} is over: {state}, says its Celery worker"
+        ),
         Note::Unknown { id, task, queue } => tracing::warn!(
             MESSAGE_ID = fields::UNKNOWN,
             TASKD_ID = %id,

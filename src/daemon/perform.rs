@@ -168,7 +168,9 @@ fn noted(d: &mut Daemon, note: &Note) {
                 d.waiters.wake(id.as_str());
             }
         }
-        Note::Dropped { id, .. } | Note::Workflow { id, .. } => d.waiters.wake(id.as_str()),
+        Note::Dropped { id, .. } | Note::Workflow { id, .. } | Note::Over { id, .. } => {
+            d.waiters.wake(id.as_str())
+        }
         Note::Recycled { child, .. } => {
             let pid = d.children.get(child).map(|living| living.child.pid);
             return notes::recycled(note, pid);

@@ -337,6 +337,9 @@ impl Daemon {
             }
             Woken::Lapsed => self.step(Event::Lapsed),
             Woken::Clash(why) => self.failed = Some((super::broker::REFUSED, why)),
+            Woken::Over(ended, fallout) => {
+                self.step(Event::Over { ended, fallout: Box::new(fallout) });
+            }
         }
     }
 

@@ -66,7 +66,7 @@ pub fn outcome(line: FromChild, info: Option<&RunInfo>, settings: &Settings) -> 
         if task.is_some_and(|t| ignored(t) || t.result == ResultKind::None) {
             outcome.result = None;
         }
-        bound_result(&mut outcome, task.map_or(settings.results.max_size, |t| t.result_max_size));
+        outcome.bound_result(task.map_or(settings.results.max_size, |t| t.result_max_size));
         return Some(outcome);
     }
     let mut failure = outcome.failure.take().unwrap_or_else(|| Failure {
@@ -100,33 +100,6 @@ fn bound_celery(celery: &mut CeleryEnd) {
         celery.children = Vec::new();
     }
     celery.errbacks.truncate(MAX_CELERY / 8);
-}
-
-fn bound_result(outcome: &mut Outcome, most: u64) {
-    let most = usize::try_from(most).unwrap_or(usize::MAX);
-    match &mut outcome.result {
-        None => {}
-        Some(Value::String(text)) => {
-            outcome.truncated = text.len() > most;
-            *text = cut(std::mem::take(text), most);
-        }
-        Some(value) => {
-            // A tree of strings, numbers and maps with string keys has no way to fail.
-            let size = serde_json::to_vec(value).map_or(0, |bytes| bytes.len());
-            if size > most {
-                outcome.success = false;
-                outcome.result = None;
-                outcome.cause = Cause::Error { fatal: false };
-                outcome.failure = Some(Failure {
-                    kind: "ResultTooLarge".to_owned(),
-                    message: format!(
-                        "the task succeeded, but its result is {size} bytes of JSON, more than the {most} bytes of a result (`max_size` of [results])"
-                    ),
-                    traceback: String::new(),
-                });
-            }
-        }
-    }
 }
 
 /// At most `most` bytes from the beginning, no character cut.

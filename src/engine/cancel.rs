@@ -111,6 +111,14 @@ impl Engine {
         out: &mut Vec<Command>,
     ) {
         match &record {
+            // A Celery worker has it: the store sends the word, and its answer is the end.
+            Some(r)
+                if !r.state.is_final()
+                    && !self.by_id.contains_key(&id)
+                    && self.is_external(&r.message.task) =>
+            {
+                self.answer(key, Told::Canceled { record, ending: true, too_late: false }, out);
+            }
             Some(r) if !r.state.is_final() => {
                 // Leased, and not known here (or it became known meanwhile): it is on its way.
                 let here = self.by_id.contains_key(&id);

@@ -178,6 +178,13 @@ pub struct Raised {
 /// A life-cycle entry.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Note {
+    /// A message that Celery workers had is over.
+    Over {
+        /// Id.
+        id: MessageId,
+        /// State.
+        state: State,
+    },
     /// A message was accepted.
     Received {
         /// Id.

@@ -10,8 +10,9 @@ use crate::model::name::MessageId;
 use crate::model::op::{Fault, Reply, Ticket};
 use crate::model::outcome::Outcome;
 use crate::model::schedule::Change;
+use crate::model::state::State;
 use crate::model::time::Wall;
-use crate::model::workflow::Workflow;
+use crate::model::workflow::{Fallout, Workflow};
 
 /// A place in a pool.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -161,6 +162,13 @@ pub enum Event {
         ticket: Ticket,
         /// Its result.
         result: Result<Reply, Fault>,
+    },
+    /// Messages that Celery workers had came to an end.
+    Over {
+        /// Which, and in what state.
+        ended: Vec<(MessageId, State)>,
+        /// What else that did.
+        fallout: Box<Fallout>,
     },
     /// Other nodes put messages into these queues, or stored one that is due at this time.
     Woken {

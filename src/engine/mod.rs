@@ -167,6 +167,7 @@ impl Engine {
             Event::Broker { ticket, result } => self.completed(ticket, result, out),
             Event::Woken { queues, due } => self.woken(&queues, due),
             Event::Lapsed => self.lapsed(),
+            Event::Over { ended, fallout } => self.over(ended, *fallout, out),
             Event::Ask { key, ask } => self.ask(key, ask, out),
             Event::Stop { now } => self.stop(now, out),
         }

@@ -1,12 +1,14 @@
 //! Other nodes that share the store: what they make known, and what becomes of leases that they took over.
 
 use super::Engine;
-use super::command::Command;
+use super::command::{Command, Note};
 use super::held::{Stage, run_key};
 use super::store::Pending;
 use crate::model::name::MessageId;
 use crate::model::op::{Fault, Op, Reply};
+use crate::model::state::State;
 use crate::model::time::Wall;
+use crate::model::workflow::Fallout;
 
 impl Engine {
     /// Other nodes put messages into queues, or stored one for later.
@@ -16,6 +18,21 @@ impl Engine {
         }
         if let Some(due) = due {
             self.sweep.note(due);
+        }
+    }
+
+    /// Whether Celery workers run it.
+    pub(super) fn is_external(&self, task: &str) -> bool {
+        self.plan.task(task).is_some_and(|t| t.external)
+    }
+
+    /// Messages ended that were with Celery workers; what else that did.
+    pub(super) fn over(&mut self, ended: Vec<(MessageId, State)>, fallout: Fallout, out: &mut Vec<Command>) {
+        self.fell_out(fallout, out);
+        self.doubt_schedules();
+        for (id, state) in ended {
+            self.sweep.finished(self.now.mono);
+            out.push(Command::Note(Note::Over { id, state }));
         }
     }
 
@@ -69,6 +86,23 @@ mod tests {
     use crate::engine::command::Command;
     use crate::engine::event::Event;
     use crate::model::name::MessageId;
+
+    #[test]
+    fn an_end_elsewhere_is_told_and_wakes_what_follows() {
+        use crate::engine::command::Note;
+        use crate::model::op::Op;
+        use crate::model::state::State;
+        use crate::model::workflow::Fallout;
+        let mut bed = Bed::live();
+        bed.take();
+        let fallout = Fallout { queues: vec!["default".into()], ..Fallout::default() };
+        let ended = vec![(MessageId("a".into()), State::Success)];
+        bed.step(Event::Over { ended, fallout: Box::new(fallout) });
+        let told = bed.take();
+        let over = |c: &Command| matches!(c, Command::Note(Note::Over { state: State::Success, .. }));
+        assert!(told.iter().any(over), "{told:?}");
+        assert!(told.iter().any(|c| matches!(c, Command::Broker(_, Op::Lease { .. }))), "{told:?}");
+    }
 
     #[test]
     fn what_others_took_over_is_ended_and_the_slot_is_free() {

@@ -2,18 +2,21 @@
 
 use super::plan::Plan;
 use crate::model::name::glob_matches;
+use crate::model::task::OUTSIDE;
 
 /// The queue that takes what nothing else claims.
 pub(super) const DEFAULT: &str = "default";
 
 /// The queue of a call of this task that names none: the task's own, else the first route whose glob
-/// matches, else `default`.
+/// matches, else `default`, or for an external task Celery's own.
 #[must_use]
 pub fn route<'a>(plan: &'a Plan, task: &str) -> &'a str {
-    if let Some(queue) = plan.task(task).and_then(|t| t.queue.as_deref()) {
+    let declared = plan.task(task);
+    if let Some(queue) = declared.and_then(|t| t.queue.as_deref()) {
         return queue;
     }
-    plan.routes.iter().find(|(glob, _)| glob_matches(glob, task)).map_or(DEFAULT, |(_, queue)| queue.as_str())
+    let default = if declared.is_some_and(|t| t.external) { OUTSIDE } else { DEFAULT };
+    plan.routes.iter().find(|(glob, _)| glob_matches(glob, task)).map_or(default, |(_, queue)| queue.as_str())
 }
 
 #[cfg(test)]
@@ -24,9 +27,12 @@ mod tests {
     #[test]
     fn the_tasks_own_queue_then_the_first_route_then_default() {
         let mut p = plan();
+        p.tasks.insert("far".into(), crate::model::task::Task { external: true, ..task("far") });
         p.tasks.insert("own".into(), crate::model::task::Task { queue: Some("mine".into()), ..task("own") });
         p.routes = vec![("pay.*".into(), "high".into()), ("p*".into(), "low".into())];
-        for (name, queue) in [("own", "mine"), ("pay.card", "high"), ("print", "low"), ("other", "default")] {
+        for (name, queue) in
+            [("own", "mine"), ("pay.card", "high"), ("print", "low"), ("other", "default"), ("far", "celery")]
+        {
             assert_eq!(route(&p, name), queue, "{name}");
         }
     }

@@ -62,6 +62,14 @@ impl Engine {
                 "no task {task} is declared; it waits in the queue's unknown set for a reload"
             ));
         }
+        if self.is_external(&message.task) {
+            let queue = &message.queue;
+            return Some(if record.token.is_some() {
+                format!("it was sent to Celery's queue {queue}, and no Celery worker has told of its end yet")
+            } else {
+                format!("it is about to be sent to Celery's queue {queue}")
+            });
+        }
         if !self.plan.queues.contains_key(&message.queue) {
             return Some(format!("no queue {} is declared any more", message.queue));
         }

@@ -191,6 +191,39 @@ pub struct Outcome {
     pub celery: Option<Box<CeleryEnd>>,
 }
 
+impl Outcome {
+    /// Cuts a result of more than so many bytes where it is a text; one of any other kind turns it into a failure that
+    /// says so.
+    pub fn bound_result(&mut self, most: u64) {
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        match &mut self.result {
+            None => {}
+            Some(Value::String(text)) => {
+                self.truncated = text.len() > most;
+                if self.truncated {
+                    let end = (0..=most).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+                    text.truncate(end);
+                }
+            }
+            Some(value) => {
+                let size = super::message::json_len(value);
+                if size > most {
+                    self.success = false;
+                    self.result = None;
+                    self.cause = Cause::Error { fatal: false };
+                    self.failure = Some(Failure {
+                        kind: "ResultTooLarge".to_owned(),
+                        message: format!(
+                            "the task succeeded, but its result is {size} bytes of JSON, more than the {most} bytes of a result (`max_size` of [results])"
+                        ),
+                        traceback: String::new(),
+                    });
+                }
+            }
+        }
+    }
+}
+
 /// What Celery's own result of a call has that an [`Outcome`] has no place for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CeleryEnd {

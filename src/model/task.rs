@@ -306,6 +306,9 @@ pub struct Task {
     pub tell: Tell,
 }
 
+/// The queue of external tasks that nothing else names one for: Celery's own default.
+pub const OUTSIDE: &str = "celery";
+
 /// The declaration of a task of this name: its own, else that of the longest pattern (`shop.*`) that matches
 /// it. Only tasks of resident workers are declared by patterns.
 #[must_use]

@@ -40,9 +40,17 @@ fn node(redis: &Redis) -> Node {
 
 #[test]
 fn a_client_gets_what_it_would_get_of_celery() {
+    holds_for(concat!(env!("CARGO_MANIFEST_DIR"), "/target/venv-celery/bin/python"));
+}
+
+#[test]
+fn so_does_one_of_celery_5_2() {
+    holds_for(concat!(env!("CARGO_MANIFEST_DIR"), "/target/venv-celery-5.2/bin/python"));
+}
+
+fn holds_for(python: &str) {
     let redis = Redis::start();
     let node = node(&redis);
-    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/venv-celery/bin/python");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/celery/clients.py");
     let ran = Ran::of(Command::new(python).arg(script).arg(redis.url(0)), 3 * PATIENCE);
     assert!(ran.code == 0, "{}\n{}\n--- the node:\n{}", ran.out, ran.err, node.log());

@@ -19,6 +19,7 @@ mod clients;
 mod control;
 mod events;
 mod fixtures;
+mod fleet;
 #[path = "../it/harness/mod.rs"]
 mod harness;
 mod messages;

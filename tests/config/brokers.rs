@@ -85,7 +85,7 @@ fn an_external_task_has_no_program() {
         "{found:?}"
     );
     let found = faults("[defaults]\ncommand = 'x'\n[tasks.a]\nexternal = true");
-    assert!(found.iter().all(|f| f.contains("not available yet")), "{found:?}");
+    assert!(found.iter().all(|f| f.contains("needs a broker that Celery workers read")), "{found:?}");
     let found = faults("[tasks.a]\nexternal = false");
     assert!(found.iter().any(|f| f.contains("neither `command` nor `exec`")), "{found:?}");
     let found = faults("[access]\ncelery_control = 'write'");
@@ -93,4 +93,57 @@ fn an_external_task_has_no_program() {
     let settings = good("").settings;
     assert_eq!(settings.access.celery_control, CeleryControl::Yes);
     assert!(!settings.taskd.allow_eviction && !settings.queues["default"].shared);
+}
+
+/// A config on Redis.
+fn on_redis(text: &str) -> String {
+    format!("[taskd]\nbroker = 'redis://h'\n{text}")
+}
+
+#[test]
+fn an_external_task_goes_to_a_queue_of_celery_workers() {
+    let settings = good(&on_redis(
+        "[queues.both]\nshared = true\n[[routes]]\ntask = 'shop.mail'\nqueue = 'mail'\n\
+         [tasks.'shop.*']\nexternal = true\n[tasks.'shop.mail']\nexternal = true\n\
+         [tasks.named]\nexternal = true\nqueue = 'both'\n\
+         [schedules.s]\ntask = 'named'\nevery = '1h'\nqueue = 'mail'\n",
+    ))
+    .settings;
+    let route = |name: &str| settings.route(settings.task(name).unwrap()).to_owned();
+    assert_eq!(
+        (route("shop.mail"), route("shop.x"), route("named")),
+        ("mail".into(), "celery".into(), "both".into())
+    );
+    assert_eq!(settings.outside().into_iter().collect::<Vec<_>>(), ["both", "celery", "mail"]);
+    assert!(settings.takes_outside("both") && !settings.takes_outside("default"));
+    for (text, wanted) in [
+        (
+            "[tasks.a]\nexternal = true\nqueue = 'default'",
+            "goes to the queue `default`, which the pool `default` of taskd drains",
+        ),
+        ("[tasks.a]\nexternal = true\nmax_retries = 3", "`max_retries` has no effect on an external task"),
+        ("[tasks.a]\nexternal = true\non_failure = false", "`on_failure` has no effect on an external task"),
+        (
+            "[tasks.a]\nexternal = true\n[schedules.s]\ntask = 'a'\nevery = '1h'\nqueue = 'none'",
+            "there is no queue `none`",
+        ),
+        ("[[routes]]\ntask = 'b.*'\nqueue = 'none'\n[tasks.a]\nexternal = true", "there is no queue `none`"),
+        (
+            "[queues.q]\n[[routes]]\ntask = 'a.b'\nqueue = 'q'\n[tasks.'a.*']\nexternal = true",
+            "which the pool `default` of taskd drains",
+        ),
+    ] {
+        let found = faults(&on_redis(text));
+        assert!(found.iter().any(|f| f.contains(wanted)), "{text}: {found:#?}");
+    }
+    let found = faults("[queues.q]\nshared = true");
+    assert!(found.iter().any(|f| f.contains("a shared queue needs a broker")), "{found:?}");
+}
+
+#[test]
+fn results_are_where_messages_are_or_nowhere() {
+    let found = faults(&on_redis("results = 'redis://other'"));
+    assert!(found.iter().any(|f| f.contains("is not available yet in this version")), "{found:?}");
+    let none = good("[taskd]\nresults = 'none'\n[tasks.a]\ncommand = 'x'").settings;
+    assert!(none.tasks["a"].ignore_result);
 }

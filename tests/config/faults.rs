@@ -147,7 +147,10 @@ fn every_kind_of_bad_value_is_refused_by_name() {
         ),
         ("[tasks.a]", "tasks.a: the task `a` has neither `command` nor `exec`"),
         ("[tasks.a]\ncommand = 'x'\nmemory_max = '1X'", "tasks.a.memory_max: `memory_max` is not a size"),
-        ("[tasks.a]\nexternal = true", "tasks.a.external: `external` is not available yet"),
+        (
+            "[tasks.a]\nexternal = true",
+            "tasks.a.external: an external task needs a broker that Celery workers read, and [taskd] broker is \"embedded\"",
+        ),
         (
             "[tasks.a]\ncommand = 'x'\nrate_limit = '1/s'\nrate_limit_key = 'user'",
             "tasks.a.rate_limit_key: the task declares no parameters, so it has no argument \"user\" to count by",
@@ -358,7 +361,7 @@ fn a_fault_of_two_keys_shows_both() {
 #[test]
 fn keys_of_later_versions_are_never_silent() {
     use taskd::config::keys::{TABLES, When};
-    let known = faults_on("[tasks.a]\nexternal = true", &server());
+    let known = faults_on("[pools.a]\ncelery_app = 'a:b'\npreload = true", &server());
     assert_eq!(known.len(), 1, "{known:?}");
     for table in TABLES.iter().filter(|t| t.when == When::Now) {
         for key in table.keys.iter().filter(|k| k.when == When::Later) {

@@ -42,6 +42,7 @@ fn peer() -> Peer {
         result_seconds: 3_600,
         results: true,
         apps: std::collections::BTreeSet::new(),
+        outside: taskd::broker::redis::outside::Outside::default(),
     }
 }
 

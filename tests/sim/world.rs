@@ -520,6 +520,7 @@ fn kind_of(event: &Event) -> u64 {
         Event::Pressure(p) => 18 + u64::from(p.is_some()) * 32,
         Event::Woken { queues, .. } => 19 + queues.len() as u64 * 32,
         Event::Lapsed => 20,
+        Event::Over { ended, .. } => 21 + ended.len() as u64 * 32,
         Event::Stop { now } => 15 + u64::from(*now) * 32,
     }
 }

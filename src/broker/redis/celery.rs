@@ -64,6 +64,8 @@ pub struct Peer {
     pub results: bool,
     /// The queues that are drained by a pool with a Celery app.
     pub apps: std::collections::BTreeSet<String>,
+    /// What is left to Celery workers.
+    pub outside: super::outside::Outside,
 }
 
 impl std::fmt::Debug for Peer {
@@ -154,7 +156,14 @@ impl Store {
                 let (tag, raw) = (entry.text().map_err(fault)?, entry.bytes().map_err(fault)?);
                 came.push(Came::read(tag, queue, self.has_app(queue), raw, now));
             }
+            let own =
+                |one: &Came| one.read.as_ref().map_or(true, |(_, m)| self.belongs(queue, &m.task).is_none());
+            let some = came.iter().any(own);
             self.store_in(came, now)?;
+            if !some {
+                // Only what is not for this node is left, and goes round.
+                return Ok(());
+            }
         }
     }
 
@@ -200,8 +209,16 @@ impl Store {
 
     /// Makes rows of these.
     pub(super) fn store_in(&mut self, came: Vec<Came>, now: Wall) -> Result<(), Fault> {
-        let mut good = Vec::with_capacity(came.len());
+        let (mut good, mut back, all) = (Vec::with_capacity(came.len()), Vec::new(), came.len());
+        let queue = came.first().map(|one| one.queue.clone()).unwrap_or_default();
         for one in came {
+            // What somebody has in hand is not for others.
+            let free = one.token.is_empty();
+            let to = one.read.as_ref().ok().and_then(|(_, m)| self.belongs(&one.queue, &m.task));
+            if let Some(to) = to.filter(|_| free) {
+                back.push((one.tag, to, one.raw));
+                continue;
+            }
             match one.read {
                 Ok((call, message)) => {
                     let nesting = call.replaced_task_nesting;
@@ -218,6 +235,7 @@ impl Store {
                 Err(unfit) => self.refuse_in(&one.queue, &one.tag, &unfit, &one.raw, now)?,
             }
         }
+        self.put_back(&queue, &back, back.len() == all)?;
         let own = self.node().to_owned();
         while !good.is_empty() {
             let rest = good.split_off(good.len().min(TAKEN));

@@ -140,7 +140,7 @@ impl Store {
             Op::Start { id, token, takes, .. } => express.has(id, *token) && takes.list.is_empty(),
             Op::Lease { queue, .. } => {
                 let own = self.peer().is_some_and(|peer| peer.queues.contains(queue));
-                own && !express.ahead.contains_key(&ticket)
+                own && !self.progress.rests(queue) && !express.ahead.contains_key(&ticket)
             }
             _ => false,
         }
@@ -323,7 +323,11 @@ impl Store {
             }
         }
         let some = mixed || !rows.is_empty();
-        if let Err(fault) = self.store_in(rows, now) {
+        let stored = self.store_in(rows, now);
+        if !deliveries.is_empty() {
+            self.progress.found(queue);
+        }
+        if let Err(fault) = stored {
             // What is handed out is: the others are found by `left`.
             tracing::warn!("{fault}");
             self.left = true;
@@ -333,7 +337,7 @@ impl Store {
 
     /// Whether it is not held here already.
     fn may_fly(&self, message: &Message) -> bool {
-        !self.express.held.contains_key(&message.id)
+        !self.express.held.contains_key(&message.id) && self.belongs(&message.queue, &message.task).is_none()
     }
 
     fn ends(&self, args: &mut Args, ends: &[(Ticket, Box<Settle>)]) {

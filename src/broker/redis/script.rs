@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::outcomes;
 
 /// The files, in the order in which they stand in the script.
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     include_str!("lua/base.lua"),
     include_str!("lua/claims.lua"),
     include_str!("lua/lanes.lua"),
@@ -13,6 +13,7 @@ const FILES: [&str; 13] = [
     include_str!("lua/sweep.lua"),
     include_str!("lua/nodes.lua"),
     include_str!("lua/celery.lua"),
+    include_str!("lua/outside.lua"),
     include_str!("lua/letters.lua"),
     include_str!("lua/ticks.lua"),
     include_str!("lua/flows.lua"),

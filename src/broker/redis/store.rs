@@ -13,6 +13,7 @@ use super::flows;
 use super::full::{Room, begins, says_full};
 use super::guard::Guard;
 use super::name::Name;
+use super::outside::Progress;
 use super::reply::Reader;
 use super::steps::fault;
 use super::{Done, Options, Shared, Wake, Woken, encode};
@@ -39,6 +40,10 @@ const BIND_EVERY: Duration = Duration::from_secs(60);
 pub(super) enum Request {
     /// Operations.
     Ops(Vec<(Ticket, Op)>),
+    /// A result of this id was published.
+    Result(String),
+    /// What this node is to Celery from now on.
+    Peer(Box<Peer>),
     /// Finish.
     Close,
 }
@@ -56,6 +61,8 @@ pub(super) struct Store {
     pub(super) room: Room,
     /// What the server may have lost.
     pub(super) guard: Guard,
+    /// Where it is with what Celery workers run.
+    pub(super) progress: Progress,
     /// The connection, while there is one.
     link: Option<Link>,
     /// Before the keys of results.
@@ -86,10 +93,7 @@ impl Store {
         wake: Wake,
         shared: Shared,
     ) -> Self {
-        let prefix = &options.address.prefix;
-        // Celery's result store puts a mark between its prefix and what follows, where the prefix has none.
-        let marked = prefix.is_empty() || prefix.ends_with([':', '_', '-', '.']);
-        let metas = if marked { prefix.clone() } else { format!("{prefix}_") };
+        let metas = metas(&options);
         let mut backoff = Backoff::default();
         if link.is_some() {
             backoff.opened(Instant::now());
@@ -103,6 +107,7 @@ impl Store {
             requests,
             done,
             wake,
+            progress: Progress::default(),
             link,
             metas,
             laps: BTreeMap::new(),
@@ -133,6 +138,12 @@ impl Store {
         &self.options.node
     }
 
+    /// The channel of Celery's remote control.
+    pub(super) fn pidbox(&self) -> String {
+        let address = &self.options.address;
+        format!("{}/{}.{}", address.prefix, address.db, crate::celery::control::EXCHANGE)
+    }
+
     /// Until it is closed.
     pub(super) fn run(mut self) {
         self.alive();
@@ -151,6 +162,8 @@ impl Store {
                 self.take(request);
             }
             self.alive();
+            self.complain(|store| store.take_results(wall()));
+            self.rested();
             if !self.waiting.is_empty() {
                 self.work();
             }
@@ -163,6 +176,8 @@ impl Store {
     fn take(&mut self, request: Request) {
         match request {
             Request::Ops(ops) => self.waiting.extend(ops),
+            Request::Result(id) => self.progress.hear(id),
+            Request::Peer(peer) => self.options.peer = Some(*peer),
             Request::Close => self.closing = true,
         }
     }
@@ -172,8 +187,8 @@ impl Store {
         if self.link.is_none() {
             return self.next_try.saturating_duration_since(now).max(Duration::from_millis(1));
         }
-        let next = self.room.next().map_or(self.tell_at, |at| at.min(self.tell_at));
-        next.saturating_duration_since(now)
+        let next = [Some(self.tell_at), self.room.next(), self.progress.next()].into_iter().flatten().min();
+        next.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
     }
 
     /// Says that this node lives, where it is time to; opens the connection where there is none.
@@ -209,6 +224,8 @@ impl Store {
         self.look_for_losses();
         // What another life of this node, or one that is gone, did not tell.
         self.complain(|store| store.tell_all(now));
+        self.complain(|store| store.send_out(now));
+        self.complain(|store| store.look_outside(now));
     }
 
     /// Others took over what this node held: it looks what is left.
@@ -352,6 +369,7 @@ impl Store {
         self.done.call(answers);
         if ends {
             self.complain(|store| store.tell_all(wall()));
+            self.complain(|store| store.send_out(wall()));
         }
     }
 
@@ -492,6 +510,14 @@ impl Store {
             }
         }
     }
+}
+
+/// What keys of results begin with. Celery's result store puts a mark between its prefix and what follows, where the
+/// prefix has none.
+pub(super) fn metas(options: &Options) -> String {
+    let prefix = &options.address.prefix;
+    let marked = prefix.is_empty() || prefix.ends_with([':', '_', '-', '.']);
+    if marked { prefix.clone() } else { format!("{prefix}_") }
 }
 
 /// Whether a message may be over after it.

@@ -34,8 +34,15 @@ variables are joined name by name.
 Where taskd is started as root, the files and the directories above them must belong to root and be writable by nobody \
 else: whoever writes them runs commands as root.";
 
+const ADDRESSES: &str = "\
+An address of Redis is `redis://USER:PASSWORD@HOST:PORT/DATABASE`; `rediss://` is the same over TLS, `unix:///PATH` a socket, and \
+`redis+sentinel://HOST:PORT,HOST:PORT/DATABASE?master=NAME` asks sentinels. Valkey is spoken to alike, by `valkey://` and \
+`valkeys://`. A Celery app is given the same address as `broker_url` and `result_backend`. Options follow a `?`, with `&` between \
+them, as kombu and redis-py name them:";
+
 const TASKS: &str = "\
-A task has a `command`, or an `exec`, or neither where the queue's pool has a `worker` or a `celery_app`. Names of such tasks may be \
+A task has a `command`, or an `exec`, or neither where the queue's pool has a `worker` or a `celery_app`, or where it is \
+`external`: then Celery workers run it. Names of such tasks may be \
 patterns: `[tasks.\"shop.*\"]` declares all that begin so, and the longest pattern that fits is taken.
 
 Arguments never pass through a shell's parser. In `exec`, `{name}` is replaced inside its element, which stays one \
@@ -127,6 +134,12 @@ fn table(page: &mut Page, spec: &TableSpec) {
         _ => {}
     }
     keys(page, spec.keys, "", spec.when == When::Later);
+    if spec.name == "taskd" {
+        page.prose(ADDRESSES);
+        for (name, text) in crate::config::redis::OPTIONS {
+            page.item(&format!("?`{name}`="), &format!("{text}."));
+        }
+    }
 }
 
 fn later() -> String {

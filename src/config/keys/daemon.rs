@@ -47,7 +47,7 @@ pub(super) const TASKD: &[Key] = keys! {
     "broker": Kind::Address(&["embedded"], BROKERS), Now,
         "\"embedded\"", "Where messages wait: the embedded store, or a broker that nodes share. Its password may be ${credential:NAME}, or stand in the file that ?password_file= names.";
     "results": Kind::Address(&["broker", "none"], STORES), Now,
-        "\"broker\"", "Where results are kept: in the broker's own store, or nowhere.";
+        "\"broker\"", "Where results are kept: in the broker's own store, or (none) nowhere, as if every task had ignore_result.";
     "state_dir": Kind::Path, Now, "\"/var/lib/taskd\"", "Directory of the embedded store and of the output of tasks; with --user $XDG_STATE_HOME/taskd.";
     "socket": Kind::SocketPath, Now, "\"/run/taskd/taskd.sock\"", "The control socket; under systemd `ListenStream=` of taskd.socket decides, and this must say the same; with --user $XDG_RUNTIME_DIR/taskd/taskd.sock.";
     "timezone": Kind::Zone, Now, "", "Time zone of times given without one; by default the system's.";
@@ -118,7 +118,7 @@ pub(super) const QUEUE: &[Key] = keys! {
     "max_length": Kind::Int(1, 1_000_000_000), Now, "", "How many messages may wait in it; then enqueue is refused.";
     "rate_limit": Kind::Rate, Now, "", "How many of its messages start in a period at most, as \"10/m\" (/s, /m, /h, /d), over all nodes that share the broker: evenly spaced, but for rate_limit_burst. What has to wait for it stays in the store.";
     "rate_limit_burst": Kind::Int(1, 1_000_000), Now, "1", "How many may start at once under rate_limit after a time without any.";
-    "shared": Kind::Bool, Later, "", "Celery workers drain it too: what is unknown here goes back.";
+    "shared": Kind::Bool, Now, "false", "Celery workers drain it too: messages for tasks that are not declared here go back to its end, and what taskd itself puts into it is a message of Celery, for whoever takes it first. Needs a broker on Redis.";
 };
 
 pub(super) const ROUTE: &[Key] = keys! {

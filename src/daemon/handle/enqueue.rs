@@ -273,11 +273,16 @@ pub(super) fn step_message(
     if priority > MAX_PRIORITY {
         return Err(bad(format!("priority {priority} is not between 0 and {MAX_PRIORITY} (9 goes first)")));
     }
-    match given {
-        Given::Nothing => params::bind(task, &asked.args, &asked.kwargs).map(drop),
-        Given::Something => handed::bind_later(task, &asked.args, &asked.kwargs),
+    let typed = match given {
+        Given::Nothing => params::bind(task, &asked.args, &asked.kwargs).map(Some),
+        Given::Something => handed::bind_later(task, &asked.args, &asked.kwargs).map(|()| None),
     }
     .map_err(|faults| arguments(task, faults))?;
+    // A Celery worker knows nothing of declared types: it gets values of them.
+    let (args, kwargs) = match typed.filter(|_| task.external) {
+        Some(bound) => (bound.args, bound.kwargs),
+        None => (asked.args, asked.kwargs),
+    };
     let eta = match (asked.eta, asked.delay_ms) {
         (Some(_), Some(_)) => return Err(bad("give eta or delay_ms, not both".into())),
         (eta, delay) => eta.map(Wall).or_else(|| delay.filter(|ms| *ms > 0).map(|ms| now.plus(ms))),
@@ -286,7 +291,11 @@ pub(super) fn step_message(
     if [eta, expires].into_iter().flatten().any(|t| t.0 < 0 || t.0 > LATEST) {
         return Err(bad("eta and expires must be between the years 1970 and 9999".into()));
     }
-    let known_queue = |q: &String| d.settings.queues.contains_key(q) && !q.starts_with(RESERVED);
+    let known_queue = |q: &String| {
+        let known =
+            if task.external { d.settings.takes_outside(q) } else { d.settings.queues.contains_key(q) };
+        known && !q.starts_with(RESERVED)
+    };
     let queue = match asked.queue {
         Some(queue) if known_queue(&queue) => {
             same_user(&d.settings, task, &queue)?;
@@ -304,8 +313,8 @@ pub(super) fn step_message(
         id: MessageId::default(),
         task: asked.task,
         queue,
-        args: asked.args,
-        kwargs: asked.kwargs,
+        args,
+        kwargs,
         priority,
         eta,
         expires,

@@ -148,6 +148,7 @@ pub fn swapped(d: &mut Daemon, fds: Vec<OwnedFd>, changes: Vec<String>) {
         tracing::error!("{e}");
     }
     peer::reloaded(d);
+    d.store.know(crate::daemon::broker::peer(&d.settings));
     let next = plan::plan(&d.settings);
     d.step(Event::Plan(Arc::new(next)));
     let message = if changes.is_empty() {

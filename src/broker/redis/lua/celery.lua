@@ -135,9 +135,13 @@ function ops.store_in()
         if there and life.replaces(there, m) then there = life.replace(there, m) end
         if not there then
           claim.store(entry, now)
+          -- Its revoke came before it did.
+          if not token and call('HEXISTS', P .. 'memos', 'revoked:' .. m.id) == 1 then life.revoke(m.id, now) end
           if token then life.in_hand(m.id, node, token, started, now) end
         elseif there == 'later' then
           -- It comes again once the one that it replaces has ended.
+        elseif there.nd == life.OUTSIDE then
+          life.came_home(there, entry.fields)
         elseif FINAL[there.s] then
           -- It came again: its result is told again.
           life.out(there)

@@ -78,12 +78,15 @@ local function unknown(ids)
     keys[2 * i] = P .. 'd:' .. id
   end
   local flying = call('SMISMEMBER', FLYING, unpack(ids))
-  local some = call('EXISTS', unpack(keys)) > 0 or call('EXISTS', P .. 'flow_ids') > 0
+  local memos = call('EXISTS', P .. 'memos') > 0
+  local some = memos or call('EXISTS', unpack(keys)) > 0 or call('EXISTS', P .. 'flow_ids') > 0
   for i, id in ipairs(ids) do
     if new[id] == nil then
       local known = flying[i] == 1
       if some and not known then
         known = call('EXISTS', keys[2 * i - 1], keys[2 * i]) > 0 or call('HEXISTS', P .. 'flow_ids', id) == 1
+        -- Its revoke came before it did: that is seen where rows are made.
+        known = known or memos and call('HEXISTS', P .. 'memos', 'revoked:' .. id) == 1
       end
       new[id] = not known
       if not known then fresh[#fresh + 1] = id end

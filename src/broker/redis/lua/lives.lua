@@ -134,7 +134,8 @@ end
 -- Ends a message that is not leased.
 function life.revoke(id, now)
   local r = row.read(id)
-  if r and not FINAL[r.s] and not r.tk then
+  local free = r and (not r.tk or r.nd == life.OUTSIDE and life.fetched(r))
+  if free and not FINAL[r.s] then
     row.finish(r, 'REVOKED', OUTCOME.revoked, now)
     life.finished(r, nil, now)
   end

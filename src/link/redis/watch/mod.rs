@@ -59,7 +59,8 @@ pub enum Told {
 struct Wanted {
     keys: BTreeSet<String>,
     channels: BTreeSet<String>,
-    /// Raised at each change of the two.
+    patterns: BTreeSet<String>,
+    /// Raised at each change of them.
     version: u64,
 }
 
@@ -146,6 +147,11 @@ impl Watch {
     /// Takes what is published there too.
     pub fn subscribe(&self, channel: &str) {
         self.change(|wanted| _ = wanted.channels.insert(channel.to_owned()));
+    }
+
+    /// Takes what is published on channels that match this pattern too, as PSUBSCRIBE reads it. None is dropped again.
+    pub fn subscribe_pattern(&self, pattern: &str) {
+        self.change(|wanted| _ = wanted.patterns.insert(pattern.to_owned()));
     }
 
     /// Takes what is published there no more.

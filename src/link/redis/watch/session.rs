@@ -49,6 +49,7 @@ pub(super) struct Session {
     heard: Instant,
     keys: BTreeMap<String, Key>,
     channels: BTreeSet<String>,
+    patterns: BTreeSet<String>,
     /// The version of what is wanted that the two above follow.
     version: Option<u64>,
     /// Commands to be sent at the end of the round.
@@ -65,6 +66,7 @@ impl Session {
             heard: Instant::now(),
             keys: BTreeMap::new(),
             channels: BTreeSet::new(),
+            patterns: BTreeSet::new(),
             version: None,
             out: Vec::new(),
         }
@@ -126,6 +128,10 @@ impl Session {
             self.send(cmd("UNSUBSCRIBE").arg(channel), Awaited::Unsubscribe);
         }
         self.channels = wanted.channels;
+        for pattern in wanted.patterns.difference(&self.patterns.clone()) {
+            self.send(cmd("PSUBSCRIBE").arg(pattern), Awaited::Subscribe);
+        }
+        self.patterns = wanted.patterns;
     }
 
     fn send(&mut self, command: &Cmd, awaited: Awaited) {
@@ -235,7 +241,15 @@ impl Session {
                     tell(Told::Message { channel, payload });
                 }
             }
-            PushKind::Subscribe | PushKind::Unsubscribe => {
+            PushKind::PMessage => {
+                let mut data = data.skip(1);
+                if let (Some(channel), Some(Value::BulkString(payload))) =
+                    (data.next().as_ref().and_then(text), data.next())
+                {
+                    tell(Told::Message { channel, payload });
+                }
+            }
+            PushKind::Subscribe | PushKind::Unsubscribe | PushKind::PSubscribe => {
                 if matches!(self.awaited.front(), Some(Awaited::Subscribe | Awaited::Unsubscribe)) {
                     self.answered();
                 }
