@@ -215,6 +215,21 @@ impl Engine {
         }
     }
 
+    /// The store is there again: starts that it failed are repeated now.
+    pub(super) fn hurry_starts(&mut self) {
+        let now = self.now.mono;
+        for held in self.held.values_mut() {
+            let start = match &mut held.stage {
+                Stage::Starting { start, .. } => start,
+                Stage::Running(run) => &mut run.start,
+                Stage::Waiting | Stage::Closing(_) => continue,
+            };
+            if let Start::Again { at, tries } = start {
+                (*at, *tries) = ((*at).min(now), 0);
+            }
+        }
+    }
+
     pub(super) fn starts_deadline(&self) -> Option<Mono> {
         let at = |start: Start| if let Start::Again { at, .. } = start { Some(at) } else { None };
         let starts = self.held.values().filter_map(|h| match &h.stage {

@@ -11,8 +11,9 @@ use crate::model::time::Wall;
 use crate::model::workflow::Fallout;
 
 impl Engine {
-    /// Other nodes put messages into queues, or stored one for later.
+    /// Other nodes put messages into queues, or stored one for later; where the store failed, it is there again.
     pub(super) fn woken(&mut self, queues: &[String], due: Option<Wall>) {
+        self.store_is_back();
         for queue in queues {
             self.raise(queue);
         }

@@ -250,7 +250,7 @@ impl Engine {
         self.told(token, &task, false, out);
     }
 
-    /// A stop began: what the store refused before is tried once more.
+    /// A stop began, or the store is there again: what it refused before is tried once more.
     pub(super) fn hurry_refused(&mut self) {
         let now = self.now.mono;
         for held in self.held.values_mut() {

@@ -84,6 +84,12 @@ impl Job {
         self.at = self.at.max(now.plus(backoff(self.tries)));
     }
 
+    /// What it waits for is over: it is not left alone any longer.
+    pub(super) fn hurry(&mut self) {
+        self.tries = 0;
+        self.at = Mono(0);
+    }
+
     /// Whether it is to be submitted now.
     pub(super) fn is_due(&self, now: Mono) -> bool {
         self.wanted && !self.under_way && self.at <= now
@@ -137,6 +143,20 @@ impl Engine {
         let ticket = Ticket(self.store.last);
         self.store.pending.insert(ticket, pending);
         out.push(Command::Broker(ticket, op));
+    }
+
+    /// The store says that it is there again: nothing that failed waits until its pause is over.
+    pub(super) fn store_is_back(&mut self) {
+        if self.store.fault.is_none() {
+            return;
+        }
+        let now = self.now.mono;
+        let jobs = [&mut self.store.recover, &mut self.store.known, &mut self.store.extend];
+        jobs.into_iter().for_each(Job::hurry);
+        self.sweep.job.hurry();
+        self.hurry_refused();
+        self.hurry_starts();
+        self.asks.values_mut().for_each(|asking| asking.at = asking.at.min(now));
     }
 
     /// Routes a completion to who waits for it.
@@ -225,6 +245,22 @@ mod tests {
         job.submitted();
         job.answered(now, false);
         assert!(!job.is_open());
+    }
+
+    #[test]
+    fn a_hurried_job_is_due_at_once_and_as_patient_as_at_first() {
+        let mut job = Job::default();
+        job.want();
+        for _ in 0..5 {
+            job.submitted();
+            job.answered(Mono(1_000), true);
+        }
+        assert!(!job.is_due(Mono(1_500)));
+        job.hurry();
+        assert!(job.is_due(Mono(1_500)));
+        job.submitted();
+        job.answered(Mono(2_000), true);
+        assert_eq!(job.deadline(), Some(Mono(2_100)));
     }
 
     #[test]
