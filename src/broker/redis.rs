@@ -186,7 +186,7 @@ fn watch(options: &Options, lists: &Lists, wake: Wake, requests: Sender<Request>
     let lists = lists.clone();
     let timeouts = Timeouts::of(&options.address);
     let tell = move |told: Told| match told {
-        Told::Key { key, length } if length > 0 => {
+        Told::Filled { key } | Told::Key { key, .. } => {
             let queue = lists.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
             wake.call(Woken::Queues(queue.into_iter().collect(), None));
         }
@@ -201,7 +201,7 @@ fn watch(options: &Options, lists: &Lists, wake: Wake, requests: Sender<Request>
         },
         // What was said while nobody listened is not said again.
         Told::Up(_) => wake.call(Woken::All),
-        Told::Key { .. } | Told::Down(_) => {}
+        Told::Down(_) => {}
     };
     let watch = Watch::start(options.address.clone(), timeouts, &options.node, tell)?;
     watch.subscribe(&channel);

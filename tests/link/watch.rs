@@ -67,7 +67,12 @@ fn lists_are_told_of_when_something_is_in_them() {
     watched.watch.add_keys(["full", "empty", "a b\x06\x16é"]);
     assert_eq!(watched.key("full"), 3);
     let _: () = server.tell("RPUSH empty 1");
-    assert_eq!(watched.key("empty"), 1);
+    // At once, and how much there is behind.
+    let filled = |told: &Told| matches!(told, Told::Filled { key } if key == "empty");
+    assert!(filled(&watched.next()));
+    assert_eq!(watched.next(), Told::Key { key: "empty".into(), length: 1 });
+    let _: () = server.tell("RPUSH full 4");
+    assert_eq!(watched.next(), Told::Key { key: "full".into(), length: 4 }, "it was not empty");
     let mut client = server.client();
     redis::cmd("LPUSH").arg("a b\x06\x16é").arg(1).exec(&mut client).unwrap();
     assert_eq!(watched.key("a b\x06\x16é"), 1);

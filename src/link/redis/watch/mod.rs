@@ -38,6 +38,11 @@ pub enum Told {
     Up(String),
     /// There is no connection, and why; told again when it is for another reason. It is tried again.
     Down(LinkError),
+    /// This list was empty and has something in it; how much is told next, where it is still there.
+    Filled {
+        /// The key, as it was given.
+        key: String,
+    },
     /// This list has something in it.
     Key {
         /// The key, as it was given.

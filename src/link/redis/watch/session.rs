@@ -35,6 +35,8 @@ enum State {
 
 struct Key {
     state: State,
+    /// Nothing was in it when it was read last.
+    empty: bool,
     /// When it was read last.
     asked: Instant,
 }
@@ -143,12 +145,17 @@ impl Session {
     /// Reads a key, which has the server tell of its next change.
     fn ask(&mut self, key: &str) {
         self.send(cmd("LLEN").arg(key), Awaited::Length(key.to_owned()));
-        self.keys.insert(key.to_owned(), Key { state: State::Asked(false), asked: Instant::now() });
+        let key_now = Key { state: State::Asked(false), empty: false, asked: Instant::now() };
+        self.keys.insert(key.to_owned(), key_now);
     }
 
-    /// A key may have changed.
-    fn changed(&mut self, name: &str) {
+    /// A key may have changed. One that was empty has something in it then: that is told before it is read again, which
+    /// takes a round trip.
+    fn changed(&mut self, name: &str, tell: &mut dyn FnMut(Told)) {
         let Some(key) = self.keys.get_mut(name) else { return };
+        if std::mem::take(&mut key.empty) && matches!(key.state, State::Armed) {
+            tell(Told::Filled { key: name.to_owned() });
+        }
         match key.state {
             State::Asked(_) => key.state = State::Asked(true),
             State::Due(_) => {}
@@ -210,6 +217,7 @@ impl Session {
         let Some(key) = self.keys.get_mut(name) else { return };
         let again = matches!(key.state, State::Asked(true));
         key.state = State::Armed;
+        key.empty = length == 0;
         if length > 0 {
             tell(Told::Key { key: name.to_owned(), length });
         }
@@ -224,13 +232,13 @@ impl Session {
             PushKind::Invalidate => match data.next() {
                 Some(Value::Array(keys)) => {
                     for key in keys.iter().filter_map(text) {
-                        self.changed(&key);
+                        self.changed(&key, tell);
                     }
                 }
                 // FLUSHALL: everything.
                 _ => {
                     let all: Vec<String> = self.keys.keys().cloned().collect();
-                    all.iter().for_each(|key| self.changed(key));
+                    all.iter().for_each(|key| self.changed(key, tell));
                 }
             },
             PushKind::Message => {
