@@ -57,8 +57,8 @@ impl Engine {
         let Some(held) = self.held.get_mut(&token) else { return };
         let worker = plan.has_worker(&held.message.queue);
         let task = plan.task(&held.message.task);
-        let deadline_ms = task.and_then(|t| t.time_limit_ms);
-        let soft_deadline_ms = task.and_then(|t| t.soft_time_limit_ms);
+        let deadline_ms = held.message.hard_limit(task);
+        let soft_deadline_ms = held.message.soft_limit(task);
         held.called = plan.called(&held.message);
         let message = Message {
             args: std::mem::take(&mut held.message.args),
@@ -101,8 +101,8 @@ impl Engine {
         let Some(held) = self.held.get_mut(&token) else { return };
         let worker = plan.has_worker(&held.message.queue);
         let task = plan.task(&held.message.task);
-        let limit = task.and_then(|t| t.time_limit_ms);
-        let soft = task.and_then(|t| t.soft_time_limit_ms).filter(|_| worker);
+        let limit = held.message.hard_limit(task);
+        let soft = held.message.soft_limit(task).filter(|_| worker);
         held.called = plan.called(&held.message);
         held.message.args = Vec::new();
         held.message.kwargs = serde_json::Map::new();

@@ -8,6 +8,7 @@ use super::name::MessageId;
 use super::outcome::Outcome;
 use super::schedule::Fired;
 use super::state::State;
+use super::task::Task;
 use super::time::Wall;
 use super::unique::Claim;
 use super::workflow::StepOf;
@@ -63,6 +64,13 @@ pub struct Message {
     /// limit of the task is the same one ([`super::limit::Throttle::lane`]). Empty: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lane: Option<String>,
+    /// The hard time limit that a Celery client sent with it, in milliseconds: where its task has one, too, the shorter
+    /// one holds. On a broker that Celery shares only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_limit_ms: Option<u64>,
+    /// The soft one, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft_time_limit_ms: Option<u64>,
     /// Whatever a client attached; carried, never interpreted.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub headers: Map<String, Value>,
@@ -77,6 +85,18 @@ pub struct Message {
 }
 
 impl Message {
+    /// The shorter of the hard time limits of its task and of its own call, in milliseconds.
+    #[must_use]
+    pub fn hard_limit(&self, task: Option<&Task>) -> Option<u64> {
+        task.and_then(|task| task.time_limit_ms).into_iter().chain(self.time_limit_ms).min()
+    }
+
+    /// The shorter of the soft ones.
+    #[must_use]
+    pub fn soft_limit(&self, task: Option<&Task>) -> Option<u64> {
+        task.and_then(|task| task.soft_time_limit_ms).into_iter().chain(self.soft_time_limit_ms).min()
+    }
+
     /// Bytes of arguments and headers as JSON, counted without writing them.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -175,6 +195,25 @@ pub struct Record {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn the_shorter_limit_holds() {
+        let mut task = Task::new("t", crate::model::task::Program::Command("true".into()));
+        task.time_limit_ms = Some(9_000);
+        let mut message = Message::default();
+        assert_eq!((message.hard_limit(Some(&task)), message.soft_limit(Some(&task))), (Some(9_000), None));
+        (message.time_limit_ms, message.soft_time_limit_ms) = (Some(10_000), Some(3_000));
+        assert_eq!(
+            (message.hard_limit(Some(&task)), message.soft_limit(Some(&task))),
+            (Some(9_000), Some(3_000))
+        );
+        (task.time_limit_ms, task.soft_time_limit_ms) = (None, Some(2_000));
+        assert_eq!(
+            (message.hard_limit(Some(&task)), message.soft_limit(Some(&task))),
+            (Some(10_000), Some(2_000))
+        );
+        assert_eq!(message.hard_limit(None), Some(10_000));
+    }
 
     #[test]
     fn what_is_counted_is_what_would_be_written() {

@@ -10,7 +10,7 @@ import time
 
 import redis
 from celery import Celery, chain, chord, group, signature
-from celery.exceptions import TaskRevokedError, TimeoutError
+from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded, TimeoutError
 
 URL = sys.argv[1]
 app = Celery("client", broker=URL, backend=URL)
@@ -108,6 +108,17 @@ def options():
     assert app.AsyncResult(loud.id).state == "PENDING"
 
 
+def limits():
+    for option in ({"time_limit": 0.5}, {"soft_time_limit": 0.5}):
+        began = time.monotonic()
+        try:
+            call("shop.sleep", 600, **option).get(timeout=LIMIT)
+            raise AssertionError("it was not ended")
+        except (TimeLimitExceeded, SoftTimeLimitExceeded):
+            pass
+        assert time.monotonic() - began < 60
+
+
 def protocol_1():
     old = Celery("old", broker=URL, backend=URL)
     old.conf.task_protocol = 1
@@ -145,6 +156,6 @@ def nothing_is_left():
     until("nothing is unacknowledged", lambda: store.hlen("unacked") == 0 and store.zcard("unacked_index") == 0)
 
 
-for check in [results, errors, chains, groups, chords, links, times, options, protocol_1, refused, revokes, nothing_is_left]:
+for check in [results, errors, chains, groups, chords, links, times, options, limits, protocol_1, refused, revokes, nothing_is_left]:
     check()
     print("ok", check.__name__, flush=True)

@@ -26,6 +26,9 @@ pub(super) fn fields(m: &Message) -> Vec<Vec<u8>> {
     list.some("mr", (m.memory_retries > 0).then_some(i64::from(m.memory_retries)));
     list.some("eta", m.eta.map(|t| t.0));
     list.some("ex", m.expires.map(|t| t.0));
+    let ms = |limit: Option<u64>| limit.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
+    list.some("tl", ms(m.time_limit_ms));
+    list.some("ts", ms(m.soft_time_limit_ms));
     list.some("uid", m.uid.map(i64::from));
     if !m.args.is_empty() {
         list.json("a", &m.args);
@@ -170,6 +173,8 @@ pub(super) fn row(value: Value) -> Result<Option<Row>, Odd> {
             b"mr" => m.memory_retries = num(&value)?,
             b"eta" => m.eta = Some(Wall(num(&value)?)),
             b"ex" => m.expires = Some(Wall(num(&value)?)),
+            b"tl" => m.time_limit_ms = Some(num(&value)?),
+            b"ts" => m.soft_time_limit_ms = Some(num(&value)?),
             b"uid" => m.uid = Some(num(&value)?),
             b"a" => m.args = json(&value)?,
             b"k" => m.kwargs = json(&value)?,

@@ -62,6 +62,8 @@ impl Call {
             expires: self.expires.as_ref().map(|expires| expires.at),
             enqueued: now,
             retries: self.retries,
+            time_limit_ms: self.time_limit_ms,
+            soft_time_limit_ms: self.soft_time_limit_ms,
             headers,
             ..Message::default()
         };
@@ -91,6 +93,7 @@ impl Call {
         call.eta = message.eta.map(Moment::of);
         call.expires = message.expires.map(Moment::of);
         call.retries = message.retries;
+        (call.time_limit_ms, call.soft_time_limit_ms) = (message.time_limit_ms, message.soft_time_limit_ms);
         call.root_id = Some(call.id.clone());
         call.ignore_result = Some(false);
         call.priority = order.turn(message.priority);
@@ -125,6 +128,8 @@ mod tests {
             expires: Some(Wall(1_795_352_298_000)),
             enqueued: Wall(5),
             retries: 2,
+            time_limit_ms: Some(9_500),
+            soft_time_limit_ms: Some(8_000),
             headers: json!({"mine": 1, "task": "evil", "x": null}).as_object().cloned().unwrap(),
             ..Message::default()
         };
