@@ -118,9 +118,12 @@ impl Came {
         self.read.as_ref().ok().filter(|(call, _)| is_plain(call))
     }
 
-    /// Its envelope, for who runs it in a Celery app.
-    pub(super) fn envelope(&self) -> Vec<u8> {
-        self.raw.clone()
+    /// Its tag, its call, its message and its envelope, where it is wanted and can be read.
+    pub(super) fn taken(self, wanted: bool) -> Result<(String, Call, Message, Vec<u8>), Box<Self>> {
+        match self.read {
+            Ok((call, message)) if wanted => Ok((self.tag, call, message, self.raw)),
+            read => Err(Box::new(Self { read, ..self })),
+        }
     }
 }
 

@@ -293,25 +293,25 @@ impl Store {
             let raw = list.bytes().map_err(fault)?;
             no += 1;
             let came = Came::read(tag, queue, has_app, raw, now);
-            match came.plain().filter(|(call, message)| call.id == id && self.may_fly(message)) {
-                Some((call, message)) => {
+            let flies = came.plain().is_some_and(|(call, m)| call.id == id && self.may_fly(m));
+            match came.taken(flies) {
+                Ok((tag, call, message, raw)) => {
                     let token = Token(first + no);
                     let rank = rules::rank(now, message.priority);
                     let ride = Ride {
-                        tag: came.tag.clone(),
+                        tag,
                         token,
                         seq: seq + no,
                         rank,
                         queue: queue.to_owned(),
                         task: message.task.clone(),
-                        fields: message::fields(message),
-                        call: call.clone(),
+                        fields: message::fields(&message),
+                        call,
                         started: None,
                     };
                     self.express.held.insert(message.id.clone(), ride);
-                    let envelope = has_app.then(|| came.envelope());
                     deliveries.push(Delivery {
-                        message: message::with_envelope(message.clone(), envelope),
+                        message: message::with_envelope(message, has_app.then_some(raw)),
                         token,
                         attempt: 1,
                         losses: 0,
@@ -319,7 +319,7 @@ impl Store {
                         rank,
                     });
                 }
-                None => rows.push(came),
+                Err(came) => rows.push(*came),
             }
         }
         let some = mixed || !rows.is_empty();

@@ -21,8 +21,8 @@ pub(super) const TASK: &[Key] = keys! {
     "retry_jitter": Kind::Bool, Now, "true", "With retry_backoff: draw each delay between zero and what it would be.";
     "retry_on": Kind::Codes, Now, "[]", "Exit codes that ask for a retry; empty: any failure does.";
     "success_on": Kind::Codes, Now, "[]", "Exit codes that are a success, besides 0.";
-    "soft_time_limit": Kind::Duration(1, YEAR), Now, "", "After this time the program is asked to end, by soft_signal.";
-    "time_limit": Kind::Duration(1, YEAR), Now, "", "After this time everything the attempt started is killed.";
+    "soft_time_limit": Kind::Duration(1, YEAR), Now, "", "After this time the program is asked to end, by soft_signal. A shorter one that a Celery client sent with its call holds.";
+    "time_limit": Kind::Duration(1, YEAR), Now, "", "After this time everything the attempt started is killed. A shorter one that a Celery client sent with its call holds.";
     "soft_signal": Kind::Signal, Now, "\"SIGTERM\"", "The signal of the soft limit.";
     "acks": Kind::Choice(&["late", "early"]), Now, "\"late\"", "When a message is done with: after its attempt (a lost one runs again) or before (it never runs twice).";
     "ignore_result": Kind::Bool, Now, "false", "Keep no result.";

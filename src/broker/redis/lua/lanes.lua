@@ -85,7 +85,8 @@ function lane.pick(queue, credit, now, skip)
   if call('EXISTS', lanes) == 0 then return {}, lane.opens(queue) end
   for _ = 1, RULES.PASSES do
     local names, from, cut = {}, 0, false
-    while #names < credit do
+    -- One more than can be served is looked for: without it there is nothing to come back for.
+    while not cut do
       local part = call('ZRANGE', lanes, from, from + credit)
       for _, name in ipairs(part) do
         local task = string.match(name, '^[^%z]*')
@@ -95,7 +96,6 @@ function lane.pick(queue, credit, now, skip)
       end
       if #part <= credit then break end
       from = from + credit + 1
-      cut = true
     end
     local heads, longest, dropped = {}, 0, false
     for i, name in ipairs(names) do
