@@ -398,6 +398,35 @@ fn everybody_sees_what_runs_and_what_ran() {
     assert_eq!(ids(&again).into_iter().collect::<std::collections::BTreeSet<_>>(), ["done", "waits"].into());
 }
 
+/// Another node looks while a message is held and not started, and between its start and its end.
+#[test]
+fn what_others_look_at_ends_as_what_they_saw() {
+    let mut node = Node::first();
+    for id in ["held", "together", "started"] {
+        node.send(id);
+    }
+    let got = node.lease(9);
+    assert!(applied(&node.start(&got[2])));
+    let mut other = node.other("two");
+    let list = other.ok(Op::List(Filter { limit: 10, ..Filter::default() }));
+    assert!(matches!(&list, Reply::Records(list) if list.len() == 3), "{list:?}");
+    assert!(applied(&node.start(&got[0])));
+    assert_eq!(other.get("held").unwrap().state, State::Running);
+    let start = Op::Start { id: id("together"), token: got[1].token, now: at(1), takes: Takes::default() };
+    let said = node.all(vec![start, success(&got[1]), success(&got[0]), success(&got[2])]);
+    assert!(said.iter().all(|a| applied(a.as_ref().unwrap())), "{said:?}");
+    for id in ["held", "together", "started"] {
+        let record = other.get(id).unwrap();
+        assert_eq!((record.state, record.token, record.started), (State::Success, None, Some(at(1))), "{id}");
+        node.told(id, "SUCCESS");
+    }
+    let list = other.ok(Op::List(Filter { limit: 10, ..Filter::default() }));
+    assert!(matches!(&list, Reply::Records(list) if list.len() == 3), "{list:?}");
+    let leases: bool = node.beside.exists(node.key("taskd.nl:one")).unwrap();
+    assert!(!leases);
+    node.assert_nothing_in_hand();
+}
+
 #[test]
 fn a_new_daemon_finds_what_the_old_one_had() {
     let mut node = Node::first();

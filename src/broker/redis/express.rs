@@ -221,9 +221,11 @@ impl Store {
             self.again(round);
             return;
         }
-        match (said.list(), said.list()) {
-            (Ok(settled), Ok(taken)) => self.express_done(round, settled, taken),
-            (Err(odd), _) | (_, Err(odd)) => self.express_failed(round, &Trouble::Refused(odd.0)),
+        match (said.list(), said.list(), said.list()) {
+            (Ok(settled), Ok(started), Ok(taken)) => self.express_done(round, settled, started, taken),
+            (Err(odd), ..) | (_, Err(odd), _) | (.., Err(odd)) => {
+                self.express_failed(round, &Trouble::Refused(odd.0));
+            }
         }
     }
 
@@ -235,15 +237,30 @@ impl Store {
         self.waiting.extend(all);
     }
 
-    fn express_done(&mut self, round: Round, settled: Reader, taken: Reader) {
+    fn express_done(&mut self, round: Round, settled: Reader, started: Reader, taken: Reader) {
         let mut answers: Vec<Completion> = Vec::with_capacity(EXPRESS_MOST);
         let mut as_rows = Vec::new();
-        for (ticket, _) in round.starts {
-            answers.push((ticket, Ok(rules::applied())));
+        let mut started = started.each();
+        let settled: Vec<bool> = settled.each().map(|said| said == redis::Value::Int(1)).collect();
+        for (ticket, op) in round.starts {
+            let Op::Start { id, .. } = &op else { continue };
+            // What ended in the same step was not told of its start.
+            let end = round.ends.iter().position(|(_, settle)| settle.id == *id);
+            let done = match end {
+                Some(place) => settled.get(place).copied().unwrap_or(false),
+                None => started.next() == Some(redis::Value::Int(1)),
+            };
+            if done {
+                answers.push((ticket, Ok(rules::applied())));
+            } else {
+                // It became a row, or somebody took it over.
+                self.express.forget_one(id);
+                as_rows.push((ticket, op));
+            }
         }
-        for ((ticket, settle), said) in round.ends.into_iter().zip(settled.each()) {
-            self.express.held.remove(&settle.id);
-            if said == redis::Value::Int(1) {
+        for ((ticket, settle), done) in round.ends.into_iter().zip(settled) {
+            self.express.forget_one(&settle.id);
+            if done {
                 answers.push((ticket, Ok(rules::applied())));
             } else {
                 // It became a row, or somebody took it over.

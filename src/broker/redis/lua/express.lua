@@ -62,11 +62,22 @@ if n > 0 then
   end
 end
 
--- Starts: tag, and what stands in in:NODE from now on.
+-- Starts: tag, and what stands in in:NODE from now on. One that somebody made a row of starts as a row.
+local started = {}
 n = tonumber(ARGV[at])
 at = at + 1
 if n > 0 then
-  call('HSET', IN, unpack(ARGV, at, at + 2 * n - 1))
+  local tags, set = {}, {}
+  for i = 1, n do tags[i] = ARGV[at + 2 * (i - 1)] end
+  local held = call('HMGET', IN, unpack(tags))
+  for i = 1, n do
+    started[i] = held[i] and 1 or 0
+    if held[i] then
+      set[#set + 1] = tags[i]
+      set[#set + 1] = ARGV[at + 2 * i - 1]
+    end
+  end
+  if #set > 0 then call('HSET', IN, unpack(set)) end
   at = at + 2 * n
 end
 
@@ -164,4 +175,4 @@ for q = 1, n do
   end
   taken[q] = { mixed and 1 or 0, string.format('%.0f', first), string.format('%.0f', seq), list }
 end
-return { 'done', settled, taken }
+return { 'done', settled, started, taken }
