@@ -54,6 +54,8 @@ pub enum Woken {
     Queues(Vec<String>, Option<Wall>),
     /// These ended, which Celery workers ran; what else that did.
     Over(Vec<(MessageId, State)>, Fallout),
+    /// Somebody at another node wants this message to end, which this one holds.
+    Cancel(MessageId),
     /// Whatever was said may have been missed.
     All,
     /// This node could not say for too long that it lives: others may have taken over what it holds.
@@ -182,7 +184,8 @@ fn watch(options: &Options, lists: &Lists, wake: Wake, requests: Sender<Request>
     let prefix = options.address.prefix.clone();
     let (node, channel) = (options.node.clone(), format!("{prefix}taskd.wake"));
     let (over, metas) = (format!("{prefix}taskd.over"), store::metas(options));
-    let ends = over.clone();
+    let (ends, cancel) = (over.clone(), format!("{prefix}taskd.cancel:{node}"));
+    let cancels = cancel.clone();
     let lists = lists.clone();
     let timeouts = Timeouts::of(&options.address);
     let tell = move |told: Told| match told {
@@ -192,6 +195,9 @@ fn watch(options: &Options, lists: &Lists, wake: Wake, requests: Sender<Request>
         }
         Told::Message { channel, payload } if channel == ends => {
             outside::told(&node, &payload).into_iter().for_each(|woken| wake.call(woken));
+        }
+        Told::Message { channel, payload } if channel == cancels => {
+            wake.call(Woken::Cancel(MessageId(String::from_utf8_lossy(&payload).into_owned())));
         }
         Told::Message { channel, payload } => match outside::ended(&metas, &channel, &payload) {
             // The thread is gone only when the store is.
@@ -206,6 +212,7 @@ fn watch(options: &Options, lists: &Lists, wake: Wake, requests: Sender<Request>
     let watch = Watch::start(options.address.clone(), timeouts, &options.node, tell)?;
     watch.subscribe(&channel);
     watch.subscribe(&over);
+    watch.subscribe(&cancel);
     Ok(watch)
 }
 

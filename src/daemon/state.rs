@@ -335,6 +335,7 @@ impl Daemon {
                 let queues = self.settings.queues.keys().cloned().collect();
                 self.step(Event::Woken { queues, due: Some(clock::now().wall) });
             }
+            Woken::Cancel(id) => self.ask(Ask::Cancel(id), Box::new(|_, _| {})),
             Woken::Lapsed => self.step(Event::Lapsed),
             Woken::Clash(why) => self.failed = Some((super::broker::REFUSED, why)),
             Woken::Over(ended, fallout) => {

@@ -119,6 +119,10 @@ impl Engine {
             {
                 self.answer(key, Told::Canceled { record, ending: true, too_late: false }, out);
             }
+            // Another node runs it, and was asked to end it.
+            Some(r) if r.state == State::Running && !self.by_id.contains_key(&id) => {
+                self.answer(key, Told::Canceled { record, ending: true, too_late: false }, out);
+            }
             Some(r) if !r.state.is_final() => {
                 // Leased, and not known here (or it became known meanwhile): it is on its way.
                 let here = self.by_id.contains_key(&id);

@@ -138,6 +138,12 @@ def refused():
            "properties": {"delivery_tag": "bad-1", "body_encoding": "base64", "delivery_info": {}}}
     store.lpush("celery", json.dumps(bad))
     until("the end of a broken message that has an id", lambda: app.AsyncResult("bad-1").state == "FAILURE")
+    for strange in ["order/42", "one two"]:
+        try:
+            call("shop.add", 1, 1, task_id=strange).get(timeout=LIMIT)
+            raise AssertionError("an id that taskd cannot keep was taken")
+        except Exception as e:
+            assert "id" in str(e), e
     assert call("shop.add", 2, 2).get(timeout=LIMIT) == 4
 
 

@@ -191,6 +191,47 @@ fn nothing_that_clients_sent_is_lost_or_run_twice_while_nodes_are_killed() {
     });
 }
 
+/// What one node runs and holds is canceled and purged from another one.
+#[test]
+fn what_a_node_holds_is_ended_from_another_one() {
+    let redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = dir.path().join("ledger");
+    // The other one must not take what waits: it only asks.
+    let asker = start("asker", &redis, &ledger);
+    asker.taskd(&["drain"]).code(0);
+    let holder = start("holder", &redis, &ledger);
+    let mut beside = redis.connection(0);
+    let mut send = |ids: &[&str]| {
+        for id in ids {
+            let mut call = Call::new("long", id);
+            call.args = taskd::celery::json::Raw::parse("[\"600\"]").unwrap();
+            call.address = Address::queue("default");
+            let envelope = call.write(Sending { tag: id, origin: "gen@h", expiration_ms: None });
+            ::redis::cmd("LPUSH").arg("default").arg(envelope.write().text()).exec(&mut beside).unwrap();
+        }
+    };
+    send(&["c-1", "c-2", "c-3"]);
+    let list: Vec<_> =
+        ["r-1", "r-2"].iter().map(|id| json!({"task": "long", "id": id, "args": ["600"]})).collect();
+    assert!(holder.http().ask("POST", PATH, &json!(list).to_string()).unwrap().status < 300);
+    until("it runs two", || (runs(&ledger).len() == 2).then_some(()));
+    for id in ["c-1", "c-2", "c-3"] {
+        asker.taskd(&["cancel", id]).code(0);
+        assert_eq!(asker.in_state(id, "REVOKED")["state"], "REVOKED");
+    }
+    for id in ["r-1", "r-2"] {
+        asker.in_state(id, "RUNNING");
+    }
+    let waiting = ["c-4", "c-5", "c-6"];
+    send(&waiting);
+    asker.taskd(&["purge", "default"]).code(0);
+    for id in waiting {
+        assert_eq!(asker.in_state(id, "REVOKED")["state"], "REVOKED");
+        assert!(!runs(&ledger).contains_key(id), "{id} ran");
+    }
+}
+
 #[test]
 fn a_node_that_vanishes_has_its_work_taken_over() {
     let redis = Redis::start();

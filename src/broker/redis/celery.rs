@@ -31,6 +31,9 @@ use crate::model::time::Wall;
 /// Largest body of a message that is taken in, in bytes.
 const MAX_BODY: usize = 4 << 20;
 
+/// Longest id under which a client is told why its message was refused, in bytes.
+const MAX_ID: usize = 1 << 10;
+
 /// Bytes of a message that cannot be read that are kept with its letter.
 const MAX_KEPT: usize = 16 << 10;
 
@@ -292,11 +295,13 @@ impl Store {
         args.num(now.0).text(tag).text(state.name()).text(serde_json::to_vec(&outcome).unwrap_or_default());
         args.num(rules::ID_KEPT_MS);
         messages(&mut args, std::iter::once((&message, None)));
-        let meta = named.map(|id| {
+        // Who sent it waits under the id that he gave, whether taskd can keep such a one or not.
+        let given = unfit.known.id.as_deref().filter(|id| !id.is_empty() && id.len() <= MAX_ID);
+        let meta = given.map(|id| {
             let call = Call::new(&message.task, id);
             Meta::raised(&call, Status::Failure, &exception, now).write()
         });
-        self.metas(&mut args, &meta.map(|meta| (id, meta)).into_iter().collect::<Vec<_>>());
+        self.metas(&mut args, &given.map(ToOwned::to_owned).zip(meta).into_iter().collect::<Vec<_>>());
         self.ask("refuse_in", args).map(drop)
     }
 

@@ -406,7 +406,10 @@ impl Store {
         match op {
             Op::Recover | Op::Extend { .. } => self.unfold("all", None),
             Op::List(_) | Op::Letters(_) => self.unfold("nodes", None),
-            Op::Purge { queue, now } => self.take_in_all(&queue.clone(), *now),
+            Op::Purge { queue, now } => {
+                self.unfold("nodes", None)?;
+                self.take_in_all(queue, *now)
+            }
             op => {
                 let named: Vec<MessageId> = self.express.named(op).into_iter().cloned().collect();
                 named.iter().try_for_each(|id| self.unfold("all", Some(id)))

@@ -150,11 +150,8 @@ impl Exception {
                 billiard("WorkerLostError", vec![Raw::of_text(&failure.message)])
             }
             Cause::SpawnFailed => Self::new("builtins", "OSError", [failure.message]),
-            Cause::Rejected => Self {
-                module: Some("celery.exceptions".to_owned()),
-                class: "Reject".to_owned(),
-                args: vec![Raw::of_text(&failure.message), Raw::of_bool(false)],
-            },
+            // What Celery's workers raise for a call that does not fit its task.
+            Cause::Rejected => Self::new("builtins", "TypeError", [failure.message]),
             Cause::Upstream { id, .. } => {
                 let message = format!("Dependency {id} raised {}", failure.message);
                 Self::new("celery.exceptions", "ChordError", [message])
@@ -298,7 +295,7 @@ mod tests {
             (Cause::Expired, "celery.exceptions", "TaskRevokedError('expired')"),
             (Cause::WorkerLost, "billiard.exceptions", "WorkerLostError('m')"),
             (Cause::SpawnFailed, "builtins", "OSError('m')"),
-            (Cause::Rejected, "celery.exceptions", "reject requeue=False: m"),
+            (Cause::Rejected, "builtins", "TypeError('m')"),
             (upstream, "celery.exceptions", "ChordError('Dependency u raised m')"),
         ] {
             assert_eq!(raised(cause.clone(), "m"), (module.to_owned(), repr.to_owned()), "{cause:?}");

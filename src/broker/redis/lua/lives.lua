@@ -141,9 +141,16 @@ function life.revoke(id, now)
   end
 end
 
+-- Only the node that holds a message can end it: it is asked to.
+function life.ask_to_cancel(id, node)
+  if node and node ~= NODE then call('PUBLISH', P .. 'cancel:' .. node, id) end
+end
+
 function ops.revoke()
   local id, now = take(), taken()
   life.revoke(id, now)
+  local held = call('HMGET', row.key(id), 'tk', 'nd')
+  if held[1] then life.ask_to_cancel(id, held[2]) end
   return { 'record', row.record(id) }
 end
 
@@ -250,9 +257,13 @@ function ops.purge()
   for _, member in ipairs(members) do
     from = tonumber(string.sub(member, 1, 16), 16)
     local id = row.id_of(member)
-    local v = call('HMGET', row.key(id), 'q', 's', 'tk')
+    local v = call('HMGET', row.key(id), 'q', 's', 'tk', 'nd')
     if v[1] == queue and not FINAL[v[2]] and not v[3] then
       life.revoke(id, now)
+      ended = ended + 1
+    elseif v[1] == queue and v[3] and v[2] ~= 'RUNNING' and v[4] ~= NODE then
+      -- It waits at another node, which counts it as one of this purge.
+      life.ask_to_cancel(id, v[4])
       ended = ended + 1
     end
   end
