@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -171,8 +172,11 @@ shared = true
 exec = ["sh", "-c", "echo mine $1", "sh"]
 dash_dash = false
 queue = "shop"
+[tasks."shop.typed"]
+external = true
+queue = "shop"
 "#;
-    let node = node(&redis, tasks);
+    let first = node(&redis, tasks);
     // Nobody knows these yet: they go round, and are not set aside.
     let mut store = redis.connection(0);
     let send = |store: &mut redis::Connection, task: &str, n: u32| {
@@ -192,20 +196,28 @@ queue = "shop"
     }
     for n in 0..20 {
         let id = format!("mine-{n}");
-        until("it was taken off the list", || (node.taskd(&["status", &id]).code == 0).then_some(()));
-        assert_eq!(node.in_state(&id, "SUCCESS")["outcome"]["result"], format!("mine {n}"));
+        until("it was taken off the list", || (first.taskd(&["status", &id]).code == 0).then_some(()));
+        assert_eq!(first.in_state(&id, "SUCCESS")["outcome"]["result"], format!("mine {n}"));
     }
     until("the others are back in the list", || {
         (redis::cmd("LLEN").arg("shop").query::<u64>(&mut store).unwrap() == 20).then_some(())
     });
-    let queues = node.json(&["queues"]);
+    let queues = first.json(&["queues"]);
     assert!(!queues.to_string().contains("\"unknown\":2"), "{queues}");
     let worker = Worker::start(&redis, "shop");
     until("the worker has run them", || (worker.lines().len() == 20).then_some(()));
+    // What only the worker runs is never handed out by a node, be it the one where it was enqueued or another one that
+    // heard of it: it would wait for long.
+    let _other = node(&redis, &format!("node = \"other\"\n{tasks}"));
+    for n in 0..10 {
+        let began = Instant::now();
+        let ran = first.taskd(&["enqueue", "shop.typed", "--wait", "n:=1", "m:=2"]).code(0);
+        assert!(began.elapsed() < Duration::from_secs(8), "{n}: {:?} {ran:?}", began.elapsed());
+    }
     // What taskd puts into it is a message of Celery, which this node takes itself here.
-    let own = node.enqueue(&["mine", "--", "own"]);
+    let own = first.enqueue(&["mine", "--", "own"]);
     let ended = until("it has ended", || {
-        let state = node.json(&["status", &own]);
+        let state = first.json(&["status", &own]);
         matches!(state["state"].as_str(), Some("SUCCESS" | "FAILURE")).then_some(state)
     });
     // The worker may have been faster, and knows no such task: it says so.

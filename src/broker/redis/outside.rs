@@ -270,6 +270,11 @@ impl Store {
         Ok(())
     }
 
+    /// Whether Celery workers drain this queue, too.
+    pub(super) fn is_shared(&self, queue: &str) -> bool {
+        self.peer().is_some_and(|peer| peer.outside.shared.contains(queue))
+    }
+
     /// Where a message that was taken off a queue's lists belongs, if not here: for a task that is not declared here
     /// where Celery workers drain the queue too, and for one that only they run.
     pub(super) fn belongs(&self, queue: &str, task: &str) -> Option<String> {

@@ -321,6 +321,16 @@ impl Store {
                 refused.push((ticket, Err(fault)));
                 continue;
             }
+            if let Op::Lease { queue, .. } = &op
+                && self.is_shared(queue)
+            {
+                // What Celery workers run is sent before the rest is handed out: it must not be handed out here.
+                if !batch.is_empty() {
+                    self.waiting.push_front((ticket, op));
+                    break;
+                }
+                self.complain(|store| store.send_out(wall()));
+            }
             if let Err(fault) = self.unfold_for(&op) {
                 refused.push((ticket, Err(fault)));
                 continue;
