@@ -6,8 +6,7 @@ use taskd::celery::envelope::Address;
 use taskd::celery::event::{Event, Source, Vitals, heard, one, several};
 use taskd::celery::json::{Fields, Json, Raw};
 use taskd::celery::moment::Moment;
-use taskd::celery::result::exception::{About, Exception};
-use taskd::model::outcome::{Cause, Outcome};
+use taskd::celery::result::exception::Exception;
 use taskd::model::time::Wall;
 
 use crate::fixtures::{all, envelope, of_amqp, plain};
@@ -15,7 +14,9 @@ use crate::fixtures::{all, envelope, of_amqp, plain};
 /// `ValueError('bang')` as an exception.
 fn exception(repr: &str) -> Exception {
     if let Some(reason) = repr.strip_prefix("reject requeue=False: ") {
-        return Exception::of(&Outcome::of_cause(Cause::Rejected, reason), About::default());
+        // As a task of an app raises it.
+        let args = vec![Raw::of_text(reason), Raw::of_bool(false)];
+        return Exception { module: Some("celery.exceptions".into()), class: "Reject".into(), args };
     }
     let (class, arg) = repr.split_once('(').unwrap();
     Exception::new("builtins", class, [arg.trim_end_matches(')').trim_matches('\'').to_owned()])
